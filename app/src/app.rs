@@ -1,0 +1,75 @@
+//! The console as a whole: what every page shares, and which page stands where.
+
+use crate::components::frame::Frame;
+use crate::env::{Clock, Env, Flashes};
+use crate::feed::{Feed, Link};
+use crate::pages;
+use crate::words::w;
+use leptos::prelude::*;
+use leptos_meta::{Title, provide_meta_context};
+use leptos_router::components::{FlatRoutes, Route, Router};
+use leptos_router::hooks::use_location;
+use leptos_router::{SsrMode, path};
+
+/// The console.
+#[component]
+pub fn App() -> impl IntoView {
+    provide_meta_context();
+    let env = Env::of_page();
+    let clock = Clock {
+        now: RwSignal::new(env.now),
+        zone: RwSignal::new(0),
+    };
+    let flashes = Flashes(RwSignal::new(env.flash.clone()));
+    let feed = Feed {
+        link: RwSignal::new(Link::Connecting),
+        reloads: RwSignal::new(0),
+    };
+    provide_context(clock);
+    provide_context(flashes);
+    provide_context(feed);
+    let (routing, set_routing) = signal(false);
+    view! {
+        <Title formatter=|title| format!("{title} · Offshoot")/>
+        <Router set_is_routing=set_routing>
+            <Inside env routing/>
+        </Router>
+    }
+}
+
+/// What needs the router around it.
+#[component]
+fn Inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
+    if let (Some(clock), Some(feed), Some(flashes)) = (use_context(), use_context(), use_context()) {
+        crate::live::start(&env, clock, feed, flashes);
+    }
+    let path = use_location().pathname;
+    #[cfg(feature = "hydrate")]
+    crate::live::arrivals(routing, path);
+    let page = if path.with_untracked(|p| p == "/login") {
+        // The way in and out is a whole page load: what is signed in decides everything else.
+        pages::login::page()
+    } else {
+        view! {
+            <Frame>
+                <FlatRoutes fallback=pages::not_found>
+                    <Route path=path!("/") view=pages::overview::page ssr=SsrMode::Async/>
+                    <Route path=path!("/vms") view=pages::vms::page ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/new") view=pages::new_vm::page ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/:vm") view=pages::vm::page ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/:vm/clone") view=pages::new_clone::page ssr=SsrMode::Async/>
+                    <Route path=path!("/jobs") view=pages::jobs::page ssr=SsrMode::Async/>
+                    <Route path=path!("/jobs/:job") view=pages::job::page ssr=SsrMode::Async/>
+                    <Route path=path!("/settings") view=pages::settings::page ssr=SsrMode::Async/>
+                </FlatRoutes>
+            </Frame>
+        }
+        .into_any()
+    };
+    view! {
+        {page}
+        <div id="announcer" class="hidden" role="status"></div>
+        <div class="loading" class:on=move || routing.get() aria-hidden="true" title=w().loading></div>
+    }
+    .into_any()
+}

@@ -1,0 +1,120 @@
+//! Buttons that post, links that look like buttons; when not allowed they are there all the same, with the reason.
+
+use crate::words::w;
+use leptos::prelude::*;
+use shared::can::Verdict;
+
+/// Where a button stands and what it does.
+#[derive(Clone, Default)]
+pub struct Button {
+    /// `/do/…`, or an address.
+    pub to: String,
+    pub label: &'static str,
+    /// `go`, `quiet`, `danger`, or nothing.
+    pub class: &'static str,
+    /// The page it stands on.
+    pub back: String,
+    /// What it is done to, for those who hear only the button: `web-1`.
+    pub of: String,
+}
+
+/// The id of the element that has the reason: one for each button.
+fn why_id(button: &Button) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    format!("why-{}", button.to.chars().map(clean).collect::<String>())
+}
+
+fn reason(verdict: &Verdict) -> Option<String> {
+    verdict.as_ref().err().map(|status| status.message.clone())
+}
+
+/// Posts when clicked.
+pub fn post(button: Button, verdict: &Verdict) -> AnyView {
+    let why = reason(verdict);
+    let refused = why.is_some();
+    let id = why_id(&button);
+    let label = if button.of.is_empty() {
+        None
+    } else {
+        Some(format!("{} {}", button.label, button.of))
+    };
+    view! {
+        <form method="post" action=button.to class="why">
+            <input type="hidden" name="back" value=button.back/>
+            <button
+                type=if refused { "button" } else { "submit" }
+                class=button.class
+                aria-disabled=refused.then_some("true")
+                aria-describedby=refused.then(|| id.clone())
+                aria-label=label
+            >
+                {button.label}
+            </button>
+            {tip(id, why)}
+        </form>
+    }
+    .into_any()
+}
+
+/// Goes there when clicked.
+pub fn link(button: Button, verdict: &Verdict) -> AnyView {
+    let why = reason(verdict);
+    let refused = why.is_some();
+    let id = why_id(&button);
+    // A dialog opens over the page where it is.
+    let noscroll = button.to.contains("?do=").then_some("");
+    view! {
+        <span class="why">
+            <a
+                class=format!("button {}", button.class)
+                href=(!refused).then_some(button.to)
+                data-noscroll=noscroll
+                role=refused.then_some("link")
+                tabindex=refused.then_some("0")
+                aria-disabled=refused.then_some("true")
+                aria-describedby=refused.then(|| id.clone())
+            >
+                {button.label}
+            </a>
+            {tip(id, why)}
+        </span>
+    }
+    .into_any()
+}
+
+/// Why not: seen on hover and focus, and read to those who cannot see it.
+pub fn tip(id: String, why: Option<String>) -> AnyView {
+    why.map(|why| {
+        view! {
+            <span role="tooltip" id=id class="tip">
+                {why}
+            </span>
+        }
+    })
+    .into_any()
+}
+
+/// Copies a text.
+pub fn copy(text: String, label: &'static str) -> AnyView {
+    view! {
+        <button type="button" class="quiet copy" data-copy=text>
+            {label}
+        </button>
+    }
+    .into_any()
+}
+
+/// The menu of a row: works without WASM.
+pub fn menu(of: String, items: AnyView) -> AnyView {
+    view! {
+        <details class="menu">
+            <summary aria-label=crate::words::put(w().more_for, &[&of])>
+                <svg viewBox="0 0 16 16" aria-hidden="true">
+                    <path d="M3 8h.01M8 8h.01M13 8h.01"></path>
+                </svg>
+            </summary>
+            <div class="items">{items}</div>
+        </details>
+    }
+    .into_any()
+}

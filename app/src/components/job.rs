@@ -1,0 +1,269 @@
+//! Jobs in words: titles, steps, what a cancel would undo.
+
+use super::button::{self, Button};
+use super::state::{job_pill, shape, step_tone};
+use super::time::{ago, took};
+use crate::env::clock;
+use crate::feed::Live;
+use crate::format;
+use crate::words::{put, w};
+use leptos::prelude::*;
+use shared::can::can_cancel;
+use shared::feed::Noun;
+use shared::job::{Job, JobKind, JobSpec, Resource, ResourceRole, Step, StepState, step};
+use shared::vm::PowerAction;
+
+/// A thing of the job, of a noun and a role.
+pub fn thing(job: &Job, role: ResourceRole, noun: Noun) -> Option<&Resource> {
+    job.resource(role, noun)
+}
+
+/// The machine a job is about.
+pub fn machine(job: &Job) -> Option<&Resource> {
+    thing(job, ResourceRole::Source, Noun::Vm).or_else(|| thing(job, ResourceRole::Product, Noun::Vm))
+}
+
+fn name(resource: Option<&Resource>) -> String {
+    resource.map_or_else(|| "…".to_owned(), |r| r.name.to_string())
+}
+
+/// What a job does, in one line.
+pub fn title(job: &Job) -> String {
+    let vm = name(machine(job));
+    let made = |noun| thing(job, ResourceRole::Product, noun);
+    match &job.spec {
+        JobSpec::CreateVm(request) => put(w().title_create, &[request.name.as_str()]),
+        JobSpec::PowerVm(spec) => put(power_title(spec.action), &[&vm]),
+        JobSpec::TakeSnapshot(spec) => {
+            let asked = spec.request.name.as_ref().map(ToString::to_string);
+            match made(Noun::Snapshot).map(|r| r.name.to_string()).or(asked) {
+                Some(name) => put(w().title_snapshot_named, &[&name, &vm]),
+                None => put(w().title_snapshot, &[&vm]),
+            }
+        }
+        JobSpec::CloneVm(spec) => {
+            let asked = spec.request.target.as_ref().and_then(|t| t.name.as_ref());
+            let asked = asked.or(spec.request.disks_only.as_ref().map(|d| &d.name));
+            let product = made(Noun::Vm).or_else(|| made(Noun::Image));
+            match product.map(|r| &r.name).or(asked) {
+                Some(name) => put(w().title_clone_named, &[&vm, name.as_str()]),
+                None => put(w().title_clone, &[&vm]),
+            }
+        }
+        JobSpec::DeleteVm(_) => put(w().title_delete, &[&vm]),
+    }
+}
+
+const fn power_title(action: PowerAction) -> &'static str {
+    match action {
+        PowerAction::Start => w().title_start,
+        PowerAction::ShutDown => w().title_shutdown,
+        PowerAction::PowerOff => w().title_power_off,
+        PowerAction::Reset => w().title_reset,
+        PowerAction::Pause => w().title_pause,
+        PowerAction::Resume => w().title_resume,
+    }
+}
+
+pub const fn kind_word(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::CreateVm => w().kind_create,
+        JobKind::PowerVm => w().kind_power,
+        JobKind::TakeSnapshot => w().kind_snapshot,
+        JobKind::CloneVm => w().kind_clone,
+        JobKind::DeleteVm => w().kind_delete,
+    }
+}
+
+/// A step's name for people; one that has no word of its own is shown as it is.
+pub fn step_name(name: &str) -> String {
+    let word = match name {
+        step::MINTING => w().step_minting,
+        step::TAKING_SNAPSHOT => w().step_taking_snapshot,
+        step::FREEZING_DISKS => w().step_freezing_disks,
+        step::ADAPTING_OS => w().step_adapting_os,
+        step::PREPARING_VM_DISKS => w().step_preparing_disks,
+        step::INSTANTIATING => w().step_instantiating,
+        step::STARTING => w().step_starting,
+        step::SWITCHING_POWER => w().step_switching_power,
+        step::POWERING_OFF => w().step_powering_off,
+        step::DELETING => w().step_deleting,
+        step::REMOVING_FILES => w().step_removing_files,
+        other => return other.replace('-', " "),
+    };
+    word.to_owned()
+}
+
+/// What the job is at, in a few words or bytes: for a row of a table.
+pub fn progress(job: &Job) -> AnyView {
+    if let Some(error) = &job.error {
+        return view! { <span class="soft clip">{error.message.clone()}</span> }.into_any();
+    }
+    if let Some(reason) = &job.hold_reason {
+        return view! { <span class="soft clip">{reason.clone()}</span> }.into_any();
+    }
+    if let Some(step) = job.current_step() {
+        if let (Some(done), Some(total)) = (step.done_bytes, step.total_bytes) {
+            return meter(done, total, step_name(&step.name));
+        }
+        return step
+            .message
+            .clone()
+            .map(|m| view! { <span class="soft clip">{m}</span> })
+            .into_any();
+    }
+    let outcome = &job.outcome;
+    let text = if let Some(millis) = outcome.proof.as_ref().and_then(|p| p.boot_millis) {
+        put(w().booted_in, &[&format::duration(millis as i64 * 1000)])
+    } else if let Some(micros) = outcome.pause_micros {
+        put(w().paused_for, &[&format::duration(micros as i64)])
+    } else {
+        String::new()
+    };
+    view! { <span class="soft">{text}</span> }.into_any()
+}
+
+/// Bytes done of bytes to do.
+pub fn meter(done: u64, total: u64, label: String) -> AnyView {
+    let (part, whole) = format::bytes_of(done, total);
+    view! {
+        <span class="meter">
+            <progress max=total.max(1).to_string() value=done.min(total).to_string() aria-label=label></progress>
+            <span class="soft figures-of">{format!("{part} / {whole}")}</span>
+        </span>
+    }
+    .into_any()
+}
+
+/// The steps of a job.
+pub fn steps(job: &Job) -> AnyView {
+    let rows: Vec<_> = job.steps.iter().map(|s| one_step(job, s)).collect();
+    view! { <ol class="steps">{rows}</ol> }.into_any()
+}
+
+fn one_step(job: &Job, step: &Step) -> AnyView {
+    let (tone, word) = step_tone(step.state);
+    let at_work = matches!(step.state, StepState::Running | StepState::Undoing);
+    // Once a job is over, what did not begin never will.
+    let waits = step.state == StepState::Waiting;
+    let word = if waits && job.state.is_final() {
+        w().step_not_reached
+    } else {
+        word
+    };
+    let when = if step.start_time.is_some() && !waits {
+        took(step.start_time, step.end_time)
+    } else {
+        ().into_any()
+    };
+    let bytes = match (step.done_bytes, step.total_bytes) {
+        (Some(done), Some(total)) if at_work => Some(meter(done, total, step_name(&step.name))),
+        (Some(done), _) if done > 0 => {
+            Some(view! { <span class="soft">{format::bytes(done)}</span> }.into_any())
+        }
+        _ => None,
+    };
+    let left = at_work.then(|| remaining(step)).flatten();
+    let more = step.message.is_some() || bytes.is_some();
+    view! {
+        <li class:at-work=at_work class:waits=waits>
+            <span class=tone.ink()>{shape(tone)}</span>
+            <span class="name">{step_name(&step.name)}</span>
+            <span class="when">{word} " " {when}</span>
+            {more
+                .then(|| {
+                    view! {
+                        <span class="more">
+                            {step.message.clone().map(|m| view! { <span>{m}</span> })} {bytes} {left}
+                        </span>
+                    }
+                })}
+        </li>
+    }
+    .into_any()
+}
+
+/// Rate and time left of a step that counts its bytes: on average, which is what is known.
+pub fn pace(step: &Step, now: shared::Timestamp) -> Option<(f64, i64)> {
+    let (done, total) = (step.done_bytes?, step.total_bytes?);
+    let micros = now.since(step.start_time?);
+    // A second of it says something; less is noise.
+    if done == 0 || micros < 1_000_000 {
+        return None;
+    }
+    let rate = done as f64 / (micros as f64 / 1e6);
+    let left = total.saturating_sub(done) as f64 / rate * 1e6;
+    Some((rate, left as i64))
+}
+
+fn remaining(step: &Step) -> Option<AnyView> {
+    step.total_bytes?;
+    let (clock, step) = (clock(), step.clone());
+    let text = move || {
+        let (rate, left) = pace(&step, clock.now.get())?;
+        let (n, unit) = format::rate(rate);
+        Some(put(w().rate_left, &[&n, unit, &format::elapsed(left)]))
+    };
+    Some(view! { <span class="soft">{text}</span> }.into_any())
+}
+
+/// What a cancel would undo, from the steps that did something.
+pub fn undo_of(job: &Job) -> Vec<&'static str> {
+    let touched = |s: &&Step| matches!(s.state, StepState::Running | StepState::Done | StepState::Failed);
+    let mut all: Vec<_> = job
+        .steps
+        .iter()
+        .filter(touched)
+        .filter_map(|s| {
+            Some(match s.name.as_str() {
+                step::TAKING_SNAPSHOT | step::FREEZING_DISKS => w().undo_snapshot,
+                step::ADAPTING_OS => w().undo_seed,
+                step::PREPARING_VM_DISKS => w().undo_disks,
+                step::INSTANTIATING => w().undo_machine,
+                step::STARTING | step::SWITCHING_POWER => w().undo_power,
+                _ => return None,
+            })
+        })
+        .collect();
+    if all.is_empty() {
+        all.push(w().undo_nothing);
+    }
+    all
+}
+
+/// The button that cancels: it asks once, in a dialog.
+pub fn cancel_button(job: &Job) -> AnyView {
+    let button = Button {
+        to: format!("/jobs/{}?do=cancel", job.id),
+        label: w().cancel_dots,
+        ..Button::default()
+    };
+    button::link(button, &can_cancel(job))
+}
+
+/// A short list of jobs.
+pub fn short_list(jobs: &[Job]) -> AnyView {
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            let (href, text) = (format!("/jobs/{}", job.id()), title(job));
+            let over = job.end_time.unwrap_or(job.create_time);
+            let when = if job.state.is_final() {
+                ago(over)
+            } else {
+                took(job.start_time.or(Some(job.create_time)), None)
+            };
+            view! {
+                <li>
+                    <span class="what">
+                        <a href=href>{text}</a>
+                        <span class="sub">{progress(job)}</span>
+                    </span>
+                    {job_pill(job)}
+                    <span class="when">{when}</span>
+                </li>
+            }
+        })
+        .collect();
+    view! { <ul class="short">{rows}</ul> }.into_any()
+}

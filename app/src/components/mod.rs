@@ -1,0 +1,17 @@
+//! The parts that pages are made of.
+
+pub mod button;
+pub mod dialog;
+pub mod error;
+pub mod field;
+pub mod frame;
+pub mod job;
+pub mod lineage;
+pub mod list;
+pub mod load;
+pub mod palette;
+pub mod screen;
+pub mod state;
+pub mod table;
+pub mod time;
+pub mod tree;

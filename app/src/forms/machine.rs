@@ -1,0 +1,156 @@
+//! The forms that speak of machines.
+
+use super::Form;
+use crate::words::{put, w};
+use shared::api::{
+    Call, DeleteVm, Pause, PostCloneJob, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
+};
+use shared::can::limit;
+use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, SnapshotNow};
+use shared::snapshot::TakeSnapshot;
+use shared::vm::{CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm};
+use shared::{Status, can};
+
+/// What `source` says for "snapshot now and clone"; else it is a snapshot's id, or nothing for the latest.
+pub const SOURCE_NOW: &str = "now";
+/// What `network` says for no NIC at all; else it is a network, or nothing for the isolated one.
+pub const NETWORK_NONE: &str = "none";
+
+pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
+    let request = CreateVm {
+        name: form.need("name")?,
+        cpus: number(form, "cpus", limit::cpus)?.unwrap_or(1),
+        memory_mib: number(form, "memoryMib", limit::memory)?.unwrap_or(512),
+        firmware: Firmware::Bios,
+        disks: vec![NewDisk::Image(DiskOfImage {
+            image: form.need("image")?,
+            size_gib: None,
+        })],
+        network_interfaces: None,
+        labels: Default::default(),
+        cloud_init: None,
+        start: form.is("start"),
+        request_id: form.parse("requestId")?,
+    };
+    can::can_use_firmware(request.firmware)?;
+    Ok(PostVm { request }.raw())
+}
+
+pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
+    let vm = vm.to_owned();
+    let stop = |vm, mode| Stop {
+        vm,
+        request: StopVm { mode },
+    };
+    Ok(match action {
+        "start" => Start { vm }.raw(),
+        "shutdown" => stop(vm, StopMode::ShutDown).raw(),
+        "power-off" => stop(vm, StopMode::PowerOff).raw(),
+        "reset" => Reset { vm }.raw(),
+        "pause" => Pause { vm }.raw(),
+        "resume" => Resume { vm }.raw(),
+        "snapshot" => {
+            let request = TakeSnapshot {
+                name: form.parse("name")?,
+                description: form.get("description").unwrap_or_default().to_owned(),
+                memory: false,
+                quiesce: form.is("quiesce"),
+                request_id: form.parse("requestId")?,
+            };
+            limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;
+            PostSnapshot { vm, request }.raw()
+        }
+        "clone" => {
+            let request = clone(form)?;
+            PostCloneJob { vm, request }.raw()
+        }
+        "delete" => {
+            let name: String = form.need("name")?;
+            if form.get("confirm") != Some(&*name) {
+                return Err(Status::invalid("confirm", put(w().confirm_differs, &[&name])));
+            }
+            DeleteVm { vm }.raw()
+        }
+        _ => return Err(Status::not_found("action", action)),
+    })
+}
+
+fn clone(form: Form<'_>) -> Result<CloneVm, Status> {
+    let source = form.get("source");
+    let now = source == Some(SOURCE_NOW);
+    let text = |name: &'static str| -> Result<Option<String>, Status> {
+        // Not trimmed: YAML ends with a line break.
+        let text = form.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let text = text.filter(|t| !t.trim().is_empty());
+        if let Some(text) = &text {
+            limit::length(name, text, limit::CLOUD_INIT_BYTES)?;
+        }
+        Ok(text.map(|t| t.replace("\r\n", "\n")))
+    };
+    let cloud_init = CloudInit {
+        user_data: text("userData")?,
+        meta_data: text("metaData")?,
+        network_config: text("networkConfig")?,
+    };
+    let adapt = form.is("adapt") || cloud_init != CloudInit::default();
+    Ok(CloneVm {
+        clone_job_id: None,
+        snapshot: source.filter(|_| !now).map(str::to_owned),
+        snapshot_now: now.then(|| SnapshotNow {
+            name: None,
+            quiesce: form.is("quiesce"),
+        }),
+        mode: form.parse("mode")?.unwrap_or(CloneMode::Linked),
+        target: Some(CloneTarget {
+            name: form.parse("name")?,
+            cpus: number(form, "cpus", limit::cpus)?,
+            memory_mib: number(form, "memoryMib", limit::memory)?,
+            labels: None,
+            network_interfaces: match form.get("network") {
+                None => None,
+                Some(NETWORK_NONE) => Some(Vec::new()),
+                Some(network) => Some(vec![NewNic {
+                    network: network.to_owned(),
+                    mac: None,
+                }]),
+            },
+            cloud_init: adapt.then_some(cloud_init),
+            start: form.is("start"),
+            boot_timeout_seconds: number(form, "bootTimeoutSeconds", |field, n| {
+                let most = u64::from(limit::BOOT_TIMEOUT_SECONDS);
+                limit::within(field, u64::from(n), 1, most, "s")
+            })?
+            .unwrap_or(DEFAULT_BOOT_TIMEOUT_SECONDS),
+            boot_pattern: form.get("bootPattern").map(str::to_owned),
+        }),
+        disks_only: None,
+        request_id: form.parse("requestId")?,
+    })
+}
+
+fn number(
+    form: Form<'_>,
+    name: &str,
+    check: fn(&str, u32) -> Result<(), Status>,
+) -> Result<Option<u32>, Status> {
+    let n = form.parse(name)?;
+    if let Some(n) = n {
+        check(name, n)?;
+    }
+    Ok(n)
+}
+
+/// What a page says when an action on a machine was accepted.
+pub fn done(action: &str) -> &'static str {
+    match action {
+        "start" => w().flash_start,
+        "shutdown" => w().flash_shutdown,
+        "power-off" => w().flash_power_off,
+        "reset" => w().flash_reset,
+        "pause" => w().flash_pause,
+        "resume" => w().flash_resume,
+        "snapshot" => w().flash_snapshot,
+        "clone" => w().flash_clone,
+        _ => w().flash_delete,
+    }
+}

@@ -1,0 +1,166 @@
+use super::*;
+use serde_json::json;
+use shared::api::Method;
+
+fn fields(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+fn one(path: &str, all: &[(&str, &str)]) -> RawCall {
+    match parse(path, &fields(all)).unwrap() {
+        Action::Calls(mut calls) if calls.len() == 1 => calls.remove(0),
+        other => panic!("{other:?} is not one call"),
+    }
+}
+
+fn body(call: &RawCall) -> serde_json::Value {
+    serde_json::from_str(call.body.as_deref().unwrap()).unwrap()
+}
+
+#[test]
+fn an_action_is_its_call() {
+    let call = one("/do/vms/web-1/power-off", &[]);
+    assert_eq!(
+        (call.method, call.path.as_str()),
+        (Method::Post, "/api/v1/vms/web-1/stop")
+    );
+    assert_eq!(body(&call), json!({"mode": "POWER_OFF"}));
+    assert_eq!(one("/do/jobs/7/cancel", &[]).path, "/api/v1/jobs/7/cancel");
+    assert_eq!(one("/do/tokens/7/revoke", &[]).method, Method::Delete);
+    assert_eq!(
+        parse("/do/vms/web-1/fly", &[]).unwrap_err().code,
+        shared::Code::NotFound
+    );
+}
+
+#[test]
+fn a_path_with_tricks_stays_one_part() {
+    assert_eq!(
+        one("/do/vms/..%2Fusers/start", &[]).path,
+        "/api/v1/vms/..%2Fusers/start"
+    );
+    assert!(parse("/do/vms/%zz/start", &[]).is_err());
+}
+
+#[test]
+fn a_clone_says_only_what_was_typed() {
+    let call = one(
+        "/do/vms/web-1/clone",
+        &[
+            ("source", ""),
+            ("mode", "FULL"),
+            ("name", "web-1-test"),
+            ("cpus", ""),
+            ("start", "on"),
+        ],
+    );
+    assert_eq!(
+        body(&call),
+        json!({"mode": "FULL", "target": {"name": "web-1-test", "start": true, "bootTimeoutSeconds": 120}})
+    );
+    let now = one(
+        "/do/vms/web-1/clone",
+        &[
+            ("source", "now"),
+            ("quiesce", "on"),
+            ("network", "none"),
+            ("userData", "#cloud-config\r\na: 1\r\n"),
+        ],
+    );
+    assert_eq!(body(&now)["snapshotNow"], json!({"quiesce": true}));
+    assert_eq!(
+        body(&now)["target"],
+        json!({"networkInterfaces": [], "cloudInit": {"userData": "#cloud-config\na: 1\n"},
+            "start": false, "bootTimeoutSeconds": 120})
+    );
+}
+
+#[test]
+fn a_wrong_field_is_named() {
+    for (path, all, field) in [
+        (
+            "/do/vms/create",
+            &[("name", "Web"), ("image", "demo")][..],
+            "name",
+        ),
+        ("/do/vms/create", &[("name", "web")], "image"),
+        (
+            "/do/vms/create",
+            &[("name", "web"), ("image", "demo"), ("cpus", "0")],
+            "cpus",
+        ),
+        (
+            "/do/vms/a/delete",
+            &[("name", "web-1"), ("confirm", "web-2")],
+            "confirm",
+        ),
+        (
+            "/do/me/password",
+            &[("password", "0123456789"), ("again", "x")],
+            "again",
+        ),
+        ("/do/vms/bulk", &[("action", "start")], "id"),
+        ("/do/theme", &[("theme", "pink")], "theme"),
+    ] {
+        let e = parse(path, &fields(all)).unwrap_err();
+        assert_eq!(e.field(), Some(field), "{path}: {e}");
+    }
+}
+
+#[test]
+fn many_at_once_are_one_call_each() {
+    let all = fields(&[("action", "start"), ("id", "a"), ("id", "b")]);
+    let Action::Calls(calls) = parse("/do/vms/bulk", &all).unwrap() else {
+        panic!()
+    };
+    let paths: Vec<_> = calls.iter().map(|c| c.path.as_str()).collect();
+    assert_eq!(paths, ["/api/v1/vms/a/start", "/api/v1/vms/b/start"]);
+    let results = [
+        Ok("{}".to_owned()),
+        Err(Status::precondition("b is running already")),
+    ];
+    let done = after("/do/vms/bulk", &all, &results);
+    let message = done.flash.error.unwrap().message;
+    assert!(
+        message.contains("1 of 2") && message.contains("b is running already"),
+        "{message}"
+    );
+}
+
+#[test]
+fn after_success_the_job_is_shown_and_the_dialog_closed() {
+    let clone = [Ok(json!({"name": "n", "offshoot": {"id": "j1"}}).to_string())];
+    assert_eq!(after("/do/vms/a/clone", &[], &clone).to, "/jobs/j1");
+    let all = fields(&[("back", "/vms/a?x=1&do=snapshot")]);
+    let done = after("/do/vms/a/snapshot", &all, &[Ok(json!({"id": "j2"}).to_string())]);
+    assert_eq!(
+        (done.to.as_str(), done.flash.job.as_deref()),
+        ("/vms/a?x=1", Some("j2"))
+    );
+}
+
+#[test]
+fn after_an_error_the_form_keeps_what_was_typed_but_no_password() {
+    let all = fields(&[
+        ("back", "/settings"),
+        ("password", "secret"),
+        ("again", "secret"),
+        ("name", "ci"),
+    ]);
+    let done = after("/do/me/password", &all, &[Err(Status::precondition("no"))]);
+    assert_eq!(done.to, "/settings");
+    assert_eq!(
+        done.flash.fields,
+        fields(&[("back", "/settings"), ("name", "ci")])
+    );
+}
+
+#[test]
+fn nobody_is_sent_to_another_host() {
+    for back in ["https://evil", "//evil", "/\\evil", "/a\\b", "evil", "/a\nb"] {
+        let all = fields(&[("back", back)]);
+        assert_eq!(after("/do/theme", &all, &[]).to, "/", "{back:?}");
+    }
+}

@@ -1,0 +1,282 @@
+//! The figures of a job, its proof, and what it makes.
+
+use super::strength;
+use crate::components::job::{machine, pace, thing};
+use crate::components::state::pill;
+use crate::components::time::took;
+use crate::env::clock;
+use crate::format;
+use crate::words::{put, w};
+use leptos::prelude::*;
+use shared::clone::{CloneMode, CloneVm};
+use shared::feed::Noun;
+use shared::job::{Job, JobSpec, ResourceRole, Step};
+
+fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
+    view! {
+        <div>
+            <b>{number} " " <small>{unit}</small></b>
+            <span>{label}</span>
+        </div>
+    }
+    .into_any()
+}
+
+/// A duration as a figure.
+fn time(micros: i64, label: String) -> AnyView {
+    let (n, unit) = format::duration_parts(micros);
+    figure(n.into_any(), unit.into_any(), label)
+}
+
+/// The figures: only what is known.
+pub fn figures(job: &Job) -> Option<AnyView> {
+    let mut all = Vec::new();
+    let copying = job.current_step().filter(|s| s.total_bytes.is_some());
+    if let Some(step) = copying {
+        all.extend(copy_figures(step));
+    } else if let Some(bytes) = job.outcome.copied_bytes.filter(|b| *b > 0) {
+        let text = format::bytes(bytes);
+        let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
+        all.push(figure(
+            n.to_owned().into_any(),
+            unit.to_owned().into_any(),
+            w().fig_copied.to_owned(),
+        ));
+    }
+    if let Some(millis) = job.outcome.proof.as_ref().and_then(|p| p.boot_millis) {
+        all.push(time(millis as i64 * 1000, w().fig_boot.to_owned()));
+    }
+    if let Some(micros) = job.outcome.pause_micros {
+        all.push(time(micros as i64, w().fig_pause.to_owned()));
+    }
+    if let Some(start) = job.start_time {
+        match job.end_time {
+            Some(end) => all.push(time(end.since(start), w().fig_took.to_owned())),
+            None => all.push(figure(
+                took(Some(start), None),
+                ().into_any(),
+                w().fig_elapsed.to_owned(),
+            )),
+        }
+        let waited = start.since(job.create_time);
+        if all.len() < 4 && waited >= 100_000 {
+            all.push(time(waited, w().fig_waited.to_owned()));
+        }
+    } else if !job.state.is_final() {
+        all.push(figure(
+            took(Some(job.create_time), None),
+            ().into_any(),
+            w().fig_waits.to_owned(),
+        ));
+    }
+    all.truncate(4);
+    (!all.is_empty()).then(|| {
+        view! {
+            <section class="panel figures" aria-label=w().figures>
+                {all}
+            </section>
+        }
+        .into_any()
+    })
+}
+
+fn copy_figures(step: &Step) -> Vec<AnyView> {
+    let (Some(done), Some(total)) = (step.done_bytes, step.total_bytes) else {
+        return Vec::new();
+    };
+    let (part, whole) = format::bytes_of(done, total);
+    let mut all = vec![figure(
+        part.into_any(),
+        put(w().of_whole, &[&whole]).into_any(),
+        w().fig_copying.to_owned(),
+    )];
+    let clock = clock();
+    let step = step.clone();
+    let now = Memo::new(move |_| {
+        let (rate, left) = pace(&step, clock.now.get())?;
+        Some((format::rate(rate), format::elapsed(left)))
+    });
+    all.push(
+        (move || {
+            now.get().map(|((n, unit), left)| {
+                view! {
+                    {figure(n.into_any(), unit.into_any(), w().fig_rate.to_owned())}
+                    {figure(left.into_any(), ().into_any(), w().fig_left.to_owned())}
+                }
+            })
+        })
+        .into_any(),
+    );
+    all
+}
+
+/// The proof that what was made boots, with the guest's screen.
+pub fn proof(job: &Job) -> Option<AnyView> {
+    let proof = job.outcome.proof.as_ref();
+    if proof.is_none() && !job.outcome.screen {
+        return None;
+    }
+    let name = thing(job, ResourceRole::Product, Noun::Vm).map(|r| r.name.to_string());
+    let picture = job.outcome.screen.then(|| {
+        let src = format!("/api/v1/jobs/{}/screen", job.id);
+        let alt = put(w().screen_of, &[&name.unwrap_or_default()]);
+        view! {
+            <div class="screen kept">
+                <img src=src alt=alt/>
+            </div>
+        }
+    });
+    let words = proof.map(|p| {
+        let (_, _, why) = strength(p.strength);
+        let boot = p
+            .boot_millis
+            .map(|ms| put(w().booted_in, &[&format::duration(ms as i64 * 1000)]));
+        let matched = p
+            .matched
+            .clone()
+            .map(|line| view! { <code class="line">{line}</code> });
+        view! {
+            <p>
+                {boot.map(|b| view! { <b>{b}</b> ". " })} <span class="soft">{why}</span>
+            </p>
+            {matched}
+        }
+    });
+    let mark = proof.map(|p| {
+        let (tone, word, _) = strength(p.strength);
+        pill(tone, word)
+    });
+    Some(
+        view! {
+            <section class="panel" aria-labelledby="proof-title">
+                <header>
+                    <h2 id="proof-title">{w().proof}</h2>
+                    {mark}
+                </header>
+                {picture}
+                <div class="in">{words}</div>
+            </section>
+        }
+        .into_any(),
+    )
+}
+
+/// What the job makes, from what.
+pub fn target(job: &Job) -> AnyView {
+    let mut rows: Vec<(&'static str, AnyView)> = Vec::new();
+    let vm_link =
+        |id: &str, name: &str| view! { <a href=format!("/vms/{id}")>{name.to_owned()}</a> }.into_any();
+    if let Some(made) = thing(job, ResourceRole::Product, Noun::Vm) {
+        rows.push((w().makes, vm_link(&made.id, made.name.as_str())));
+    }
+    if let Some(image) = thing(job, ResourceRole::Product, Noun::Image) {
+        rows.push((w().makes, image.name.to_string().into_any()));
+    }
+    let snapshot = thing(job, ResourceRole::Product, Noun::Snapshot)
+        .or_else(|| thing(job, ResourceRole::Source, Noun::Snapshot));
+    if let Some(source) = thing(job, ResourceRole::Source, Noun::Vm) {
+        let at = snapshot.map(|s| put(w().at_snapshot, &[s.name.as_str()]));
+        rows.push((
+            w().from,
+            view! { {vm_link(&source.id, source.name.as_str())} " " <span class="soft">{at}</span> }
+                .into_any(),
+        ));
+    } else if let Some(snapshot) = snapshot {
+        rows.push((w().snapshot, snapshot.name.to_string().into_any()));
+    }
+    match &job.spec {
+        JobSpec::CloneVm(spec) => clone_rows(&spec.request, &mut rows),
+        JobSpec::CreateVm(request) => {
+            rows.push((w().cpus, request.cpus.into_any()));
+            rows.push((w().memory, format::mib(request.memory_mib.into()).into_any()));
+            rows.push((w().starts, yes_no(request.start).into_any()));
+        }
+        JobSpec::TakeSnapshot(spec) => {
+            let word = if spec.request.quiesce {
+                w().quiesce_yes
+            } else {
+                w().quiesce_no
+            };
+            rows.push((w().file_systems, word.into_any()));
+        }
+        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) => {}
+    }
+    rows.push((
+        w().id,
+        view! { <code class="id">{job.id.to_string()}</code> }.into_any(),
+    ));
+    let title = if machine(job).is_some() {
+        w().target
+    } else {
+        w().job
+    };
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(term, value)| {
+            view! {
+                <dt>{term}</dt>
+                <dd>{value}</dd>
+            }
+        })
+        .collect();
+    view! {
+        <section class="panel" aria-labelledby="target-title">
+            <header>
+                <h2 id="target-title">{title}</h2>
+            </header>
+            <div class="in">
+                <dl class="facts">{rows}</dl>
+            </div>
+        </section>
+    }
+    .into_any()
+}
+
+fn clone_rows(request: &CloneVm, rows: &mut Vec<(&'static str, AnyView)>) {
+    let mode = match request.mode {
+        CloneMode::Linked => w().mode_linked,
+        CloneMode::Full => w().mode_full,
+    };
+    rows.push((w().mode, mode.into_any()));
+    let Some(target) = &request.target else {
+        rows.push((w().starts, w().disks_only.into_any()));
+        return;
+    };
+    if let Some(cpus) = target.cpus {
+        rows.push((w().cpus, cpus.into_any()));
+    }
+    if let Some(memory) = target.memory_mib {
+        rows.push((w().memory, format::mib(memory.into()).into_any()));
+    }
+    let network = match target.network_interfaces.as_deref() {
+        None => w().net_isolated.to_owned(),
+        Some([]) => w().net_none.to_owned(),
+        Some(nics) => nics
+            .iter()
+            .map(|n| n.network.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    rows.push((w().network, network.into_any()));
+    let adapted = if target.cloud_init.is_some() {
+        w().adapted_yes
+    } else {
+        w().adapted_no
+    };
+    rows.push((w().identity, adapted.into_any()));
+    let start = if target.start {
+        put(
+            w().start_within,
+            &[&format::elapsed(
+                i64::from(target.boot_timeout_seconds) * 1_000_000,
+            )],
+        )
+    } else {
+        w().no.to_owned()
+    };
+    rows.push((w().starts, start.into_any()));
+}
+
+const fn yes_no(yes: bool) -> &'static str {
+    if yes { w().yes } else { w().no }
+}

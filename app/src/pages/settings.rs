@@ -1,0 +1,256 @@
+//! Settings: who one is, one's password, one's tokens, the colours.
+
+use crate::backend::Way;
+use crate::components::button::{self, copy};
+use crate::components::field::{Fields, Line};
+use crate::components::frame::bar;
+use crate::components::load::load;
+use crate::components::time::ago;
+use crate::env::{Env, Theme, flash};
+use crate::feed::on_change;
+use crate::words::{put, w};
+use leptos::prelude::*;
+use leptos_meta::Title;
+use serde::{Deserialize, Serialize};
+use shared::access::{Me, Token};
+use shared::api::{GetMe, GetSummary, ListQuery, ListTokens, Summary};
+use shared::feed::Noun;
+
+/// Where the forms of this page come back to.
+const HERE: &str = "/settings";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Data {
+    me: Me,
+    tokens: Vec<Token>,
+    summary: Option<Summary>,
+}
+
+pub fn page() -> AnyView {
+    let looks = RwSignal::new(0_u32);
+    on_change(move |change| {
+        if change.noun() == Noun::Token {
+            looks.update(|n| *n += 1);
+        }
+    });
+    // A form of this page changes what the page shows, also where there is no feed.
+    let flash = flash();
+    Effect::new(move |_| {
+        let mine = flash.with(|f| f.as_ref().is_some_and(|f| f.error.is_none()));
+        if mine {
+            looks.update(|n| *n += 1);
+        }
+    });
+    view! {
+        <Title text=w().settings/>
+        {bar(Vec::new(), w().settings.to_owned())}
+        <div class="title">
+            <h1 tabindex="-1">{w().settings}</h1>
+        </div>
+        {load(move || looks.get(), |_| fetch(), |old, new| *old = new, shown)}
+    }
+    .into_any()
+}
+
+fn fetch() -> impl Future<Output = Result<Data, shared::Status>> + Send {
+    let way = Way::here();
+    async move {
+        let (me, tokens, summary) = futures_util::join!(
+            way.call(&GetMe {}),
+            way.call(&ListTokens {
+                query: ListQuery::default()
+            }),
+            way.call(&GetSummary {}),
+        );
+        Ok(Data {
+            me: me?,
+            tokens: tokens?.tokens,
+            summary: summary.ok(),
+        })
+    }
+}
+
+fn shown(data: RwSignal<Data>) -> AnyView {
+    let tokens = Memo::new(move |_| data.with(|d| d.tokens.clone()));
+    view! {
+        <div class="cols">
+            <div class="stack">
+                <section class="panel" aria-labelledby="tokens-title">
+                    <header>
+                        <h2 id="tokens-title">{w().tokens}</h2>
+                    </header>
+                    <div class="in">
+                        <p class="soft">{w().tokens_lead}</p>
+                        {secret()}
+                        {new_token()}
+                    </div>
+                    {move || tokens.with(|t| list(t))}
+                </section>
+            </div>
+            <div class="stack">
+                <section class="panel" aria-labelledby="theme-title">
+                    <header>
+                        <h2 id="theme-title">{w().theme}</h2>
+                    </header>
+                    <div class="in">{theme()}</div>
+                </section>
+                <section class="panel" aria-labelledby="me-title">
+                    <header>
+                        <h2 id="me-title">{w().account}</h2>
+                    </header>
+                    <div class="in">
+                        {move || data.with(|d| account(&d.me))}
+                        {password(data.with_untracked(|d| d.me.has_password))}
+                    </div>
+                </section>
+                {move || data.with(|d| d.summary.as_ref().map(about))}
+            </div>
+        </div>
+    }
+    .into_any()
+}
+
+/// The secret of a token that was just made: this once.
+fn secret() -> AnyView {
+    let flash = flash();
+    (move || {
+        let secret = flash.with(|f| f.as_ref()?.secret.clone())?;
+        Some(view! {
+            <div class="alert good" role="status">
+                <p>
+                    <b>{w().secret_once}</b>
+                </p>
+                <div class="secret">
+                    <code>{secret.clone()}</code>
+                    {copy(secret, w().copy)}
+                </div>
+            </div>
+        })
+    })
+    .into_any()
+}
+
+fn new_token() -> AnyView {
+    let action = "/do/tokens/create";
+    let fields = Fields::of(action);
+    let name = fields.line(Line {
+        name: "name",
+        label: w().token_name,
+        hint: w().token_name_hint.to_owned(),
+        required: true,
+        is_name: true,
+        ..Line::default()
+    });
+    view! {
+        <form method="post" action=action class="inline">
+            {fields.error(HERE)}
+            {name}
+            <button class="go">{w().make_token}</button>
+        </form>
+    }
+    .into_any()
+}
+
+fn list(tokens: &[Token]) -> AnyView {
+    let rows: Vec<_> = tokens
+        .iter()
+        .map(|token| {
+            let used = match token.last_used_time {
+                // It is kept to the minute: one that is new would seem to have been used before.
+                Some(t) => view! { {w().last_used} " " {ago(t.max(token.create_time))} }.into_any(),
+                None => w().never_used.into_any(),
+            };
+            let revoke = button::Button {
+                to: format!("/do/tokens/{}/revoke", token.id),
+                label: w().revoke,
+                class: "danger quiet",
+                back: HERE.to_owned(),
+                of: token.name.to_string(),
+            };
+            view! {
+                <li>
+                    <span class="what">
+                        <b>{token.name.to_string()}</b>
+                        <span class="sub">{w().made_at} " " {ago(token.create_time)} " · " {used}</span>
+                    </span>
+                    {button::post(revoke, &Ok(()))}
+                </li>
+            }
+        })
+        .collect();
+    if rows.is_empty() {
+        return view! { <p class="none">{w().no_tokens}</p> }.into_any();
+    }
+    view! { <ul class="short">{rows}</ul> }.into_any()
+}
+
+fn theme() -> AnyView {
+    let now = Env::of_page().theme;
+    let one = |theme: Theme, label: &'static str| {
+        view! {
+            <button name="theme" value=theme.word() data-theme-choice=theme.word()>
+                {label}
+            </button>
+        }
+    };
+    view! {
+        <form method="post" action="/do/theme" class="choices" data-was=now.word()>
+            <input type="hidden" name="back" value=HERE/>
+            {one(Theme::System, w().theme_system)}
+            {one(Theme::Light, w().theme_light)}
+            {one(Theme::Dark, w().theme_dark)}
+        </form>
+    }
+    .into_any()
+}
+
+fn account(me: &Me) -> AnyView {
+    view! {
+        <dl class="facts">
+            <dt>{w().user_name}</dt>
+            <dd>{me.user.name.to_string()}</dd>
+            <dt>{w().added}</dt>
+            <dd>{ago(me.user.create_time)}</dd>
+        </dl>
+        {(!me.has_password).then(|| view! { <div class="note">{w().no_password}</div> })}
+    }
+    .into_any()
+}
+
+fn password(has: bool) -> AnyView {
+    let action = "/do/me/password";
+    let fields = Fields::of(action);
+    let line = |name, label, hint: &str| {
+        fields.line(Line {
+            name,
+            label,
+            kind: "password",
+            hint: hint.to_owned(),
+            required: true,
+            autocomplete: "new-password",
+            ..Line::default()
+        })
+    };
+    let label = if has {
+        w().change_password
+    } else {
+        w().set_password
+    };
+    view! {
+        <form method="post" action=action class="stack">
+            {fields.error(HERE)}
+            {line("password", w().new_password, w().password_hint)}
+            {line("again", w().password_again, "")}
+            <button>{label}</button>
+        </form>
+    }
+    .into_any()
+}
+
+fn about(summary: &Summary) -> AnyView {
+    let real = if summary.simulated { w().simulated_why } else { "" };
+    view! {
+        <p class="faint">{put(w().version, &[&summary.version])} " " {real}</p>
+    }
+    .into_any()
+}

@@ -1,0 +1,323 @@
+//! One machine: its screen, what it is made of, its snapshots, where it comes from, what is going on with it.
+
+mod data;
+mod dialogs;
+
+use self::data::{Data, Origin};
+use super::param;
+use crate::components::button::{self, Button};
+use crate::components::frame::bar;
+use crate::components::lineage::{self, DRAWN, Node};
+use crate::components::load::load;
+use crate::components::time::{ago, took};
+use crate::components::{error, job, screen, state, tree};
+use crate::format;
+use crate::words::{put, w};
+use leptos::prelude::*;
+use leptos_meta::Title;
+use shared::can::{self, Verdict};
+use shared::place::NetworkKind;
+use shared::vm::{LineageKind, PowerAction, Vm, VmState};
+
+pub fn page() -> AnyView {
+    let name = param("vm");
+    let one = move || {
+        let name = name.get();
+        // An id says nothing to a person.
+        let is_id = name.parse::<shared::VmId>().is_ok();
+        let here = if is_id {
+            w().machine.to_owned()
+        } else {
+            name.clone()
+        };
+        view! {
+            {bar(vec![("/vms".to_owned(), w().machines.to_owned())], here)}
+            {load(move || name.clone(), data::fetch, Data::merge, shown)}
+        }
+    };
+    one.into_any()
+}
+
+fn shown(data: RwSignal<Data>) -> AnyView {
+    data::follow(data);
+    let vm = Memo::new(move |_| data.with(|d| d.vm.clone()));
+    let name = Memo::new(move |_| vm.with(|v| v.name.to_string()));
+    let gone = Memo::new(move |_| data.with(|d| d.gone));
+    let snapshots = move || {
+        data.with(|d| {
+            let changed: Option<u64> = d.vm.disks.iter().map(|k| k.allocated_bytes).sum();
+            tree::snapshots(d.vm.name.as_str(), &d.snapshots, changed)
+        })
+    };
+    let jobs = move || {
+        data.with(|d| {
+            if d.jobs.is_empty() {
+                view! { <p class="none">{w().no_jobs_here}</p> }.into_any()
+            } else {
+                job::short_list(&d.jobs)
+            }
+        })
+    };
+    let all_jobs = move || name.with(|n| format!("/jobs?q={n}"));
+    let take = move || {
+        vm.with(|v| {
+            let button = Button {
+                to: format!("/vms/{}?do=snapshot", v.name),
+                label: w().take_one,
+                class: "quiet",
+                ..Button::default()
+            };
+            button::link(button, &can::can_snapshot(v))
+        })
+    };
+    view! {
+        <Title text=move || name.get()/>
+        <div class="title">
+            <h1 tabindex="-1">{move || name.get()}</h1>
+            {move || vm.with(state::vm_pill)}
+            <span class="faint">{move || vm.with(about)}</span>
+            <div class="actions">{move || vm.with(actions)}</div>
+        </div>
+        {move || gone.get().then(|| view! { <div class="alert" role="alert">{w().machine_gone}</div> })}
+        {move || vm.with(|v| v.error.as_ref().map(|e| error::panel(w().what_went_wrong, e)))}
+        {move || vm.with(paused_why)}
+        <div class="cols">
+            <div class="stack">
+                <section class="panel" aria-label=w().screen>
+                    {screen::live(vm)}
+                    <div class="power">{move || vm.with(power)}</div>
+                </section>
+                <section class="panel" aria-labelledby="lineage-title">
+                    <header>
+                        <h2 id="lineage-title">{w().lineage}</h2>
+                    </header>
+                    <div class="in">{move || data.with(drawing)}</div>
+                </section>
+            </div>
+            <div class="stack">
+                <section class="panel" aria-labelledby="machine-title">
+                    <header>
+                        <h2 id="machine-title">{w().machine}</h2>
+                        {move || vm.with(|v| button::copy(v.id.to_string(), w().copy_id))}
+                    </header>
+                    <div class="in">{move || data.with(facts)}</div>
+                </section>
+                <section class="panel" aria-labelledby="snapshots-title">
+                    <header>
+                        <h2 id="snapshots-title">{w().snapshots}</h2>
+                        {take}
+                    </header>
+                    {snapshots}
+                </section>
+                <section class="panel" aria-labelledby="jobs-title">
+                    <header>
+                        <h2 id="jobs-title">{w().jobs_here}</h2>
+                        <a href=all_jobs>{w().all}</a>
+                    </header>
+                    {jobs}
+                </section>
+            </div>
+        </div>
+        {dialogs::snapshot(vm)}
+        {dialogs::delete(vm)}
+    }
+    .into_any()
+}
+
+/// How long it is up, and who holds it.
+fn about(vm: &Vm) -> AnyView {
+    let up = vm
+        .running_since
+        .map(|since| view! { {w().up_for} " " {took(Some(since), None)} });
+    let lock = vm.locked_by.as_ref().map(|lock| {
+        let href = format!("/jobs/{}", lock.job);
+        let word = job::kind_word(lock.kind);
+        view! { <span>" · " {w().held_by} " " <a href=href>{word}</a></span> }
+    });
+    view! { {up} {lock} }.into_any()
+}
+
+fn actions(vm: &Vm) -> AnyView {
+    let at = |rest: &str| format!("/vms/{}{rest}", vm.name);
+    let go = |to, label, class, verdict: Verdict| {
+        let button = Button {
+            to,
+            label,
+            class,
+            ..Button::default()
+        };
+        button::link(button, &verdict)
+    };
+    let clone = can::can_clone_latest(vm).or_else(|why| can::can_clone_now(vm).map_err(|_| why));
+    view! {
+        {go(at("?do=snapshot"), w().snapshot_dots, "", can::can_snapshot(vm))}
+        {go(at("/clone"), w().clone_dots, "go", clone)}
+        {button::menu(
+            vm.name.to_string(),
+            go(at("?do=delete"), w().delete_dots, "danger", can::can_delete(vm)),
+        )}
+    }
+    .into_any()
+}
+
+fn power(vm: &Vm) -> AnyView {
+    let back = format!("/vms/{}", vm.name);
+    let one = |action, to: &str, label, class| {
+        let button = Button {
+            to: format!("/do/vms/{}/{to}", vm.name),
+            label,
+            class,
+            back: back.clone(),
+            ..Button::default()
+        };
+        button::post(button, &can::can_power(action, vm))
+    };
+    // What undoes the other stands in its place; the rest stays where it is.
+    let pause = if vm.state == VmState::Paused {
+        one(PowerAction::Resume, "resume", w().resume, "")
+    } else {
+        one(PowerAction::Pause, "pause", w().pause, "")
+    };
+    view! {
+        {one(PowerAction::Start, "start", w().start, "")}
+        {one(PowerAction::ShutDown, "shutdown", w().shut_down, "")}
+        {pause}
+        {one(PowerAction::Reset, "reset", w().reset, "")}
+        {one(PowerAction::PowerOff, "power-off", w().power_off, "danger")}
+    }
+    .into_any()
+}
+
+fn paused_why(vm: &Vm) -> Option<AnyView> {
+    use shared::vm::PauseReason;
+    let text = match vm.pause_reason? {
+        PauseReason::User => return None,
+        PauseReason::NoSpace => w().why_no_space,
+        PauseReason::IoError => w().why_io_error,
+        PauseReason::GuestPanicked => w().why_panicked,
+    };
+    Some(view! { <div class="alert warn" role="alert">{text}</div> }.into_any())
+}
+
+fn facts(data: &Data) -> AnyView {
+    let vm = &data.vm;
+    let mut rows: Vec<(&'static str, AnyView)> = vec![
+        (w().cpus, vm.cpus.into_any()),
+        (w().memory, format::mib(vm.memory_mib.into()).into_any()),
+    ];
+    for disk in &vm.disks {
+        let chain = match disk.chain_length {
+            0 | 1 => String::new(),
+            n => format!(" · {}", put(w().chain_of, &[&n.to_string()])),
+        };
+        let own = disk.allocated_bytes;
+        let own = own.map(|n| format!(" · {}", put(w().bytes_allocated, &[&format::bytes(n)])));
+        let text = view! {
+            {format::bytes(disk.virtual_bytes)}
+            <span class="soft">{own} {chain}</span>
+        };
+        rows.push((w().disk, text.into_any()));
+    }
+    for nic in &vm.network_interfaces {
+        let kind = match nic.kind {
+            NetworkKind::User => w().net_user,
+            NetworkKind::Bridge => w().net_bridge,
+            NetworkKind::Isolated => w().net_isolated,
+        };
+        let text = view! {
+            {nic.network.to_string()}
+            <span class="soft">{if nic.network.as_str() == kind { " · ".to_owned() } else { format!(" · {kind} · ") }}</span>
+            <span class="mono">{nic.mac.clone()}</span>
+        };
+        rows.push((w().network, text.into_any()));
+    }
+    if vm.network_interfaces.is_empty() {
+        rows.push((w().network, w().net_none.into_any()));
+    }
+    rows.push((w().firmware, vm.firmware.word().into_any()));
+    let origin = match &data.origins.last() {
+        Some(Origin {
+            name,
+            href: Some(href),
+            ..
+        }) => view! { {kind(vm.lineage.kind)} " " <a href=href.clone()>{name.clone()}</a> }.into_any(),
+        Some(origin) => format!("{} {}", kind(vm.lineage.kind), origin.name).into_any(),
+        None => kind(vm.lineage.kind).into_any(),
+    };
+    rows.push((w().origin, origin));
+    rows.push((w().made, ago(vm.create_time)));
+    for (key, value) in &vm.labels {
+        rows.push((
+            w().label,
+            view! { <span class="tag">{format!("{key}={value}")}</span> }.into_any(),
+        ));
+    }
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(term, value)| {
+            view! {
+                <dt>{term}</dt>
+                <dd>{value}</dd>
+            }
+        })
+        .collect();
+    view! { <dl class="facts">{rows}</dl> }.into_any()
+}
+
+const fn kind(kind: LineageKind) -> &'static str {
+    match kind {
+        LineageKind::Created => w().from_image,
+        LineageKind::Imported => w().imported,
+        LineageKind::Clone => w().clone_from_vm,
+        LineageKind::InstantClone => w().instant_clone_of,
+        LineageKind::Restore => w().restored_from,
+        LineageKind::Cutover => w().cut_over_from,
+    }
+}
+
+fn drawing(data: &Data) -> AnyView {
+    let origins: Vec<Node> = data
+        .origins
+        .iter()
+        .map(|o| Node {
+            label: o.name.clone(),
+            sub: o.what.clone(),
+            href: o.href.clone(),
+        })
+        .collect();
+    let (_, word) = state::vm_tone(&data.vm);
+    let me = Node {
+        label: data.vm.name.to_string(),
+        sub: put(
+            w().state_and_snapshots,
+            &[word, &data.snapshots.len().to_string()],
+        ),
+        href: None,
+    };
+    let mut clones: Vec<Node> = data
+        .clones
+        .iter()
+        .take(DRAWN)
+        .map(|clone| {
+            let from = clone.lineage.source_snapshot;
+            let from = data.snapshots.iter().find(|s| Some(s.id) == from);
+            Node {
+                label: clone.name.to_string(),
+                sub: match from {
+                    Some(snapshot) => put(w().clone_of_snapshot, &[snapshot.name.as_str()]),
+                    None => w().clone_word.to_owned(),
+                },
+                href: Some(format!("/vms/{}", clone.name)),
+            }
+        })
+        .collect();
+    let more = data.clone_count.saturating_sub(clones.len() as u64);
+    if more > 0 {
+        clones.push(Node {
+            label: put(w().more_clones, &[&format::count(more)]),
+            sub: w().clone_word.to_owned(),
+            href: None,
+        });
+    }
+    lineage::draw(&origins, &me, &clones)
+}

@@ -1,0 +1,198 @@
+//! What the page of a machine shows, loaded and kept fresh.
+
+use crate::components::lineage::DRAWN;
+use crate::feed::{Change, Live, apply, newer, on_change};
+use crate::words::w;
+use leptos::prelude::*;
+use serde::{Deserialize, Serialize};
+use shared::api::{GetImage, GetVm, ListJobs, ListQuery, ListSnapshots, ListVms, MAX_PAGE_SIZE};
+use shared::feed::Noun;
+use shared::job::Job;
+use shared::snapshot::Snapshot;
+use shared::vm::Vm;
+use shared::{Code, Status};
+
+/// How many of its jobs are shown.
+const JOBS: u32 = 8;
+/// How far back its ancestors are drawn.
+const GENERATIONS: usize = 2;
+
+/// Something that a machine comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    pub name: String,
+    pub what: String,
+    /// None when it is gone, or has no page.
+    pub href: Option<String>,
+}
+
+/// A machine with what belongs to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    pub vm: Vm,
+    pub snapshots: Vec<Snapshot>,
+    /// The newest of its clones.
+    pub clones: Vec<Vm>,
+    pub clone_count: u64,
+    pub jobs: Vec<Job>,
+    /// The oldest first.
+    pub origins: Vec<Origin>,
+    /// Whether it was deleted while we looked.
+    pub gone: bool,
+}
+
+impl Data {
+    /// A later answer: whole, but never with an older version of anything.
+    pub fn merge(&mut self, new: Self) {
+        let old = std::mem::replace(self, new);
+        newer(&mut self.vm, &old.vm);
+        for snapshot in &old.snapshots {
+            for here in &mut self.snapshots {
+                newer(here, snapshot);
+            }
+        }
+    }
+
+    fn take(&mut self, change: &Change) {
+        let id = self.vm.id;
+        if let Change::Gone(Noun::Vm, gone) = change {
+            self.gone |= gone.id == self.vm.id();
+        }
+        if let Some(vm) = Vm::of(change) {
+            // What a list or an event leaves out is kept from before.
+            let own = self.vm.disks.clone();
+            newer(&mut self.vm, vm);
+            for (disk, before) in self.vm.disks.iter_mut().zip(own) {
+                if disk.layer == before.layer && disk.allocated_bytes.is_none() {
+                    disk.allocated_bytes = before.allocated_bytes;
+                }
+            }
+        }
+        let clones = self.clones.len() as u64;
+        apply(&mut self.clones, change, true, |v| {
+            v.lineage.source_vm == Some(id)
+        });
+        self.clone_count = self.clone_count.saturating_add(self.clones.len() as u64) - clones;
+        apply(&mut self.snapshots, change, false, |s| s.vm == id);
+        apply(&mut self.jobs, change, true, |j| {
+            j.resources.iter().any(|r| r.id == id.to_string())
+        });
+        self.jobs.truncate(JOBS as usize);
+    }
+}
+
+/// Keeps it fresh.
+pub fn follow(data: RwSignal<Data>) {
+    on_change(move |change| {
+        let mut after = data.get_untracked();
+        after.take(change);
+        if data.with_untracked(|before| *before != after) {
+            data.set(after);
+        }
+    });
+}
+
+/// Loads it.
+pub fn fetch(name: String) -> impl Future<Output = Result<Data, Status>> + Send {
+    // The calls take their way to the API from the context that is here now, not after the first await.
+    let backend = crate::backend::Way::here();
+    async move {
+        let vm = backend.call(&GetVm { vm: name }).await?;
+        let list = |page_size, filter: String| ListQuery {
+            page_size: Some(page_size),
+            filter: Some(filter).filter(|f| !f.is_empty()),
+            order_by: None,
+            page_token: None,
+        };
+        let id = vm.id.to_string();
+        let snapshots = ListSnapshots {
+            vm: id.clone(),
+            query: list(MAX_PAGE_SIZE, String::new()),
+        };
+        let clones = ListVms {
+            query: ListQuery {
+                order_by: Some("createTime desc".to_owned()),
+                ..list(DRAWN as u32, format!("sourceVm={id}"))
+            },
+        };
+        let jobs = ListJobs {
+            query: list(JOBS, format!("vm={id}")),
+        };
+        let made_by = ListJobs {
+            query: list(JOBS, format!("product={id}")),
+        };
+        let (snapshots, clones, jobs, made_by, origins) = futures_util::join!(
+            backend.call(&snapshots),
+            backend.call(&clones),
+            backend.call(&jobs),
+            backend.call(&made_by),
+            origins(&backend, &vm),
+        );
+        let clones = clones?;
+        let mut jobs = jobs?.jobs;
+        jobs.extend(made_by?.jobs);
+        jobs.sort_by_key(|j| std::cmp::Reverse((j.create_time, j.id)));
+        jobs.dedup_by_key(|j| j.id);
+        jobs.truncate(JOBS as usize);
+        Ok(Data {
+            vm,
+            snapshots: snapshots?.snapshots,
+            clone_count: clones.total_size.max(clones.vms.len() as u64),
+            clones: clones.vms,
+            jobs,
+            origins: origins?,
+            gone: false,
+        })
+    }
+}
+
+/// Follows a machine back to where it comes from.
+async fn origins(backend: &crate::backend::Way, vm: &Vm) -> Result<Vec<Origin>, Status> {
+    let mut found = Vec::new();
+    let mut lineage = vm.lineage.clone();
+    while found.len() < GENERATIONS {
+        if let Some(id) = lineage.source_vm {
+            let Some(parent) = there(backend.call(&GetVm { vm: id.to_string() }).await)? else {
+                found.push(Origin {
+                    name: w().deleted_machine.to_owned(),
+                    what: w().machine.to_lowercase(),
+                    href: None,
+                });
+                break;
+            };
+            found.push(Origin {
+                name: parent.name.to_string(),
+                what: w().machine.to_lowercase(),
+                href: Some(format!("/vms/{}", parent.name)),
+            });
+            lineage = parent.lineage;
+        } else if let Some(id) = lineage.source_image {
+            let image = there(
+                backend
+                    .call(&GetImage {
+                        image: id.to_string(),
+                    })
+                    .await,
+            )?;
+            found.push(Origin {
+                name: image.map_or_else(|| w().deleted_image.to_owned(), |i| i.name.to_string()),
+                what: w().image.to_lowercase(),
+                href: None,
+            });
+            break;
+        } else {
+            break;
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// None for what is gone.
+fn there<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
+    match answer {
+        Ok(thing) => Ok(Some(thing)),
+        Err(e) if e.code == Code::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,201 @@
+//! All machines.
+
+use super::{contains, empty, query};
+use crate::components::button::{self, Button};
+use crate::components::frame::bar;
+use crate::components::list::{Paged, Row, Rows, live_list};
+use crate::components::state::vm_pill;
+use crate::components::table::{self, bulk_bar, pager, sort_link};
+use crate::components::time::{ago, took};
+use crate::format;
+use crate::words::w;
+use leptos::prelude::*;
+use leptos_meta::Title;
+use shared::api::ListQuery;
+use shared::can;
+use shared::vm::{PowerAction, Vm, VmState};
+
+pub fn page() -> AnyView {
+    let (typed, state, sort, page) = (query("q"), query("state"), query("sort"), query("page"));
+    let asked = Memo::new(move |_| {
+        let mut terms = contains("name", &typed.get());
+        state.with(|s| {
+            if !s.is_empty() {
+                terms.push(format!("state={s}"));
+            }
+        });
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        ListQuery {
+            page_size: None,
+            page_token: some(page.get()),
+            filter: some(terms.join(" ")),
+            order_by: some(sort.get()),
+        }
+    });
+    let filtered = Memo::new(move |_| asked.with(|q| q.filter.is_some() || q.page_token.is_some()));
+    let states: Vec<_> = VmState::ALL
+        .iter()
+        .map(|s| {
+            let word = match s {
+                VmState::Stopped => w().stopped,
+                VmState::Starting => w().starting,
+                VmState::Running => w().running,
+                VmState::Paused => w().paused,
+                VmState::Stopping => w().stopping,
+                VmState::Error => w().error,
+            };
+            (s.word(), word)
+        })
+        .collect();
+    let hidden = vec![("sort", sort)];
+    view! {
+        <Title text=w().machines/>
+        {bar(Vec::new(), w().machines.to_owned())}
+        <div class="title">
+            <h1 tabindex="-1">{w().machines}</h1>
+            <div class="actions">
+                {table::filter("/vms", typed, vec![(w().state, w().every_state, "state", state, states)], hidden)}
+                <a class="button go" href="/vms/new">
+                    {w().new_machine}
+                </a>
+            </div>
+        </div>
+        {live_list(asked, move |rows, data| table(rows, data, filtered))}
+    }
+    .into_any()
+}
+
+fn table(rows: Rows<Vm>, data: RwSignal<Paged<Vm>>, filtered: Memo<bool>) -> AnyView {
+    let none = Memo::new(move |_| rows.0.with(Vec::is_empty));
+    let begin = move || {
+        if filtered.get() {
+            empty(
+                w().no_machine_fits,
+                view! { <a class="button" href="/vms">{w().show_all}</a> }.into_any(),
+            )
+        } else {
+            empty(
+                w().no_machines,
+                view! { <a class="button go" href="/vms/new">{w().new_machine}</a> }.into_any(),
+            )
+        }
+    };
+    view! {
+        <section class="panel list" aria-label=w().machines>
+            {move || none.get().then(begin)}
+            <table hidden=move || none.get()>
+                <thead>
+                    <tr>
+                        {table::select_all()}
+                        {sort_link("/vms", "name", w().name, "")}
+                        {sort_link("/vms", "state", w().state, "")}
+                        {sort_link("/vms", "cpus", w().cpus, "num")}
+                        {sort_link("/vms", "memoryMib", w().memory, "num")}
+                        <th scope="col" class="num">{w().disk}</th>
+                        <th scope="col">{w().up}</th>
+                        {sort_link("/vms", "createTime", w().made, "")}
+                        <th scope="col">
+                            <span class="hidden">{w().more}</span>
+                        </th>
+                    </tr>
+                </thead>
+                <tbody>
+                    <For each=move || rows.0.get() key=|row| row.0.clone() children=one/>
+                </tbody>
+            </table>
+            {bulk_bar(
+                "vms",
+                &[
+                    ("start", w().start),
+                    ("shutdown", w().shut_down),
+                    ("pause", w().pause),
+                    ("resume", w().resume),
+                    ("snapshot", w().take_snapshot),
+                ],
+            )}
+            {pager("/vms", data)}
+        </section>
+    }
+    .into_any()
+}
+
+fn one((_, vm): Row<Vm>) -> AnyView {
+    let name = vm.with_untracked(|v| v.name.to_string());
+    let (menu_of, menu_vm) = (name.clone(), vm.clone());
+    view! {
+        <tr>
+            {table::select(&name)}
+            {move || vm.with(cells)}
+            <td class="more">
+                {button::menu(menu_of, (move || menu_vm.with(menu)).into_any())}
+            </td>
+        </tr>
+    }
+    .into_any()
+}
+
+fn cells(vm: &Vm) -> AnyView {
+    let href = format!("/vms/{}", vm.name);
+    let disk: u64 = vm.disks.iter().map(|d| d.virtual_bytes).sum();
+    let busy = vm.locked_by.as_ref().map(|lock| {
+        let href = format!("/jobs/{}", lock.job);
+        view! { <a class="sub" href=href>{crate::components::job::kind_word(lock.kind)}</a> }
+    });
+    let error = vm.error.as_ref().map(|e| e.message.clone());
+    view! {
+        <td class="head">
+            <a href=href>{vm.name.to_string()}</a>
+            {busy}
+        </td>
+        <td>
+            <span title=error>{vm_pill(vm)}</span>
+        </td>
+        <td class="num" data-label=w().cpus>
+            {vm.cpus}
+        </td>
+        <td class="num" data-label=w().memory>
+            {format::mib(vm.memory_mib.into())}
+        </td>
+        <td class="num" data-label=w().disk>
+            {format::bytes(disk)}
+        </td>
+        <td data-label=w().up>{took(vm.running_since, None)}</td>
+        <td class="soft" data-label=w().made>
+            {ago(vm.create_time)}
+        </td>
+    }
+    .into_any()
+}
+
+/// What can be done with a machine, as far as it needs no more than a click.
+fn menu(vm: &Vm) -> AnyView {
+    let name = vm.name.to_string();
+    let power = |action: PowerAction, to: &str, label| {
+        let button = Button {
+            to: format!("/do/vms/{name}/{to}"),
+            label,
+            back: "/vms".to_owned(),
+            ..Button::default()
+        };
+        button::post(button, &can::can_power(action, vm))
+    };
+    let go = |to: &str, label, verdict| {
+        let button = Button {
+            to: format!("/vms/{name}{to}"),
+            label,
+            ..Button::default()
+        };
+        button::link(button, &verdict)
+    };
+    view! {
+        {power(PowerAction::Start, "start", w().start)}
+        {power(PowerAction::ShutDown, "shutdown", w().shut_down)}
+        {power(PowerAction::Pause, "pause", w().pause)}
+        {power(PowerAction::Resume, "resume", w().resume)}
+        {go("?do=snapshot", w().snapshot_dots, can::can_snapshot(vm))}
+        {go("/clone", w().clone_dots, can::can_clone_now(vm).or_else(|_| can::can_clone_latest(vm)))}
+        {go("?do=delete", w().delete_dots, can::can_delete(vm))}
+        {button::copy(vm.id.to_string(), w().copy_id)}
+    }
+    .into_any()
+}

@@ -1,0 +1,92 @@
+//! The document around the console.
+
+use crate::app::App;
+use crate::env::{Env, Theme};
+use crate::forms::Flash;
+use leptos::nonce::use_nonce;
+use leptos::prelude::*;
+use leptos_meta::MetaTags;
+use serde::Deserialize;
+use shared::Timestamp;
+
+/// File names below `/pkg/`, as `site/manifest.json` has them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Assets {
+    /// The JavaScript that loads the WASM.
+    pub js: String,
+    /// The WASM.
+    pub wasm: String,
+    /// The style sheet.
+    pub css: String,
+}
+
+/// What the server knows of a page before it renders.
+#[derive(Clone, Debug)]
+pub struct ShellOptions {
+    /// The files that the page loads.
+    pub assets: Assets,
+    /// Where in the feed the page stands: read it before the page's data are. Empty for a page without a feed.
+    pub feed_place: String,
+    /// The server's time.
+    pub now: Timestamp,
+    /// From the cookie [`crate::forms::THEME_COOKIE`].
+    pub theme: Theme,
+    /// How the form went that the session posted just before; taken once.
+    pub flash: Option<Flash>,
+}
+
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 20 20' fill='none' \
+    stroke='%230b9b6b' stroke-width='1.9' stroke-linecap='round' stroke-linejoin='round'%3E%3Cpath d='M10 18V8M10 12C10 8 \
+    6.5 6.5 3 6.5 3 10 6 12 10 12Z M10 9c0-4 3-6 7-6 0 4-3 6-7 6Z'/%3E%3C/svg%3E";
+
+/// The whole document.
+///
+/// The page needs `script-src 'nonce-…' 'strict-dynamic' 'wasm-unsafe-eval'`, `style-src 'self'` and
+/// `img-src 'self' data:`; it has no inline styles.
+pub fn shell(options: ShellOptions) -> impl IntoView {
+    let ShellOptions {
+        assets,
+        feed_place,
+        now,
+        theme,
+        flash,
+    } = options;
+    let pkg = |file: &str| format!("/pkg/{file}");
+    let (js, wasm, css) = (pkg(&assets.js), pkg(&assets.wasm), pkg(&assets.css));
+    let script = format!(
+        "import init,{{hydrate}} from \"{js}\";init({{module_or_path:\"{wasm}\"}}).then(()=>hydrate());"
+    );
+    // A flash is strings and numbers: it always serialises.
+    let said = flash.as_ref().and_then(|f| serde_json::to_string(f).ok());
+    provide_context(Env {
+        now,
+        feed_place: feed_place.clone(),
+        theme,
+        flash,
+    });
+    view! {
+        <!DOCTYPE html>
+        <html
+            lang="en"
+            data-theme=theme.word()
+            data-now=now.to_string()
+            data-feed=feed_place
+            data-flash=said
+        >
+            <head>
+                <meta charset="utf-8"/>
+                <meta name="viewport" content="width=device-width, initial-scale=1"/>
+                <meta name="color-scheme" content="light dark"/>
+                <link rel="icon" href=ICON/>
+                <link rel="stylesheet" href=css/>
+                <link rel="modulepreload" href=js nonce=use_nonce()/>
+                <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin=""/>
+                <script type="module" nonce=use_nonce() inner_html=script></script>
+                <MetaTags/>
+            </head>
+            <body>
+                <App/>
+            </body>
+        </html>
+    }
+}

@@ -1,0 +1,184 @@
+// Every page: it comes alive from its address without a complaint, in both themes and on a small screen; axe finds
+// nothing; and a picture of each is kept in artifacts/.
+
+import { accessible, fitsThumb } from '../support/look.js';
+import { expect, holdWasm, live, state, test as base } from '../support/test.js';
+
+const test = base.extend({
+  /** What there is to see: machines in several states, and a job of each end. */
+  house: [
+    async ({ server }, use) => {
+      await server.machine('web-1');
+      await server.snapshot('web-1', 'before-upgrade');
+      await server.machine('db-1', false);
+      await server.machine('queue-1');
+      await server.until(await server.call('POST', '/api/v1/vms/queue-1/pause', {}), 'SUCCEEDED');
+      const done = await server.until(await server.clone('web-1', 'web-1-test'), 'SUCCEEDED');
+      const full = await server.clone('web-1', 'web-1-full', { mode: 'FULL', snapshot: 'first' });
+      await server.until(full, 'SUCCEEDED');
+      const failed = await server.until(await server.clone('web-1', 'fail-at-preparing-vm-disks-house'), 'FAILED');
+      const cancelled = await server.untilAt(await server.clone('web-1', 'wait-at-instantiating-house'), 'instantiating');
+      await server.call('POST', `/api/v1/jobs/${cancelled}/cancel`, {});
+      await server.until({ id: cancelled }, 'CANCELLED');
+      const waiting = await server.untilAt(await server.clone('web-1', 'wait-at-preparing-vm-disks-house'), 'preparing-vm-disks');
+      await use({ done: done.id, failed: failed.id, cancelled, waiting });
+    },
+    { scope: 'worker', timeout: 60_000 },
+  ],
+});
+
+// What moves is at its end at once: a colour half-way is not the page's.
+test.use({ contextOptions: { reducedMotion: 'reduce' } });
+
+const pages = {
+  overview: ['/', 'Overview'],
+  machines: ['/vms', 'Virtual machines'],
+  'machines-none': ['/vms?q=nothing-like-this', 'Virtual machines'],
+  'new-machine': ['/vms/new', 'New machine'],
+  machine: ['/vms/web-1', 'web-1'],
+  'machine-off': ['/vms/db-1', 'db-1'],
+  'machine-paused': ['/vms/queue-1', 'queue-1'],
+  'machine-snapshot': ['/vms/web-1?do=snapshot', 'web-1'],
+  'machine-delete': ['/vms/db-1?do=delete', 'db-1'],
+  'new-clone': ['/vms/web-1/clone', 'Clone web-1'],
+  'new-clone-refused': ['/vms/db-1/clone', 'Clone db-1'],
+  jobs: ['/jobs', 'Jobs'],
+  'job-running': ['/jobs/{waiting}', /^Clone web-1 to /],
+  'job-cancel': ['/jobs/{waiting}?do=cancel', /^Clone web-1 to /],
+  'job-failed': ['/jobs/{failed}', /^Clone web-1 to /],
+  'job-cancelled': ['/jobs/{cancelled}', /^Clone web-1 to /],
+  'job-done': ['/jobs/{done}', 'Clone web-1 to web-1-test'],
+  settings: ['/settings', 'Settings'],
+  'not-found': ['/nowhere', 'Not found', 404],
+  'no-such-machine': ['/vms/nowhere', 'Not found', 404],
+};
+
+const theme = (context, url, value) => context.addCookies([{ name: 'theme', value, url }]);
+const picture = (page, name) => page.screenshot({ path: `artifacts/${name}.png`, fullPage: true });
+
+for (const [name, [path, heading, status = 200]] of Object.entries(pages)) {
+  test(`${name}: alive, accessible in both themes, usable from 390 px`, async ({ page, context, server, house, complaints }) => {
+    if (status === 404) complaints.expected(/404 \(Not Found\)/);
+    const to = path.replace(/\{(\w+)\}/, (_, job) => house[job]);
+    const dialog = page.getByRole('dialog');
+    for (const colours of ['dark', 'light']) {
+      await theme(context, server.url, colours);
+      expect((await page.goto(to)).status()).toBe(status);
+      await expect(page.getByRole('heading', { level: 1, includeHidden: true })).toHaveText(heading);
+      await expect(page).toHaveTitle(/ · Offshoot$/);
+      await expect(page.getByText('Live', { exact: true }).first()).toBeVisible();
+      if (to.includes('?do=')) await expect(dialog).toBeVisible();
+      await picture(page, `${name}-${colours}`);
+      await accessible(page, colours);
+    }
+    await page.setViewportSize({ width: 390, height: 844 });
+    await picture(page, `${name}-390`);
+    await fitsThumb(page, name);
+    await accessible(page, 'small');
+  });
+}
+
+test('sign-in: accessible in both themes, usable from 390 px', async ({ another, server }) => {
+  const context = await another({ storageState: undefined });
+  const page = await context.newPage();
+  for (const colours of ['dark', 'light']) {
+    await theme(context, server.url, colours);
+    await page.goto('/login');
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText('Sign in');
+    await accessible(page, colours);
+    await picture(page, `sign-in-${colours}`);
+  }
+  await page.setViewportSize({ width: 390, height: 844 });
+  await fitsThumb(page, 'sign-in');
+  await picture(page, 'sign-in-390');
+});
+
+test('the palette and the keys are accessible in both themes', async ({ page, context, server, house }) => {
+  for (const colours of ['dark', 'light']) {
+    await theme(context, server.url, colours);
+    await page.goto('/');
+    await live(page);
+    await page.keyboard.press('Control+k');
+    await page.keyboard.type('web-1');
+    await expect(page.getByRole('option', { name: 'Clone web-1…' })).toBeVisible();
+    await accessible(page, `palette, ${colours}`);
+    await picture(page, `palette-${colours}`);
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('?');
+    await expect(page.getByRole('dialog', { name: 'Keys' })).toBeVisible();
+    await accessible(page, `keys, ${colours}`);
+    await picture(page, `keys-${colours}`);
+  }
+});
+
+test('the description of the API is readable', async ({ page }) => {
+  await page.goto('/api/docs');
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Offshoot API');
+  await accessible(page, 'docs');
+  await picture(page, 'api-docs');
+  await page.setViewportSize({ width: 390, height: 844 });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  expect(wide).toBeLessThanOrEqual(0);
+});
+
+test.describe('themes', () => {
+  // A system that is light, and a person who wants it dark.
+  test.use({ colorScheme: 'light' });
+
+  const ground = (page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+
+  test('the chosen theme is there from the first picture, without a flash', async ({ page, context, server }) => {
+    await page.goto('/settings');
+    await live(page);
+    const light = await ground(page);
+    await page.getByRole('button', { name: 'Dark' }).click();
+    await expect.poll(() => ground(page)).not.toBe(light);
+    const dark = await ground(page);
+
+    // Every colour that the page ever had, from the first on.
+    await page.addInitScript(() => {
+      window.seen = new Set();
+      const look = () => {
+        if (document.body) window.seen.add(getComputedStyle(document.body).backgroundColor);
+        requestAnimationFrame(look);
+      };
+      look();
+    });
+    const release = await holdWasm(page);
+    await page.goto('/settings');
+    await expect(page.getByRole('heading', { level: 1 })).toBeVisible();
+    expect(await ground(page)).toBe(dark);
+    release();
+    await live(page);
+    await page.getByRole('link', { name: 'Jobs' }).click();
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText('Jobs');
+    expect(await page.evaluate(() => [...window.seen])).toEqual([dark]);
+
+    // And back to what the system says.
+    await page.goto('/settings');
+    await live(page);
+    await page.getByRole('button', { name: 'As the system' }).click();
+    await expect.poll(() => ground(page)).toBe(light);
+    await page.emulateMedia({ colorScheme: 'dark' });
+    await expect.poll(() => ground(page)).toBe(dark);
+  });
+});
+
+test('nothing moves when the page comes alive, and digits do not jump', async ({ page, house }) => {
+  await page.addInitScript(() => {
+    window.shift = 0;
+    const add = (list) => list.getEntries().forEach((e) => (window.shift += e.value));
+    new PerformanceObserver(add).observe({ type: 'layout-shift', buffered: true });
+  });
+  for (const path of ['/', '/vms', '/vms/web-1', `/jobs/${house.waiting}`, `/jobs/${house.done}`]) {
+    await page.goto(path);
+    await live(page);
+    // The clock of the page goes on for a while.
+    const since = await page.evaluate(() => performance.now());
+    await page.waitForFunction((t) => performance.now() > t + 1500, since);
+    expect(await page.evaluate(() => window.shift), path).toBeLessThanOrEqual(0.05);
+  }
+  await page.goto(`/jobs/${house.waiting}`);
+  await live(page);
+  await expect(state(page)).toHaveText('Preparing VM disks');
+});

@@ -1,0 +1,78 @@
+// The whole way once, with guests that really run.
+
+import { eventually } from '../support/server.js';
+import { expect, open, state, test } from '../support/test.js';
+
+/** The picture has come: the browser could decode it. */
+const drawn = (picture) =>
+  eventually(() => picture.evaluate((img) => img.complete && img.naturalWidth), 'the picture is drawn').toBeGreaterThan(300);
+
+test('a machine boots, a snapshot is taken, its clone boots and proves it', async ({ page, server }) => {
+  await open(page, '/vms/new', 'New machine');
+  await page.getByLabel('Name', { exact: true }).fill('web-1');
+  await page.getByLabel('Memory, in MiB').fill('128');
+  await page.getByRole('button', { name: 'Make machine' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Make web-1');
+  await expect(state(page)).toHaveText('Succeeded', { timeout: 60_000 });
+
+  await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name: 'Virtual machines' }).click();
+  await page.getByRole('main').getByRole('link', { name: 'web-1', exact: true }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('web-1');
+  await expect(page.getByText('Running').first()).toBeVisible();
+  const screen = page.getByRole('img', { name: 'Screen of web-1' });
+  await drawn(screen);
+  // The guest counts on its screen, and the console shows it as it goes: one picture after the other.
+  const seen = new Set();
+  const pictures = async () => {
+    seen.add((await screen.screenshot()).toString('base64'));
+    return seen.size;
+  };
+  await eventually(pictures, 'the picture is a live one').toBeGreaterThan(2);
+  await expect(page.getByRole('region', { name: 'Screen' })).toContainText('live');
+  await drawn(screen);
+
+  await page.getByRole('link', { name: 'Snapshot…' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Snapshot of web-1' });
+  await dialog.getByLabel('Name', { exact: true }).fill('before-upgrade');
+  await dialog.getByRole('button', { name: 'Take snapshot' }).click();
+  await expect(dialog).toBeHidden();
+  await expect(page.getByText('The snapshot is being taken.')).toBeVisible();
+  const tree = page.getByRole('list', { name: 'Snapshots' });
+  // Taken once the guest agent has frozen the file systems, which needs the guest to be up.
+  await expect(tree.getByRole('listitem').filter({ hasText: 'before-upgrade' })).toContainText(/frozen|no agent/, { timeout: 30_000 });
+
+  await page.getByRole('link', { name: 'Clone…' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Clone web-1');
+  await expect(page.getByLabel('From', { exact: true })).toContainText('Latest snapshot (before-upgrade)');
+  await page.getByLabel('Name', { exact: true }).fill('web-1-test');
+  await page.getByRole('button', { name: 'Clone web-1' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Clone web-1 to web-1-test');
+  await expect(state(page)).toHaveText('Succeeded', { timeout: 90_000 });
+  const proof = page.getByRole('region', { name: 'Proof' });
+  await expect(proof).toContainText('Agent answered');
+  await expect(proof).toContainText(/Booted in \d+(\.\d+)? s/);
+  await drawn(proof.getByRole('img', { name: 'Screen of web-1-test' }));
+  await page.screenshot({ path: 'artifacts/real-clone-job.png', fullPage: true });
+
+  // What the server knows says the same.
+  const { jobs } = await server.call('GET', '/api/v1/jobs?filter=kind%3DCLONE_VM');
+  expect(jobs).toHaveLength(1);
+  expect(jobs[0].outcome.proof.strength).toBe('AGENT');
+
+  // The clone knows where it comes from, and the source what came of it; both run.
+  await page.getByRole('region', { name: 'Target' }).getByRole('link', { name: 'web-1-test' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('web-1-test');
+  await drawn(page.getByRole('img', { name: 'Screen of web-1-test' }));
+  await page.screenshot({ path: 'artifacts/real-clone.png', fullPage: true });
+  const lineage = page.getByRole('group', { name: /^web-1-test comes from .*web-1/ });
+  await lineage.getByRole('link', { name: 'web-1' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('web-1');
+  await expect(page.getByRole('group', { name: /of it came web-1-test/ })).toBeVisible();
+  await expect(page.getByText('Running').first()).toBeVisible();
+  await page.screenshot({ path: 'artifacts/real-vm.png', fullPage: true });
+
+  // Power off the clone; its screen goes, its page says why.
+  await page.goto('/vms/web-1-test');
+  await page.getByRole('button', { name: 'Power off' }).click();
+  await expect(page.getByText('There is nothing to see while the machine is off.')).toBeVisible();
+});

@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Installs what is missing, and says what it does. Quick when all is there.
+#
+#   scripts/setup.sh build|demo|test [--dry-run]
+#
+# build: what compiles the program and its console. demo: QEMU and what makes the demo guest, too.
+# test: browser, Node packages and linters, too. With --dry-run it only prints the commands, and fails if there are any.
+# All output goes to standard error. Programs from crates are kept in $OFFSHOOT_CACHE/tools.
+set -euo pipefail
+shopt -s inherit_errexit
+exec 1>&2
+# shellcheck source=env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$root"
+
+say() { echo "setup: $*"; }
+die() { say "$*" && exit 1; }
+usage="usage: scripts/setup.sh build|demo|test [--dry-run]"
+mode=${1:-}
+case $mode in build | demo | test) ;; *) die "$usage" ;; esac
+dry=
+case ${2:-} in '') ;; --dry-run) dry=1 ;; *) die "$usage" ;; esac
+wants() { [[ $mode == "$1" || $mode == test || ($mode == demo && $1 == build) ]]; }
+has() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
+
+planned=0
+run() {
+    if [[ -n $dry ]]; then
+        planned=$((planned + 1))
+        say "would run: $*"
+    else
+        say "$*"
+        "$@"
+    fi
+}
+as_root() {
+    if ((EUID == 0)); then run "$@"; else
+        has sudo || die "needs root for: $*; there is no sudo: run it as root, then go on"
+        run sudo "$@"
+    fi
+}
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@"; }
+
+# --- Rust: not ours to install ------------------------------------------------------------------------------------
+
+has cargo && has rustc || die "Rust is missing; install it as https://rustup.rs says, open a new shell, and go on"
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+found=$(rustc --version | cut -d' ' -f2)
+[[ $(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -n1) == "$wanted" ]] ||
+    die "Rust $found is too old: $wanted or newer is needed; bring it up to date with: rustup update stable"
+
+# --- packages of the distribution ---------------------------------------------------------------------------------
+
+has apt-get || die "this system has no apt; Debian 12, 13 and Ubuntu 24.04 are supported. scripts/setup.sh shows what to install"
+distribution=$(sed -n 's/^ID=//p' /etc/os-release | tr -d '"')
+missing=()
+need() { has "$1" || missing+=("$2"); }
+
+need cc gcc
+need ld binutils
+[[ -e /usr/include/stdlib.h ]] || missing+=(libc6-dev)
+need make make
+need brotli brotli
+if wants demo; then
+    need flock util-linux
+    need mformat mtools
+    need syslinux syslinux
+    compgen -G '/usr/lib/*/*/mbr.bin' >/dev/null || [[ -e /usr/lib/SYSLINUX/mbr.bin ]] || missing+=(syslinux)
+    need mke2fs e2fsprogs
+    need zstd zstd
+fi
+chromium=
+if wants test; then
+    need node nodejs
+    # The packages of Node's makers bring npm along.
+    if ! has npm; then if has node && [[ $(dpkg-query -W -f '${Version}' nodejs 2>/dev/null) == *nodesource* ]]; then
+        die "nodejs is installed without npm; install Node.js again with npm"
+    else missing+=(npm); fi; fi
+    need shellcheck shellcheck
+    # Where end2end looks; a snap's is elsewhere, and cannot be driven.
+    for browser in /usr/bin/{chromium,google-chrome}; do if [[ -x $browser ]]; then chromium=$browser; fi; done
+    if [[ -z $chromium && $distribution != ubuntu ]]; then missing+=(chromium) && chromium=chromium; fi
+    compgen -G '/usr/share/fonts/truetype/dejavu/*.ttf' >/dev/null || missing+=(fonts-dejavu-core)
+fi
+
+updated=
+update_lists() { [[ -n $updated ]] || apt_get update && updated=1; }
+
+# QEMU and qemu-img must be of one version. Installing qemu-system-x86 removes a qemu-utils that is newer than it:
+# both are named, at the version that there is of the first.
+version_of() { "$1" --version 2>/dev/null | sed -n '1s/.*version \([0-9.]*\).*/\1/p'; }
+package_of() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || true; }
+qemu=()
+if wants demo && ! { has qemu-system-x86_64 && has qemu-img &&
+    [[ $(version_of qemu-system-x86_64) == "$(version_of qemu-img)" ]]; }; then
+    update_lists
+    version=$(package_of qemu-system-x86)
+    if [[ -z $version ]] || ! apt-cache madison qemu-utils | grep -qF "| $version |"; then
+        version=$(apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: //p')
+    fi
+    [[ -n $version && $version != '(none)' ]] || die "apt knows no package qemu-system-x86: are its sources complete?"
+    qemu=("qemu-system-x86=$version" "qemu-utils=$version")
+fi
+
+if ((${#missing[@]} + ${#qemu[@]})); then
+    update_lists
+    apt_get install -y --no-install-recommends --allow-downgrades "${missing[@]}" "${qemu[@]}"
+fi
+# The demo guest's packages are downloaded by name: apt must know them.
+if wants demo && [[ -z $(apt-cache pkgnames linux-image-) ]]; then update_lists; fi
+
+# --- programs from crates ------------------------------------------------------------------------------------------
+
+# tool CRATE PROGRAM VERSION
+tool() {
+    [[ $("$2" --version 2>/dev/null | sed -n '1s/^[^ ]* \([0-9.]*\).*/\1/p') != "$3" ]] || return 0
+    say "building $1 $3, once; it takes some minutes"
+    # Its own lock file where the registry has all of that, else versions that this Rust can compile.
+    local install=(env -u CARGO_TARGET_DIR CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS=fallback
+        "$cargo" install "$1" --version "=$3" --root "$tools")
+    run "${install[@]}" --locked || run "${install[@]}"
+}
+
+scripts/wasm-toolchain.sh ${dry:+--dry-run} >/dev/null
+# What generates the bindings must be of the version that the console is compiled with.
+tool wasm-bindgen-cli wasm-bindgen "$(grep -A1 '^name = "wasm-bindgen"$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')"
+if wants test; then
+    tool cargo-deny cargo-deny 0.20.2
+    has cargo-nextest || tool cargo-nextest cargo-nextest 0.9.143
+fi
+
+# --- Node packages and the browser ---------------------------------------------------------------------------------
+
+if wants test && [[ -f end2end/package.json ]]; then
+    installed=end2end/node_modules/.of-lock
+    if ! cmp -s end2end/package-lock.json $installed; then
+        run env PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --prefix end2end --no-audit --no-fund
+        [[ -n $dry ]] || cp end2end/package-lock.json $installed
+    fi
+    if [[ -z $chromium ]] && ! compgen -G "$HOME/.cache/ms-playwright/chromium*" >/dev/null; then
+        say "Ubuntu has Chromium as a snap only, which cannot be driven from here: taking Playwright's own"
+        run node end2end/node_modules/.bin/playwright install chromium
+        as_root "$(command -v node)" end2end/node_modules/.bin/playwright install-deps chromium
+    fi
+fi
+
+if [[ -n $dry ]] && ((planned)); then die "something is missing for $mode"; fi

@@ -1,0 +1,134 @@
+//! `offshoot user` and `offshoot token`: on the database of the data directory, also while the server runs.
+
+use super::{Failure, say};
+use crate::access::Access;
+use crate::config::{Config, ConfigArgs};
+use crate::db::Db;
+use clap::Subcommand;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use shared::Name;
+use std::io::{IsTerminal, Write};
+
+/// `offshoot user …`
+#[derive(Subcommand)]
+pub enum UserCommand {
+    /// Adds a user, and prints a one-time link to sign in with.
+    Add {
+        /// The name to sign in with.
+        name: Name,
+        /// Read a password from standard input instead.
+        #[arg(long)]
+        password_stdin: bool,
+        /// Where the database is.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Sets a user's password, read from standard input; the user's sessions end.
+    Passwd {
+        /// The user.
+        name: Name,
+        /// Where the database is.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Prints a one-time link that signs a user in; it is good for a day.
+    Link {
+        /// The user.
+        name: Name,
+        /// Where the database is.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+/// `offshoot token …`
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Makes a token and prints it, this once.
+    Create {
+        /// What it is for.
+        name: Name,
+        /// Whose it is.
+        #[arg(long, default_value = "admin")]
+        user: Name,
+        /// Where the database is.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+async fn open(config: ConfigArgs) -> Result<(Config, Access), Failure> {
+    let config = config.load()?;
+    config.make_data_dir()?;
+    let db = Db::open(&config.database()).await?;
+    Ok((config, Access::new(db)))
+}
+
+impl UserCommand {
+    /// Runs it.
+    pub async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Add {
+                name,
+                password_stdin,
+                config,
+            } => {
+                let (config, access) = open(config).await?;
+                let password = if password_stdin {
+                    Some(read_password()?)
+                } else {
+                    None
+                };
+                let with_link = password.is_none();
+                let user = access.add_user(name, password).await?;
+                if with_link {
+                    let link = access.link(&user.name).await?;
+                    say(super::serve::link_url(config.listen, &link))?;
+                }
+            }
+            Self::Passwd { name, config } => {
+                let (_, access) = open(config).await?;
+                access.reset_password(&name, read_password()?).await?;
+            }
+            Self::Link { name, config } => {
+                let (config, access) = open(config).await?;
+                let link = access.link(&name).await?;
+                say(super::serve::link_url(config.listen, &link))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TokenCommand {
+    /// Runs it.
+    pub async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Create { name, user, config } => {
+                let (_, access) = open(config).await?;
+                say(access.token_for(&user, name).await?.secret)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line of standard input; on a terminal it asks, and does not show what is typed.
+fn read_password() -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    let mut line = String::new();
+    if stdin.is_terminal() {
+        write!(std::io::stderr(), "Password: ")?;
+        let shown = tcgetattr(&stdin)?;
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+        let read = stdin.read_line(&mut line);
+        tcsetattr(&stdin, OptionalActions::Flush, &shown)?;
+        writeln!(std::io::stderr())?;
+        read?;
+    } else {
+        stdin.read_line(&mut line)?;
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}

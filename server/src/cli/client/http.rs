@@ -1,0 +1,207 @@
+//! Calls of the API over HTTP.
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use serde::de::DeserializeOwned;
+use shared::api::{Call, Method, RawCall};
+use shared::{Code, Status};
+use std::time::Duration;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a server may say nothing in the midst of an answer.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long an answer may take. Work that lasts is a job, so no answer does.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ClientError {
+    #[error("{0:?} is no address of a server: write http://host:port (through a tunnel where it needs TLS)")]
+    Address(String),
+    #[error("the token holds characters that no token has")]
+    Token,
+    #[error("set up HTTP")]
+    SetUp(#[source] reqwest::Error),
+    #[error(
+        "cannot reach a server at {url}: is `offshoot serve` running there? OFFSHOOT_URL names another address"
+    )]
+    Unreachable {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("the connection to {url} was lost")]
+    Lost {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{}", told(.0))]
+    Refused(Status),
+    #[error("the server cannot be reached any more; job {job} goes on there: offshoot job wait {job}")]
+    LostJob {
+        job: shared::JobId,
+        #[source]
+        source: Box<ClientError>,
+    },
+}
+
+/// A refusal with the id to look for in the server's log, and with what to do where the server cannot know it.
+fn told(status: &Status) -> String {
+    let mut text = status.message.clone();
+    if status.code == Code::Unauthenticated {
+        text.push_str("; make a token with `offshoot token create NAME` and put it into OFFSHOOT_TOKEN");
+    }
+    if let Some(id) = status.trace_id() {
+        text.push_str(&format!(" (trace id {id})"));
+    }
+    text
+}
+
+impl ClientError {
+    /// The number that the program ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Address(_) | Self::Token => 2,
+            Self::SetUp(_) => 1,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::LostJob { .. } => 4,
+            Self::Refused(status) => match status.code {
+                Code::Unauthenticated | Code::PermissionDenied => 5,
+                Code::Internal
+                | Code::Unavailable
+                | Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::DataLoss => 4,
+                _ => 3,
+            },
+        }
+    }
+
+    /// Whether the same call may well be answered a little later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Refused(status) => matches!(status.code, Code::Unavailable | Code::ResourceExhausted),
+            _ => false,
+        }
+    }
+}
+
+/// A server's API.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Client {
+    /// The API at this address, with this token.
+    pub fn new(url: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        let url = url.trim_end_matches('/');
+        if !url.starts_with("http://") {
+            return Err(ClientError::Address(url.to_owned()));
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("offshoot/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(CONNECT)
+            // Between two pieces of what is read: the feed says something every five seconds.
+            .read_timeout(SILENCE)
+            // A proxy for the web has no way to a server on this machine.
+            .no_proxy()
+            .build()
+            .map_err(ClientError::SetUp)?;
+        Ok(Self {
+            http,
+            url: url.to_owned(),
+        })
+    }
+
+    fn lost(&self, source: reqwest::Error) -> ClientError {
+        let url = self.url.clone();
+        if source.is_builder() {
+            ClientError::Address(url)
+        } else if source.is_connect() {
+            ClientError::Unreachable { url, source }
+        } else {
+            ClientError::Lost { url, source }
+        }
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let response = request.send().await.map_err(|e| self.lost(e))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.text().await.map_err(|e| self.lost(e))?;
+        Err(ClientError::Refused(
+            match shared::api::answer::<()>(status.as_u16(), &body) {
+                Err(status) => status,
+                Ok(()) => Status::new(Code::Unknown, format!("the server answered HTTP {status}")),
+            },
+        ))
+    }
+
+    fn request(&self, call: RawCall) -> reqwest::RequestBuilder {
+        let method = match call.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Put => reqwest::Method::PUT,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let request = self.http.request(method, format!("{}{}", self.url, call.path));
+        match call.body {
+            Some(body) => request.header("content-type", "application/json").body(body),
+            None => request,
+        }
+    }
+
+    /// What a call answers, as the server wrote it.
+    pub async fn text<C: Call>(&self, call: &C) -> Result<String, ClientError> {
+        let request = self.request(call.raw()).timeout(ANSWER);
+        let response = self.send(request).await?;
+        response.text().await.map_err(|e| self.lost(e))
+    }
+
+    /// What a call answers.
+    pub async fn call<C: Call>(&self, call: &C) -> Result<C::Answer, ClientError> {
+        read(&self.text(call).await?)
+    }
+
+    /// What a call answers, or nothing if there is no such thing.
+    pub async fn find<C: Call>(&self, call: &C) -> Result<Option<C::Answer>, ClientError> {
+        match self.call(call).await {
+            Err(ClientError::Refused(status)) if status.code == Code::NotFound => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// What is at a path that answers no JSON; `range` asks for a part of it, as the header says.
+    pub async fn get(&self, path: &str, range: Option<String>) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.http.get(format!("{}{path}", self.url));
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        self.send(request).await
+    }
+
+    /// The error of a body that broke off.
+    pub fn broke_off(&self, source: reqwest::Error) -> ClientError {
+        self.lost(source)
+    }
+}
+
+/// Reads an answer.
+pub fn read<A: DeserializeOwned>(text: &str) -> Result<A, ClientError> {
+    shared::api::answer(200, text).map_err(ClientError::Refused)
+}

@@ -1,0 +1,237 @@
+//! `offshoot job …`, and what is said of jobs.
+
+use super::http::{self};
+use super::table::{Table, bytes, millis};
+use super::{Api, Failure, List, Wait};
+use clap::Subcommand;
+use shared::api::{CancelJob, GetJob, GetJobLog, ListJobs, ListQuery, RetryJob};
+use shared::job::{Job, JobState, ResourceRole, Step};
+use shared::{Name, Status};
+use std::fmt::Write;
+
+/// `offshoot job …`
+#[derive(Subcommand)]
+pub enum JobCommand {
+    /// Lists jobs, newest first.
+    List(#[command(flatten)] List),
+    /// Shows one, with its steps.
+    Show {
+        /// Its id.
+        job: String,
+    },
+    /// Prints its log.
+    Log {
+        /// Its id.
+        job: String,
+        #[command(flatten)]
+        list: List,
+    },
+    /// Cancels it: what it made is deleted again.
+    Cancel {
+        /// Its id.
+        job: String,
+    },
+    /// Tries one that failed or was cancelled again, as a new job.
+    Retry {
+        /// Its id.
+        job: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Follows it to its end, and fails if it does.
+    Wait {
+        /// Its id.
+        job: String,
+    },
+}
+
+impl JobCommand {
+    /// Runs it.
+    pub async fn run(self, api: &Api) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => {
+                let query = list.into();
+                api.show(&ListJobs { query }, |page| {
+                    let mut table = Table::new(["ID", "WHAT", "STATE", "CREATED", "TOOK", "BY"]);
+                    for job in &page.jobs {
+                        table.row([
+                            job.id.to_string(),
+                            what(job),
+                            job.state.to_string(),
+                            job.create_time.to_string(),
+                            took(job).map(millis).unwrap_or_default(),
+                            job.created_by.clone(),
+                        ]);
+                    }
+                    table.of(page.total_size)
+                })
+                .await
+            }
+            Self::Show { job } => api.show(&GetJob { id: job }, |job| shown(&job)).await,
+            Self::Log { job, list } => {
+                let query = ListQuery::from(list);
+                api.show(&GetJobLog { id: job, query }, |page| {
+                    let lines = page.lines.iter().map(|l| format!("{}  {}", l.time, l.text));
+                    lines.collect::<Vec<_>>().join("\n")
+                })
+                .await
+            }
+            Self::Cancel { job } => api.show(&CancelJob { id: job }, |job| begun(&job)).await,
+            Self::Retry { job, wait } => api.begin(&RetryJob { id: job }, wait).await,
+            Self::Wait { job } => {
+                let client = api.client()?;
+                let call = GetJob { id: job };
+                let job = http::read(&client.text(&call).await?)?;
+                let job = api.follow(&client, job).await?;
+                api.ended(&client, &job, &call).await
+            }
+        }
+    }
+}
+
+/// A state as it stands in a sentence.
+pub fn word(state: JobState) -> String {
+    state.word().to_lowercase().replace('_', " ")
+}
+
+/// What a job does to which thing, in a few words.
+pub fn what(job: &Job) -> String {
+    let kind = job.kind.word().to_lowercase().replace('_', " ");
+    let name = |role| job.resources.iter().find(|r| r.role == role).map(|r| &r.name);
+    let text = |name: Option<&Name>| name.map(ToString::to_string).unwrap_or_default();
+    let (source, product) = (name(ResourceRole::Source), name(ResourceRole::Product));
+    match (source, product) {
+        (Some(source), Some(product)) => format!("{kind} {source} → {product}"),
+        (one, None) | (None, one) => format!("{kind} {}", text(one)).trim_end().to_owned(),
+    }
+}
+
+/// How long it has taken from when it was asked, in milliseconds, if it is over.
+fn took(job: &Job) -> Option<u64> {
+    u64::try_from(job.end_time?.since(job.create_time) / 1000).ok()
+}
+
+/// What is said of a job that has begun.
+pub fn begun(job: &Job) -> String {
+    format!(
+        "{}: {}, job {}\nfollow it: offshoot job wait {}",
+        what(job),
+        word(job.state),
+        job.id,
+        job.id
+    )
+}
+
+/// What is said of a job that has succeeded.
+pub fn success(job: &Job) -> Option<String> {
+    if job.state != JobState::Succeeded {
+        return None;
+    }
+    let took = took(job)
+        .map(|ms| format!(" in {}", millis(ms)))
+        .unwrap_or_default();
+    let mut text = format!("{}: succeeded{took}", what(job));
+    if let Some(proof) = &job.outcome.proof {
+        let _ = write!(text, "; proof of boot: {}", proof.strength);
+        if let Some(ms) = proof.boot_millis {
+            let _ = write!(text, " after {}", millis(ms));
+        }
+    }
+    if let Some(micros) = job.outcome.pause_micros {
+        let _ = write!(
+            text,
+            "; the source's disks stood still for {:.1} ms",
+            micros as f64 / 1000.0
+        );
+    }
+    Some(text)
+}
+
+/// A job that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {how}; its log says more: offshoot job log {id}")]
+pub struct JobFailed {
+    what: String,
+    how: String,
+    id: shared::JobId,
+}
+
+/// Fails if the job did.
+pub fn check(job: &Job) -> Result<(), JobFailed> {
+    let how = match (job.state, &job.error) {
+        (JobState::Succeeded, _) => return Ok(()),
+        (JobState::Failed, Some(error)) => format!("failed: {}", with_trace(error)),
+        (state, _) => format!("ended {}", state.word()),
+    };
+    Err(JobFailed {
+        what: what(job),
+        how,
+        id: job.id,
+    })
+}
+
+fn with_trace(status: &Status) -> String {
+    match status.trace_id() {
+        Some(id) => format!("{status} (trace id {id})"),
+        None => status.to_string(),
+    }
+}
+
+fn shown(job: &Job) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name:<9} {value}");
+        }
+    };
+    field("job", job.id.to_string());
+    field("what", what(job));
+    field("state", job.state.to_string());
+    field("by", job.created_by.clone());
+    field("created", job.create_time.to_string());
+    field("ended", job.end_time.map(|t| t.to_string()).unwrap_or_default());
+    field("took", took(job).map(millis).unwrap_or_default());
+    field(
+        "retry of",
+        job.retry_of.map(|id| id.to_string()).unwrap_or_default(),
+    );
+    field("error", job.error.as_ref().map(with_trace).unwrap_or_default());
+    field(
+        "blocked",
+        job.blocked.as_ref().map(with_trace).unwrap_or_default(),
+    );
+    field("on hold", job.hold_reason.clone().unwrap_or_default());
+    if let Some(proof) = &job.outcome.proof {
+        let after = proof.boot_millis.map(|ms| format!(" after {}", millis(ms)));
+        field(
+            "proof",
+            format!("{}{}", proof.strength, after.unwrap_or_default()),
+        );
+        field("matched", proof.matched.clone().unwrap_or_default());
+    }
+    let mut table = Table::new(["STEP", "STATE", "TOOK", "BYTES", "MESSAGE"]);
+    for step in &job.steps {
+        table.row(step_row(step));
+    }
+    format!("{text}\n{table}")
+}
+
+fn step_row(step: &Step) -> [String; 5] {
+    let took = match (step.start_time, step.end_time) {
+        (Some(start), Some(end)) => u64::try_from(end.since(start) / 1000).map(millis).ok(),
+        _ => None,
+    };
+    let of = match (step.done_bytes, step.total_bytes) {
+        (Some(done), Some(total)) => format!("{} of {}", bytes(done), bytes(total)),
+        (Some(done), None) => bytes(done),
+        (None, _) => String::new(),
+    };
+    [
+        step.name.clone(),
+        step.state.to_string(),
+        took.unwrap_or_default(),
+        of,
+        step.message.clone().unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,299 @@
+//! `offshoot vm …`
+
+use super::table::{Table, bytes};
+use super::{Api, Failure, List, Wait, file_text, joined};
+use crate::cli::say;
+use clap::Subcommand;
+use futures::StreamExt;
+use shared::Name;
+use shared::api::{DeleteVm, GetVm, ListVms, Pause, PostVm, Reset, Resume, Start, Stop, encode};
+use shared::vm::{
+    BlankDisk, CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm, Vm,
+};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+/// `offshoot vm …`
+#[derive(Subcommand)]
+pub enum VmCommand {
+    /// Lists machines.
+    List(#[command(flatten)] List),
+    /// Shows one.
+    Show {
+        /// Its name or id.
+        vm: String,
+    },
+    /// Makes one.
+    Create(#[command(flatten)] Box<Create>),
+    /// Starts it.
+    Start {
+        /// Its name or id.
+        vm: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Asks its guest to shut down.
+    Stop {
+        /// Its name or id.
+        vm: String,
+        /// Take its power away instead.
+        #[arg(long)]
+        power_off: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Resets it, as by the button.
+    Reset {
+        /// Its name or id.
+        vm: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Lets it stand still, its memory kept.
+    Pause {
+        /// Its name or id.
+        vm: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Lets it go on after a pause.
+    Resume {
+        /// Its name or id.
+        vm: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Deletes it.
+    Delete {
+        /// Its name or id.
+        vm: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Takes a picture of its screen, as PNG.
+    Screen {
+        /// Its name or id.
+        vm: String,
+        /// The file to write; standard output if not given.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// Prints what its serial port said since it was started.
+    Serial {
+        /// Its name or id.
+        vm: String,
+        /// Only the last bytes, this many.
+        #[arg(long)]
+        last: Option<u64>,
+    },
+}
+
+/// `offshoot vm create …`
+#[derive(clap::Args)]
+pub struct Create {
+    /// Its name.
+    name: Name,
+    /// A disk that is an overlay on this image, by name or id.
+    #[arg(long, required_unless_present = "blank_gib")]
+    image: Vec<String>,
+    /// An empty disk of so many GiB.
+    #[arg(long)]
+    blank_gib: Vec<u32>,
+    /// Number of processors.
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Memory, in MiB.
+    #[arg(long, default_value_t = 512)]
+    memory_mib: u32,
+    /// Networks to join, by name or id; `user` if not given.
+    #[arg(long)]
+    network: Vec<String>,
+    /// A label, as key=value.
+    #[arg(long, value_parser = label)]
+    label: Vec<(String, String)>,
+    /// File with cloud-init's user-data.
+    #[arg(long)]
+    user_data: Option<PathBuf>,
+    /// Start it when it is made.
+    #[arg(long)]
+    start: bool,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is written key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// NICs on these networks; none if none are named.
+pub(super) fn nics(networks: Vec<String>) -> Option<Vec<NewNic>> {
+    let nic = |network| NewNic { network, mac: None };
+    (!networks.is_empty()).then(|| networks.into_iter().map(nic).collect())
+}
+
+/// What cloud-init is told; nothing if no file is named.
+pub(super) fn cloud_init(user_data: Option<PathBuf>) -> Result<Option<CloudInit>, Failure> {
+    let Some(path) = user_data else { return Ok(None) };
+    Ok(Some(CloudInit {
+        user_data: Some(file_text(&path)?),
+        ..CloudInit::default()
+    }))
+}
+
+impl VmCommand {
+    /// Runs it.
+    pub async fn run(self, api: &Api) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => {
+                let query = list.into();
+                api.show(&ListVms { query }, |page| {
+                    let mut table = Table::new(["NAME", "STATE", "CPUS", "MEMORY", "FROM", "JOB", "CREATED"]);
+                    for vm in &page.vms {
+                        table.row([
+                            vm.name.to_string(),
+                            vm.state.to_string(),
+                            vm.cpus.to_string(),
+                            format!("{} MiB", vm.memory_mib),
+                            vm.lineage.kind.to_string(),
+                            vm.locked_by
+                                .as_ref()
+                                .map(|l| l.kind.to_string())
+                                .unwrap_or_default(),
+                            vm.create_time.to_string(),
+                        ]);
+                    }
+                    table.of(page.total_size)
+                })
+                .await
+            }
+            Self::Show { vm } => api.show(&GetVm { vm }, |vm| shown(&vm)).await,
+            Self::Create(create) => {
+                let wait = create.wait;
+                let request = create.request()?;
+                api.begin(&PostVm { request }, wait).await
+            }
+            Self::Start { vm, wait } => api.begin(&Start { vm }, wait).await,
+            Self::Stop { vm, power_off, wait } => {
+                let mode = if power_off {
+                    StopMode::PowerOff
+                } else {
+                    StopMode::ShutDown
+                };
+                let request = StopVm { mode };
+                api.begin(&Stop { vm, request }, wait).await
+            }
+            Self::Reset { vm, wait } => api.begin(&Reset { vm }, wait).await,
+            Self::Pause { vm, wait } => api.begin(&Pause { vm }, wait).await,
+            Self::Resume { vm, wait } => api.begin(&Resume { vm }, wait).await,
+            Self::Delete { vm, wait } => api.begin(&DeleteVm { vm }, wait).await,
+            Self::Screen { vm, output } => screen(api, &vm, output).await,
+            Self::Serial { vm, last } => serial(api, &vm, last).await,
+        }
+    }
+}
+
+impl Create {
+    fn request(self) -> Result<CreateVm, Failure> {
+        let of_image = |image| {
+            NewDisk::Image(DiskOfImage {
+                image,
+                size_gib: None,
+            })
+        };
+        let blank = |size_gib| NewDisk::Blank(BlankDisk { size_gib });
+        Ok(CreateVm {
+            name: self.name,
+            cpus: self.cpus,
+            memory_mib: self.memory_mib,
+            firmware: Firmware::Bios,
+            disks: self
+                .image
+                .into_iter()
+                .map(of_image)
+                .chain(self.blank_gib.into_iter().map(blank))
+                .collect(),
+            network_interfaces: nics(self.network),
+            labels: self.label.into_iter().collect(),
+            cloud_init: cloud_init(self.user_data)?,
+            start: self.start,
+            request_id: None,
+        })
+    }
+}
+
+async fn screen(api: &Api, vm: &str, output: Option<PathBuf>) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    if output.is_none() && stdout.is_terminal() {
+        return Err("a picture is nothing for a terminal: give --output FILE.png".into());
+    }
+    let client = api.client()?;
+    let response = client
+        .get(&format!("/api/v1/vms/{}/screen", encode(vm)), None)
+        .await?;
+    let png = response.bytes().await.map_err(|e| client.broke_off(e))?;
+    match output {
+        Some(path) => {
+            std::fs::write(&path, &png).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+            say(format!("{}: {}", path.display(), bytes(png.len() as u64)))?;
+        }
+        None => stdout.write_all(&png)?,
+    }
+    Ok(())
+}
+
+async fn serial(api: &Api, vm: &str, last: Option<u64>) -> Result<(), Failure> {
+    let client = api.client()?;
+    let range = last.map(|n| format!("bytes=-{n}"));
+    let response = client
+        .get(&format!("/api/v1/vms/{}/serial", encode(vm)), range)
+        .await?;
+    let mut text = response.bytes_stream();
+    let mut stdout = std::io::stdout();
+    while let Some(piece) = text.next().await {
+        stdout.write_all(&piece.map_err(|e| client.broke_off(e))?)?;
+    }
+    Ok(())
+}
+
+fn shown(vm: &Vm) -> String {
+    let mut lines = Vec::new();
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("{name:<11} {value}"));
+        }
+    };
+    let text = |value: Option<String>| value.unwrap_or_default();
+    field("name", vm.name.to_string());
+    field("id", vm.id.to_string());
+    field("state", vm.state.to_string());
+    field("since", text(vm.running_since.map(|t| t.to_string())));
+    field("paused by", text(vm.pause_reason.map(|r| r.to_string())));
+    field("error", text(vm.error.as_ref().map(ToString::to_string)));
+    field("processors", vm.cpus.to_string());
+    field("memory", format!("{} MiB", vm.memory_mib));
+    for disk in &vm.disks {
+        let changed = disk
+            .allocated_bytes
+            .map(|n| format!(", {} changed since the last snapshot", bytes(n)));
+        let layers = disk.chain_length;
+        field(
+            "disk",
+            format!("{}, {layers} layers{}", bytes(disk.virtual_bytes), text(changed)),
+        );
+    }
+    for nic in &vm.network_interfaces {
+        field("nic", format!("{} on {} ({})", nic.mac, nic.network, nic.kind));
+    }
+    field(
+        "labels",
+        joined(vm.labels.iter().map(|(k, v)| format!("{k}={v}"))),
+    );
+    field("lineage", vm.lineage.kind.to_string());
+    field(
+        "job",
+        text(vm.locked_by.as_ref().map(|l| format!("{} {}", l.kind, l.job))),
+    );
+    field("created", vm.create_time.to_string());
+    lines.join("\n")
+}

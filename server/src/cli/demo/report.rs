@@ -1,0 +1,145 @@
+//! What the demo has seen, for people and as JSON.
+
+use super::show::{LONGEST_GAP, SOURCE, Show};
+use crate::cli::client::table::millis;
+use serde::Serialize;
+use serde_json::Value;
+use shared::feed::Noun;
+use shared::job::ResourceRole;
+use std::time::Duration;
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// In seconds, to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    ms(duration) as f64 / 1000.0
+}
+
+impl Show<'_> {
+    fn clone_name(&self) -> Option<String> {
+        let (job, _) = self.clone.as_ref()?;
+        Some(job.resource(ResourceRole::Product, Noun::Vm)?.name.to_string())
+    }
+
+    /// For people.
+    pub fn report(&self) -> String {
+        let mut lines = vec!["\nWhat there is".to_owned()];
+        let mut row = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+        let source = if self.made_source {
+            "made from the image demo"
+        } else {
+            "it was there and goes on"
+        };
+        row("machine", format!("{SOURCE}: {source}"));
+        if let Some((snapshot, _)) = &self.snapshot {
+            let pause = snapshot
+                .pause_micros
+                .map(|us| format!("; switching its disks over took {:.1} ms", us as f64 / 1000.0));
+            row(
+                "snapshot",
+                format!(
+                    "{}: taken while it ran{}",
+                    snapshot.name,
+                    pause.unwrap_or_default()
+                ),
+            );
+        }
+        if let Some(name) = self.clone_name() {
+            row(
+                "clone",
+                format!("{name}: linked, it stands on the snapshot's frozen layer"),
+            );
+        }
+        lines.push("\nHow long each step took".to_owned());
+        let width = self.steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, took) in &self.steps {
+            lines.push(format!("  {name:<width$}  {:>6.1} s", took.as_secs_f64()));
+            if name == "clone"
+                && let Some((job, _)) = &self.clone
+            {
+                for step in &job.steps {
+                    if let (Some(start), Some(end)) = (step.start_time, step.end_time) {
+                        let took = end.since(start) as f64 / 1e6;
+                        lines.push(format!("    {:<w$}{took:>6.1} s", step.name, w = width.max(24)));
+                    }
+                }
+            }
+        }
+        lines.push(String::new());
+        if let Some(counted) = &self.counted {
+            let (gap, most) = (ms(counted.longest), ms(LONGEST_GAP));
+            lines.push(if counted.rebooted {
+                "The source was booted anew meanwhile.".to_owned()
+            } else if counted.longest > LONGEST_GAP {
+                format!("The source's counter STOPPED for {gap} ms: more than {most} ms.")
+            } else {
+                format!(
+                    "The source went on: its counter never stopped for more than {most} ms. Of {} ticks, one every 100 ms, \
+                     the longest gap between two was {gap} ms.",
+                    counted.ticks
+                )
+            });
+        }
+        let clone = self.clone_name().unwrap_or_else(|| "the clone".into());
+        lines.push(match self.boot() {
+            Some(boot) => {
+                let proof = self
+                    .clone
+                    .as_ref()
+                    .and_then(|(job, _)| job.outcome.proof.as_ref());
+                let strength = proof.map(|p| p.strength.word()).unwrap_or_default();
+                format!(
+                    "The clone booted in {}: {clone}, proof {strength}.",
+                    millis(ms(boot))
+                )
+            }
+            None => "The clone was NOT seen to boot.".to_owned(),
+        });
+        lines.join("\n")
+    }
+
+    /// As JSON; what did not come to be is null.
+    pub fn json(&self, ok: bool, took: Duration) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Told {
+            ok,
+            source: Source {
+                name: SOURCE,
+                max_tick_gap_ms: self.counted.map(|c| ms(c.longest)),
+            },
+            snapshot: self.snapshot.as_ref().map(|(_, as_told)| as_told),
+            clone_job: self.clone.as_ref().map(|(_, as_told)| as_told),
+            clone: Clone {
+                name: self.clone_name(),
+                boot_seconds: self.boot().map(seconds),
+            },
+            seconds: seconds(took),
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    ok: bool,
+    source: Source,
+    snapshot: Option<&'a Value>,
+    clone_job: Option<&'a Value>,
+    clone: Clone,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    name: &'static str,
+    max_tick_gap_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Clone {
+    name: Option<String>,
+    boot_seconds: Option<f64>,
+}

@@ -1,0 +1,279 @@
+//! What the demo does, step by step, and what it has seen.
+
+use super::tell;
+use super::ticks::{Counted, Ticks};
+use crate::cli::Failure;
+use crate::cli::client::follow::{self, Progress};
+use crate::cli::client::http::Client;
+use crate::cli::client::job;
+use crate::hypervisor::Hypervisor;
+use serde_json::Value;
+use shared::Name;
+use shared::api::{
+    GetCloneJob, GetImage, GetJob, GetSnapshot, GetVm, ListQuery, ListVms, MAX_PAGE_SIZE, PostCloneJob,
+    PostSnapshot, PostVm, Reset, Resume, Start, Stop,
+};
+use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, ProofStrength};
+use shared::feed::Noun;
+use shared::job::{Job, JobState, ResourceRole};
+use shared::snapshot::{Snapshot, TakeSnapshot};
+use shared::vm::{
+    CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, PauseReason, StopMode, StopVm, Vm, VmState,
+};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub const SOURCE: &str = "demo-source";
+const CLONE: &str = "demo-clone";
+const IMAGE: &str = "demo";
+/// The least that the demo guest is comfortable with.
+const MEMORY_MIB: u32 = 128;
+/// How long the source's guest may take until it counts.
+const BOOT: Duration = Duration::from_secs(DEFAULT_BOOT_TIMEOUT_SECONDS as u64);
+/// The counter may stop no longer.
+pub const LONGEST_GAP: Duration = Duration::from_millis(1000);
+
+pub struct Show<'a> {
+    client: &'a Client,
+    hypervisor: Arc<dyn Hypervisor>,
+    /// What was done, and how long it took.
+    pub steps: Vec<(String, Duration)>,
+    pub made_source: bool,
+    pub counted: Option<Counted>,
+    pub snapshot: Option<(Snapshot, Value)>,
+    pub clone: Option<(Job, Value)>,
+    since: Instant,
+}
+
+impl<'a> Show<'a> {
+    /// With a server that runs; `start` is when the command began.
+    pub fn new(client: &'a Client, hypervisor: Arc<dyn Hypervisor>, start: Instant) -> Self {
+        let mut show = Self {
+            client,
+            hypervisor,
+            steps: Vec::new(),
+            made_source: false,
+            counted: None,
+            snapshot: None,
+            clone: None,
+            since: start,
+        };
+        show.done("server ready");
+        show
+    }
+
+    fn done(&mut self, what: impl Into<String>) {
+        self.steps.push((what.into(), self.since.elapsed()));
+        self.since = Instant::now();
+    }
+
+    /// Follows a job to its end, and fails if it does.
+    async fn follow(&self, job: Job) -> Result<Job, Failure> {
+        let job = self.end(job).await?;
+        job::check(&job)?;
+        Ok(job)
+    }
+
+    async fn end(&self, job: Job) -> Result<Job, Failure> {
+        let mut progress = Progress::new(std::io::stderr().is_terminal());
+        Ok(follow::to_end(self.client, job, |job| progress.update(job)).await?)
+    }
+
+    /// All of it.
+    pub async fn run(&mut self) -> Result<(), Failure> {
+        let source = self.source().await?;
+        tell(format_args!(
+            "waiting for the guest of {SOURCE} to boot and to count"
+        ));
+        let log = self.hypervisor.serial_log(source.id);
+        let ticks = Ticks::follow(log.clone())
+            .map_err(|e| format!("cannot follow the serial log {}: {e}", log.display()))?;
+        tokio::time::timeout(BOOT, ticks.reach(1)).await.map_err(|_| {
+            format!(
+                "the guest of {SOURCE} has not counted within {} s; see `offshoot vm serial {SOURCE}`, or begin anew \
+                 with make clean-data",
+                BOOT.as_secs()
+            )
+        })?;
+        self.done(if self.made_source {
+            "source made and booted"
+        } else {
+            "source counts"
+        });
+
+        ticks.mark();
+        let vm = source.id.to_string();
+        let request = TakeSnapshot {
+            description: "taken by the demo while the machine ran".into(),
+            ..TakeSnapshot::default()
+        };
+        let job = self
+            .client
+            .call(&PostSnapshot {
+                vm: vm.clone(),
+                request,
+            })
+            .await?;
+        let job = self.follow(job).await?;
+        let taken = job.resource(ResourceRole::Product, Noun::Snapshot);
+        let snapshot = taken
+            .ok_or("the snapshot's job does not say what it made")?
+            .id
+            .clone();
+        let get = GetSnapshot {
+            vm: vm.clone(),
+            snapshot: snapshot.clone(),
+        };
+        let text = self.client.text(&get).await?;
+        self.snapshot = Some((serde_json::from_str(&text)?, serde_json::from_str(&text)?));
+        self.done("snapshot");
+
+        let request = self.clone_of(snapshot).await?;
+        let view = self.client.call(&PostCloneJob { vm, request }).await?;
+        let id = view.offshoot.id.to_string();
+        let job = self.client.call(&GetJob { id: id.clone() }).await?;
+        let job = self.end(job).await?;
+        self.counted = Some(ticks.counted());
+        let text = self.client.text(&GetCloneJob { id }).await?;
+        self.clone = Some((job, serde_json::from_str(&text)?));
+        self.done("clone");
+        Ok(())
+    }
+
+    /// The source, running: the one that is there, or a new one.
+    async fn source(&mut self) -> Result<Vm, Failure> {
+        let vm = SOURCE.to_owned();
+        if self.client.find(&GetVm { vm: vm.clone() }).await?.is_none() {
+            let image = IMAGE.to_owned();
+            if self.client.find(&GetImage { image }).await?.is_none() {
+                return Err(
+                    "there is no image `demo` yet: give --image demo=PATH; `make demo` builds one".into(),
+                );
+            }
+            let job = self
+                .client
+                .call(&PostVm {
+                    request: new_source()?,
+                })
+                .await?;
+            self.follow(job).await?;
+            self.made_source = true;
+        }
+        loop {
+            let source = self.client.call(&GetVm { vm: vm.clone() }).await?;
+            if let Some(lock) = &source.locked_by {
+                let id = lock.job.to_string();
+                let job = self.client.call(&GetJob { id }).await?;
+                self.end(job).await?;
+                continue;
+            }
+            let (vm, off) = (
+                vm.clone(),
+                StopVm {
+                    mode: StopMode::PowerOff,
+                },
+            );
+            let job = match (source.state, source.pause_reason) {
+                (VmState::Running, _) => return Ok(source),
+                (VmState::Stopped | VmState::Error, _) => self.client.call(&Start { vm }).await?,
+                (VmState::Paused, Some(PauseReason::GuestPanicked)) => {
+                    self.client.call(&Reset { vm }).await?
+                }
+                (VmState::Paused, _) => self.client.call(&Resume { vm }).await?,
+                (VmState::Starting | VmState::Stopping, _) => {
+                    self.client.call(&Stop { vm, request: off }).await?
+                }
+            };
+            tell(format_args!(
+                "{SOURCE} is there, {}",
+                source.state.word().to_lowercase()
+            ));
+            self.follow(job).await?;
+        }
+    }
+
+    async fn clone_of(&self, snapshot: String) -> Result<CloneVm, Failure> {
+        let query = ListQuery {
+            page_size: Some(MAX_PAGE_SIZE),
+            filter: Some(format!("name:{CLONE}")),
+            ..ListQuery::default()
+        };
+        let taken = self.client.call(&ListVms { query }).await?.vms;
+        let names = std::iter::once(CLONE.to_owned()).chain((2..).map(|n| format!("{CLONE}-{n}")));
+        let mut free = names.filter(|name| taken.iter().all(|vm| vm.name.as_str() != name));
+        let name: Option<Name> = free.next().map(|name| name.parse()).transpose()?;
+        Ok(CloneVm {
+            clone_job_id: None,
+            snapshot: Some(snapshot),
+            snapshot_now: None,
+            mode: CloneMode::Linked,
+            target: Some(CloneTarget {
+                name,
+                // A hostname of its own, to be seen in its ticks.
+                cloud_init: Some(CloudInit::default()),
+                start: true,
+                boot_timeout_seconds: DEFAULT_BOOT_TIMEOUT_SECONDS,
+                ..CloneTarget::default()
+            }),
+            disks_only: None,
+            request_id: None,
+        })
+    }
+
+    /// How long the clone took to boot, if it was seen to.
+    pub fn boot(&self) -> Option<Duration> {
+        let (job, _) = self.clone.as_ref()?;
+        let proof = job.outcome.proof.as_ref()?;
+        let booted = matches!(proof.strength, ProofStrength::Agent | ProofStrength::Serial);
+        booted.then(|| Duration::from_millis(proof.boot_millis.unwrap_or_default()))
+    }
+
+    /// Fails with what did not hold.
+    pub fn held(&self) -> Result<(), Failure> {
+        let (Some((job, _)), Some(counted)) = (&self.clone, &self.counted) else {
+            return Err("the demo did not come to its end".into());
+        };
+        job::check(job)?;
+        let mut wrong = Vec::new();
+        if job.state == JobState::Succeeded && self.boot().is_none() {
+            wrong.push("the clone was not seen to boot".to_owned());
+        }
+        if counted.longest > LONGEST_GAP {
+            let (gap, most) = (counted.longest.as_millis(), LONGEST_GAP.as_millis());
+            wrong.push(format!(
+                "the source's counter stopped for {gap} ms: more than {most}"
+            ));
+        }
+        if counted.rebooted {
+            wrong.push("the source was booted anew".into());
+        }
+        if counted.holes > 0 {
+            wrong.push(format!("the source's counter left {} numbers out", counted.holes));
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("; ").into())
+        }
+    }
+}
+
+fn new_source() -> Result<CreateVm, Failure> {
+    Ok(CreateVm {
+        name: SOURCE.parse()?,
+        cpus: 1,
+        memory_mib: MEMORY_MIB,
+        firmware: Firmware::Bios,
+        disks: vec![NewDisk::Image(DiskOfImage {
+            image: IMAGE.into(),
+            size_gib: None,
+        })],
+        network_interfaces: None,
+        labels: Default::default(),
+        // A hostname of its own, to be seen in its ticks.
+        cloud_init: Some(CloudInit::default()),
+        start: true,
+        request_id: None,
+    })
+}

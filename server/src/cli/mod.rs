@@ -1,0 +1,118 @@
+//! The command line.
+
+pub mod access;
+mod client;
+mod demo;
+mod doctor;
+pub mod serve;
+
+use crate::config::{ConfigArgs, LogFormat};
+use clap::{Parser, Subcommand};
+use client::Api;
+use std::io::Write;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Clones, forks and snapshots of virtual machines on QEMU, with a console.
+#[derive(Parser)]
+#[command(name = "offshoot", version, after_help = client::EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the server.
+    Serve(ConfigArgs),
+    /// Prints the configuration that the server would run with.
+    Config(ConfigArgs),
+    /// Adds users, sets passwords, makes one-time links; also while the server runs.
+    #[command(subcommand)]
+    User(access::UserCommand),
+    /// Makes API tokens; also while the server runs.
+    #[command(subcommand)]
+    Token(access::TokenCommand),
+    /// Says what this machine lacks to run guests, and how to get it.
+    Doctor(doctor::DoctorArgs),
+    /// Clones a running guest while it goes on, and shows it in the browser.
+    Demo(demo::DemoArgs),
+    /// Machines, on the server that OFFSHOOT_URL names.
+    Vm(Ask<client::vm::VmCommand>),
+    /// Snapshots, on the server that OFFSHOOT_URL names.
+    Snapshot(Ask<client::snapshot::SnapshotCommand>),
+    /// Clones, on the server that OFFSHOOT_URL names.
+    Clone(Ask<client::clone::CloneCommand>),
+    /// Jobs, on the server that OFFSHOOT_URL names.
+    Job(Ask<client::job::JobCommand>),
+}
+
+/// A command that speaks to a server.
+#[derive(clap::Args)]
+struct Ask<C: Subcommand> {
+    #[command(flatten)]
+    api: Api,
+    #[command(subcommand)]
+    command: C,
+}
+
+/// What a command fails with: said once, with its causes, on standard error.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough.
+        Err(e) if broken_pipe(e.as_ref()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // There is nobody left to tell if standard error is closed.
+            _ = writeln!(std::io::stderr(), "error: {}", crate::db::chain(e.as_ref()));
+            client::exit_code(e.as_ref()).into()
+        }
+    }
+}
+
+fn broken_pipe(e: &(dyn std::error::Error + 'static)) -> bool {
+    e.downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(args) => {
+                let config = args.load()?;
+                log_to_stderr(config.log_format, &config.log)?;
+                serve::run(config).await
+            }
+            Command::Config(args) => Ok(say(toml::to_string(&args.load()?)?.trim_end())?),
+            Command::User(command) => command.run().await,
+            Command::Token(command) => command.run().await,
+            Command::Doctor(args) => doctor::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Vm(ask) => ask.command.run(&ask.api).await,
+            Command::Snapshot(ask) => ask.command.run(&ask.api).await,
+            Command::Clone(ask) => ask.command.run(&ask.api).await,
+            Command::Job(ask) => ask.command.run(&ask.api).await,
+        }
+    })
+}
+
+/// Prints a line on standard output.
+pub fn say(line: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
+
+/// Sends log lines to standard error.
+pub fn log_to_stderr(format: LogFormat, filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log = {filter:?}: {e}"))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    }
+}

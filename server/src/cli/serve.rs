@@ -1,0 +1,114 @@
+//! `offshoot serve`, and the server as something that can be started and stopped.
+
+use super::{Failure, say};
+use crate::access::Access;
+use crate::access::secret::Secret;
+use crate::config::{AcceleratorChoice, Config, DataDirLock};
+use crate::db::Db;
+use crate::http::Server;
+use crate::jobs::Jobs;
+use crate::jobs::queue::Limits;
+use crate::jobs::world::{Machines, World};
+use shared::place::Accelerator;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+/// How long open connections may take to finish when the server stops.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The server.
+    pub server: Server,
+    /// The administrator's one-time link, on the first start only.
+    pub first_link: Option<Secret>,
+    listener: JoinHandle<std::io::Result<()>>,
+    _lock: DataDirLock,
+}
+
+/// The address of a one-time link.
+pub fn link_url(address: SocketAddr, link: &Secret) -> String {
+    format!("http://{address}/welcome/{}", link.expose())
+}
+
+impl Running {
+    /// Takes the data directory, opens the database, and listens.
+    pub async fn start(config: Config) -> Result<Self, Failure> {
+        let lock = DataDirLock::take(&config)?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|e| format!("cannot listen on {}: {e}", config.listen))?;
+        let address = listener.local_addr()?;
+        let db = Db::open(&config.database()).await?;
+        let access = Access::new(db.clone());
+        let first_link = access.first_start().await?;
+        let machines = match (config.sim, config.accelerator) {
+            (true, _) => Machines::Simulated,
+            (false, AcceleratorChoice::Auto) => Machines::Real(None),
+            (false, AcceleratorChoice::Kvm) => Machines::Real(Some(Accelerator::Kvm)),
+            (false, AcceleratorChoice::Tcg) => Machines::Real(Some(Accelerator::Tcg)),
+        };
+        let world = World::open(&config.data_dir, db, machines).await?;
+        for image in &config.images {
+            world.register_image(&image.name, &image.path).await?;
+        }
+        let limits = Limits {
+            per_host: config.jobs_per_host as usize,
+            per_vm: config.jobs_per_vm as usize,
+        };
+        let jobs = Jobs::start(world, limits, None).await?;
+        let server = Server::new(config, jobs, access, address);
+        let stop = server.stop.clone();
+        let serving = axum::serve(listener, server.router()).with_graceful_shutdown(stop.cancelled_owned());
+        tracing::info!(%address, "listening");
+        Ok(Self {
+            address,
+            server,
+            first_link,
+            listener: tokio::spawn(async move { serving.await }),
+            _lock: lock,
+        })
+    }
+
+    /// Stops: the feeds end first, then what is being answered is finished, then the jobs are left where they are for
+    /// the next start.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.server.stop.cancel();
+        let abort = self.listener.abort_handle();
+        match tokio::time::timeout(PATIENCE, self.listener).await {
+            Ok(ended) => ended??,
+            Err(_) => {
+                tracing::warn!("connections are still open and are cut");
+                abort.abort();
+            }
+        }
+        self.server.jobs.stop().await;
+        Ok(())
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let running = Running::start(config).await?;
+    if let Some(link) = &running.first_link {
+        say("This server has no users yet. Sign in as admin, once, by this link:")?;
+        say(link_url(running.address, link))?;
+    }
+    let mut running = running;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        ended = &mut running.listener => {
+            ended??;
+            return Err("the listener has ended by itself".into());
+        }
+    }
+    running.stop().await
+}

@@ -1,0 +1,453 @@
+//! What the server is told: flags, then the environment (`OFFSHOOT_*`), then a TOML file, then defaults.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use shared::Name;
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The file that is read unless `--config` names another.
+pub const DEFAULT_FILE: &str = "/etc/offshoot/offshoot.toml";
+
+/// How guests run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AcceleratorChoice {
+    /// KVM where the processor and /dev/kvm allow it, else TCG.
+    #[default]
+    Auto,
+    /// In hardware.
+    Kvm,
+    /// Translated by QEMU.
+    Tcg,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// An image to register at start, written `name=path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    /// The name that requests use.
+    pub name: Name,
+    /// The qcow2 or raw file.
+    pub path: PathBuf,
+}
+
+impl FromStr for ImageSource {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (name, path) = s
+            .split_once('=')
+            .ok_or_else(|| format!("{s:?} is no image: write name=path"))?;
+        if path.is_empty() {
+            return Err(format!("image {name:?} has no path: write name=path"));
+        }
+        let name = name.parse().map_err(|why| format!("image {name:?}: {why}"))?;
+        Ok(Self {
+            name,
+            path: path.into(),
+        })
+    }
+}
+
+impl fmt::Display for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.path.display())
+    }
+}
+
+impl Serialize for ImageSource {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageSource {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What may be set; the same names as flags, in the environment and in the file.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Directory of the database, the disks and all else that is kept.
+    #[arg(long, env = "OFFSHOOT_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address and port to listen on; loopback only in this version.
+    #[arg(long, env = "OFFSHOOT_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Further values of the Host header to answer to, as host or host:port.
+    #[arg(long = "allowed-host", env = "OFFSHOOT_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Directory of the console's files, with `pkg/` in it.
+    #[arg(long, env = "OFFSHOOT_SITE_DIR")]
+    pub site_dir: Option<PathBuf>,
+    /// Images to register at start.
+    #[arg(
+        long = "image",
+        env = "OFFSHOOT_IMAGES",
+        value_delimiter = ',',
+        value_name = "NAME=PATH"
+    )]
+    pub images: Option<Vec<ImageSource>>,
+    /// How guests run.
+    #[arg(long, env = "OFFSHOOT_ACCELERATOR")]
+    pub accelerator: Option<AcceleratorChoice>,
+    /// Simulate: no guest is real.
+    #[arg(long, env = "OFFSHOOT_SIM", num_args = 0..=1, default_missing_value = "true")]
+    pub sim: Option<bool>,
+    /// Most jobs at work at once.
+    #[arg(long, env = "OFFSHOOT_JOBS_PER_HOST")]
+    pub jobs_per_host: Option<u32>,
+    /// Most jobs at work at once for one VM.
+    #[arg(long, env = "OFFSHOOT_JOBS_PER_VM")]
+    pub jobs_per_vm: Option<u32>,
+    /// Name of this server among others on the machine: it is in the cookie's name, for cookies ignore ports.
+    /// The port if not given.
+    #[arg(long, env = "OFFSHOOT_INSTANCE")]
+    pub instance: Option<Name>,
+    /// How log lines look.
+    #[arg(long, env = "OFFSHOOT_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Which log lines there are, such as `info` or `server=debug,sqlx=warn`.
+    #[arg(long, env = "OFFSHOOT_LOG")]
+    pub log: Option<String>,
+}
+
+/// Settings with the file that more of them may stand in.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// A TOML file with the same settings, `data_dir = "…"` and so on.
+    #[arg(long, env = "OFFSHOOT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What the server runs with. It holds no secrets.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Directory of the database, the disks and all else that is kept.
+    pub data_dir: PathBuf,
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Further values of the Host header to answer to.
+    pub allowed_hosts: Vec<String>,
+    /// Directory of the console's files, with `pkg/` in it.
+    pub site_dir: PathBuf,
+    /// Images to register at start.
+    pub images: Vec<ImageSource>,
+    /// How guests run.
+    pub accelerator: AcceleratorChoice,
+    /// Whether no guest is real.
+    pub sim: bool,
+    /// Most jobs at work at once.
+    pub jobs_per_host: u32,
+    /// Most jobs at work at once for one VM.
+    pub jobs_per_vm: u32,
+    /// Name of this server among others on the machine; the port if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Name>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines there are.
+    pub log: String,
+}
+
+/// Why the settings are refused, or the data directory cannot be taken.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the configuration file {path} is not understood")]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error(
+        "listen = {0}: this version listens on loopback only, such as 127.0.0.1:8080; \
+         put a reverse proxy with TLS before it, and name its host in allowed_hosts"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("{setting} must be at least 1")]
+    Zero { setting: &'static str },
+    #[error("image {0} is given twice")]
+    TwiceImage(Name),
+    #[error("cannot make the data directory {path}")]
+    DataDir {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot lock {path}")]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the data directory {path} is in use by another server{pid}: stop that one, or give --data-dir")]
+    InUse { path: PathBuf, pid: String },
+}
+
+/// Where data is kept unless told otherwise: of the machine for root, of the user for others.
+fn default_data_dir() -> PathBuf {
+    let var = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/offshoot".into();
+    }
+    match (var("XDG_DATA_HOME"), var("HOME")) {
+        (Some(data), _) => data.join("offshoot"),
+        (None, Some(home)) => home.join(".local/share/offshoot"),
+        (None, None) => "/var/lib/offshoot".into(),
+    }
+}
+
+/// The console's files: beside an installed program, or where a build leaves them.
+fn default_site_dir() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let bin = exe.parent().unwrap_or(Path::new("."));
+    let installed = bin.join("../share/offshoot/site");
+    if installed.is_dir() {
+        installed
+    } else {
+        bin.join("../site")
+    }
+}
+
+impl ConfigArgs {
+    /// The configuration that these flags, the environment and the file make together.
+    pub fn load(self) -> Result<Config, ConfigError> {
+        let path = match &self.config {
+            Some(path) => Some(path.clone()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|p| p.exists()),
+        };
+        let file = match path {
+            None => Settings::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                toml::from_str(&text).map_err(|source| ConfigError::Parse {
+                    path,
+                    source: Box::new(source),
+                })?
+            }
+        };
+        Config::new(self.settings, file)
+    }
+}
+
+impl Config {
+    fn new(first: Settings, then: Settings) -> Result<Self, ConfigError> {
+        let config = Self {
+            data_dir: first.data_dir.or(then.data_dir).unwrap_or_else(default_data_dir),
+            listen: first
+                .listen
+                .or(then.listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            allowed_hosts: first.allowed_hosts.or(then.allowed_hosts).unwrap_or_default(),
+            site_dir: first.site_dir.or(then.site_dir).unwrap_or_else(default_site_dir),
+            images: first.images.or(then.images).unwrap_or_default(),
+            accelerator: first.accelerator.or(then.accelerator).unwrap_or_default(),
+            sim: first.sim.or(then.sim).unwrap_or(false),
+            jobs_per_host: first.jobs_per_host.or(then.jobs_per_host).unwrap_or(8),
+            jobs_per_vm: first.jobs_per_vm.or(then.jobs_per_vm).unwrap_or(2),
+            instance: first.instance.or(then.instance),
+            log_format: first.log_format.or(then.log_format).unwrap_or_default(),
+            log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
+        };
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback(self.listen));
+        }
+        for (setting, n) in [
+            ("jobs_per_host", self.jobs_per_host),
+            ("jobs_per_vm", self.jobs_per_vm),
+        ] {
+            if n == 0 {
+                return Err(ConfigError::Zero { setting });
+            }
+        }
+        for (n, image) in self.images.iter().enumerate() {
+            if self.images[..n].iter().any(|i| i.name == image.name) {
+                return Err(ConfigError::TwiceImage(image.name.clone()));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The configuration of a server that simulates in this directory, on a free port.
+    pub fn simulated(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            allowed_hosts: Vec::new(),
+            site_dir: default_site_dir(),
+            images: Vec::new(),
+            accelerator: AcceleratorChoice::Auto,
+            sim: true,
+            jobs_per_host: 8,
+            jobs_per_vm: 2,
+            instance: None,
+            log_format: LogFormat::Text,
+            log: "info".to_owned(),
+        }
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("offshoot.db")
+    }
+
+    /// Makes the data directory, readable by its owner only, if it is not there.
+    pub fn make_data_dir(&self) -> Result<(), ConfigError> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.data_dir)
+            .map_err(|source| ConfigError::DataDir {
+                path: self.data_dir.clone(),
+                source,
+            })
+    }
+}
+
+/// The data directory, held by this process until it is dropped.
+#[derive(Debug)]
+pub struct DataDirLock(#[allow(dead_code, reason = "held for its lock")] File);
+
+impl DataDirLock {
+    /// Makes the directory if it is not there, and takes it for this process alone.
+    pub fn take(config: &Config) -> Result<Self, ConfigError> {
+        config.make_data_dir()?;
+        let path = config.data_dir.join("lock");
+        let failed = |source| ConfigError::Lock {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let pid = match file.read_to_string(&mut pid) {
+                    Ok(n) if n > 0 => format!(" (pid {})", pid.trim()),
+                    _ => String::new(),
+                };
+                return Err(ConfigError::InUse {
+                    path: config.data_dir.clone(),
+                    pid,
+                });
+            }
+        }
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("o.toml");
+        std::fs::write(&path, text).unwrap();
+        ConfigArgs {
+            config: Some(path),
+            settings: Settings {
+                jobs_per_vm: Some(7),
+                ..Settings::default()
+            },
+        }
+        .load()
+    }
+
+    #[test]
+    fn a_flag_comes_before_the_file_and_the_file_before_the_default() {
+        let c = file("jobs_per_vm = 3\njobs_per_host = 5\nimages = [\"demo=/a.qcow2\"]\n").unwrap();
+        assert_eq!((c.jobs_per_vm, c.jobs_per_host), (7, 5));
+        assert_eq!(c.listen, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(c.images[0].to_string(), "demo=/a.qcow2");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_as_a_file() {
+        let c = file("sim = true\ninstance = \"a\"").unwrap();
+        assert_eq!(file(&toml::to_string(&c).unwrap()).unwrap(), c);
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        assert!(
+            file("listen = \"0.0.0.0:80\"")
+                .unwrap_err()
+                .to_string()
+                .contains("loopback only")
+        );
+        assert!(
+            file("jobs_per_host = 0")
+                .unwrap_err()
+                .to_string()
+                .contains("jobs_per_host")
+        );
+        assert!(matches!(file("lissen = 1"), Err(ConfigError::Parse { .. })));
+        assert!(matches!(
+            file("images = [\"a=/x\", \"a=/y\"]"),
+            Err(ConfigError::TwiceImage(_))
+        ));
+        assert!("a".parse::<ImageSource>().is_err() && "A=/x".parse::<ImageSource>().is_err());
+    }
+
+    #[test]
+    fn a_data_directory_has_one_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::simulated(dir.path().join("data"));
+        let first = DataDirLock::take(&config).unwrap();
+        let why = DataDirLock::take(&config).unwrap_err().to_string();
+        assert!(why.contains(&format!("pid {}", std::process::id())), "{why}");
+        drop(first);
+        DataDirLock::take(&config).unwrap();
+    }
+}

@@ -1,0 +1,479 @@
+//! Machines, their disks and NICs.
+
+use super::list::{By, Field, Listing, Page};
+use super::{Db, DbError, Tx, json, json_opt, sql, time, time_opt, to_json, word, word_opt};
+use shared::feed::Noun;
+use shared::vm::{Condition, Disk, Lineage, LockedBy, Nic, Vm};
+use shared::{HostId, LayerId, NetworkId, SnapshotId, VmId};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+const SELECT: &str = "SELECT vms.*, COALESCE(changes.generation, 0) AS generation,
+        (SELECT snapshots.id FROM snapshots WHERE snapshots.vm = vms.id AND snapshots.state = 'READY'
+         ORDER BY snapshots.create_time DESC, snapshots.id DESC LIMIT 1) AS latest_snapshot,
+        locks.job AS lock_job, jobs.kind AS lock_kind
+    FROM vms LEFT JOIN changes ON changes.noun = 'vm' AND changes.id = vms.id
+    LEFT JOIN locks ON locks.vm = vms.id AND locks.mode = 'EXCLUSIVE'
+    LEFT JOIN jobs ON jobs.id = locks.job WHERE 1 = 1";
+
+/// What machines may be listed by.
+pub const FIELDS: &[Field] = &[
+    Field {
+        name: "name",
+        column: "vms.name",
+        by: By::Text,
+    },
+    Field {
+        name: "state",
+        column: "vms.state",
+        by: By::Text,
+    },
+    Field {
+        name: "createTime",
+        column: "vms.create_time",
+        by: By::Number,
+    },
+    Field {
+        name: "cpus",
+        column: "vms.cpus",
+        by: By::Number,
+    },
+    Field {
+        name: "memoryMib",
+        column: "vms.memory_mib",
+        by: By::Number,
+    },
+    Field {
+        name: "sourceVm",
+        column: "vms.source_vm",
+        by: By::Exact,
+    },
+    Field {
+        name: "sourceSnapshot",
+        column: "vms.source_snapshot",
+        by: By::Exact,
+    },
+    Field {
+        name: "sourceImage",
+        column: "vms.source_image",
+        by: By::Exact,
+    },
+];
+
+/// What is stored of a machine and not shown.
+#[derive(Clone, Debug)]
+pub struct Hidden {
+    /// The id that tells a guest that it is another machine now.
+    pub vmgenid: Uuid,
+    /// Whether it has a NoCloud seed disk.
+    pub has_seed: bool,
+}
+
+/// A machine to write down.
+#[derive(Clone, Debug)]
+pub struct NewVm {
+    /// The machine, with its disks.
+    pub vm: Vm,
+    /// What is not shown of it.
+    pub hidden: Hidden,
+    /// Its NICs' networks, in the order of its NICs.
+    pub networks: Vec<NetworkId>,
+}
+
+fn read(row: &SqliteRow) -> Result<Vm, DbError> {
+    let condition = Condition::from_parts(
+        word(row, "state")?,
+        time_opt(row, "running_since")?,
+        word_opt(row, "pause_reason")?,
+        json_opt(row, "error")?,
+    )?;
+    let (state, running_since, pause_reason, error) = condition.into_parts();
+    let locked_by = match (word_opt(row, "lock_job")?, word_opt(row, "lock_kind")?) {
+        (Some(job), Some(kind)) => Some(LockedBy { job, kind }),
+        _ => None,
+    };
+    Ok(Vm {
+        id: word(row, "id")?,
+        name: word(row, "name")?,
+        state,
+        running_since,
+        pause_reason,
+        error,
+        cpus: row.get::<i64, _>("cpus") as u32,
+        memory_mib: row.get::<i64, _>("memory_mib") as u32,
+        firmware: word(row, "firmware")?,
+        disks: Vec::new(),
+        network_interfaces: Vec::new(),
+        labels: json(row, "labels")?,
+        host: word(row, "host")?,
+        bios_uuid: word(row, "bios_uuid")?,
+        lineage: Lineage {
+            kind: word(row, "lineage_kind")?,
+            source_image: word_opt(row, "source_image")?,
+            source_vm: word_opt(row, "source_vm")?,
+            source_snapshot: word_opt(row, "source_snapshot")?,
+            job: word_opt(row, "job")?,
+        },
+        locked_by,
+        current_snapshot: word_opt(row, "current_snapshot")?,
+        latest_snapshot: word_opt(row, "latest_snapshot")?,
+        create_time: time(row, "create_time")?,
+        generation: row.get::<i64, _>("generation") as u64,
+    })
+}
+
+/// Reads the disks and NICs of machines that have been read without.
+async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbError> {
+    if vms.is_empty() {
+        return Ok(());
+    }
+    let at: HashMap<String, usize> = vms
+        .iter()
+        .enumerate()
+        .map(|(n, vm)| (vm.id.to_string(), n))
+        .collect();
+    let mut disks = QueryBuilder::<Sqlite>::new(
+        "WITH RECURSIVE chain (disk, id) AS (SELECT layer, layer FROM vm_disks WHERE vm IN (",
+    );
+    let mut ids = disks.separated(", ");
+    for id in at.keys() {
+        ids.push_bind(id.clone());
+    }
+    disks.push(
+        ") UNION ALL SELECT chain.disk, layers.parent FROM chain JOIN layers ON layers.id = chain.id
+           WHERE layers.parent IS NOT NULL)
+         SELECT vm_disks.vm, vm_disks.layer, layers.virtual_bytes,
+             (SELECT COUNT(*) FROM chain WHERE chain.disk = vm_disks.layer) AS chain_length
+         FROM vm_disks JOIN layers ON layers.id = vm_disks.layer
+         WHERE vm_disks.layer IN (SELECT disk FROM chain) ORDER BY vm_disks.vm, vm_disks.position",
+    );
+    for row in disks
+        .build()
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(sql("read disks"))?
+    {
+        if let Some(&n) = at.get(row.get::<&str, _>("vm")) {
+            vms[n].disks.push(Disk {
+                layer: word(&row, "layer")?,
+                virtual_bytes: row.get::<i64, _>("virtual_bytes") as u64,
+                chain_length: row.get::<i64, _>("chain_length") as u32,
+                allocated_bytes: None,
+            });
+        }
+    }
+    let mut nics = QueryBuilder::<Sqlite>::new(
+        "SELECT vm_nics.vm, vm_nics.mac, networks.name, networks.kind FROM vm_nics
+         JOIN networks ON networks.id = vm_nics.network WHERE vm_nics.vm IN (",
+    );
+    let mut ids = nics.separated(", ");
+    for id in at.keys() {
+        ids.push_bind(id.clone());
+    }
+    nics.push(") ORDER BY vm_nics.vm, vm_nics.position");
+    for row in nics.build().fetch_all(conn).await.map_err(sql("read NICs"))? {
+        if let Some(&n) = at.get(row.get::<&str, _>("vm")) {
+            vms[n].network_interfaces.push(Nic {
+                mac: row.get("mac"),
+                network: word(&row, "name")?,
+                kind: word(&row, "kind")?,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A page of machines.
+pub async fn list(db: &Db, listing: &Listing) -> Result<Page<Vm>, DbError> {
+    let mut page = listing
+        .run(db, SELECT, "FROM vms WHERE 1 = 1", "vms.id", read)
+        .await?;
+    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
+    complete(&mut conn, &mut page.items).await?;
+    Ok(page)
+}
+
+async fn find_where(
+    conn: &mut SqliteConnection,
+    column: &'static str,
+    value: &str,
+) -> Result<Option<Vm>, DbError> {
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    query.push(" AND ").push(column).push(" = ").push_bind(value);
+    let row = query
+        .build()
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(sql("read a VM"))?;
+    let Some(row) = row else { return Ok(None) };
+    let mut vms = [read(&row)?];
+    complete(conn, &mut vms).await?;
+    let [vm] = vms;
+    Ok(Some(vm))
+}
+
+/// The machine with this id, as the transaction sees it.
+pub async fn get(conn: &mut SqliteConnection, id: VmId) -> Result<Option<Vm>, DbError> {
+    find_where(conn, "vms.id", &id.to_string()).await
+}
+
+/// The machine with this id.
+pub async fn by_id(db: &Db, id: VmId) -> Result<Option<Vm>, DbError> {
+    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
+    get(&mut conn, id).await
+}
+
+/// The machine with this name or id.
+pub async fn find(db: &Db, reference: &str) -> Result<Option<Vm>, DbError> {
+    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
+    let column = if reference.parse::<VmId>().is_ok() {
+        "vms.id"
+    } else {
+        "vms.name"
+    };
+    find_where(&mut conn, column, reference).await
+}
+
+/// What is stored of a machine and not shown.
+pub async fn hidden(db: &Db, id: VmId) -> Result<Option<Hidden>, DbError> {
+    let row = sqlx::query("SELECT vmgenid, has_seed FROM vms WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await
+        .map_err(sql("read a VM"))?;
+    row.map(|r| {
+        Ok(Hidden {
+            vmgenid: word(&r, "vmgenid")?,
+            has_seed: r.get::<i64, _>("has_seed") != 0,
+        })
+    })
+    .transpose()
+}
+
+/// Ids of all machines.
+pub async fn ids(db: &Db) -> Result<Vec<VmId>, DbError> {
+    let rows = sqlx::query("SELECT id FROM vms")
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("read the VMs"))?;
+    rows.iter().map(|r| word(r, "id")).collect()
+}
+
+/// How many machines there are in each state, and the memory of those that run, in MiB.
+pub async fn counts(db: &Db) -> Result<BTreeMap<String, (u64, u64)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT CASE WHEN state = 'PAUSED' AND pause_reason <> 'USER' THEN 'TROUBLED' ELSE state END AS state,
+             COUNT(*) AS n, SUM(memory_mib) AS mib FROM vms GROUP BY 1",
+    )
+    .fetch_all(db.read())
+    .await
+    .map_err(sql("count the VMs"))?;
+    Ok(rows
+        .iter()
+        .map(|r| {
+            (
+                r.get("state"),
+                (r.get::<i64, _>("n") as u64, r.get::<i64, _>("mib") as u64),
+            )
+        })
+        .collect())
+}
+
+/// Writes a machine down with its disks and NICs; writing it again is no change. The layers exist already.
+pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
+    let vm = &new.vm;
+    let (state, since, reason, error) = vm.condition()?.into_parts();
+    let id = vm.id.to_string();
+    let done = sqlx::query(
+        "INSERT INTO vms (id, name, state, running_since, pause_reason, error, cpus, memory_mib, firmware, labels, host,
+             bios_uuid, vmgenid, has_seed, lineage_kind, source_image, source_vm, source_snapshot, job, create_time)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(&id)
+    .bind(vm.name.as_str())
+    .bind(state.word())
+    .bind(since.map(|t| t.micros()))
+    .bind(reason.map(|r| r.word()))
+    .bind(error.as_ref().map(to_json).transpose()?)
+    .bind(i64::from(vm.cpus))
+    .bind(i64::from(vm.memory_mib))
+    .bind(vm.firmware.word())
+    .bind(to_json(&vm.labels)?)
+    .bind(vm.host.to_string())
+    .bind(vm.bios_uuid.to_string())
+    .bind(new.hidden.vmgenid.to_string())
+    .bind(i64::from(new.hidden.has_seed))
+    .bind(vm.lineage.kind.word())
+    .bind(vm.lineage.source_image.map(|i| i.to_string()))
+    .bind(vm.lineage.source_vm.map(|i| i.to_string()))
+    .bind(vm.lineage.source_snapshot.map(|i| i.to_string()))
+    .bind(vm.lineage.job.map(|i| i.to_string()))
+    .bind(vm.create_time.micros())
+    .execute(tx.conn())
+    .await;
+    let fresh = super::taken("VM", &vm.name, done)?.rows_affected() > 0;
+    if fresh {
+        for (position, disk) in vm.disks.iter().enumerate() {
+            put_disk(tx, vm.id, position, disk.layer).await?;
+        }
+        for (position, (nic, network)) in vm.network_interfaces.iter().zip(&new.networks).enumerate() {
+            sqlx::query("INSERT INTO vm_nics (vm, position, mac, network) VALUES ($1, $2, $3, $4)")
+                .bind(&id)
+                .bind(position as i64)
+                .bind(&nic.mac)
+                .bind(network.to_string())
+                .execute(tx.conn())
+                .await
+                .map_err(sql("write a NIC"))?;
+        }
+    }
+    tx.changed(Noun::Vm, vm.id, false).await?;
+    Ok(())
+}
+
+/// Puts a layer at a disk's place: the active one from now on.
+pub async fn put_disk(tx: &mut Tx, vm: VmId, position: usize, layer: LayerId) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO vm_disks (vm, position, layer) VALUES ($1, $2, $3)
+         ON CONFLICT (vm, position) DO UPDATE SET layer = excluded.layer",
+    )
+    .bind(vm.to_string())
+    .bind(position as i64)
+    .bind(layer.to_string())
+    .execute(tx.conn())
+    .await
+    .map_err(sql("write a disk"))?;
+    Ok(())
+}
+
+/// Sets a machine's state; answers whether that was a change.
+pub async fn set_condition(tx: &mut Tx, id: VmId, to: Condition) -> Result<bool, DbError> {
+    let (state, since, reason, error) = to.into_parts();
+    let done = sqlx::query(
+        "UPDATE vms SET state = $2, running_since = $3, pause_reason = $4, error = $5 WHERE id = $1
+         AND (state, running_since, pause_reason, error) IS NOT ($2, $3, $4, $5)",
+    )
+    .bind(id.to_string())
+    .bind(state.word())
+    .bind(since.map(|t| t.micros()))
+    .bind(reason.map(|r| r.word()))
+    .bind(error.as_ref().map(to_json).transpose()?)
+    .execute(tx.conn())
+    .await
+    .map_err(sql("set a VM's state"))?;
+    let changed = done.rows_affected() > 0;
+    if changed {
+        tx.changed(Noun::Vm, id, false).await?;
+    }
+    Ok(changed)
+}
+
+/// Sets a machine's labels; answers whether there is such a machine.
+pub async fn set_labels(tx: &mut Tx, id: VmId, labels: &BTreeMap<String, String>) -> Result<bool, DbError> {
+    let done = sqlx::query("UPDATE vms SET labels = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(to_json(labels)?)
+        .execute(tx.conn())
+        .await
+        .map_err(sql("set a VM's labels"))?;
+    if done.rows_affected() > 0 {
+        tx.changed(Noun::Vm, id, false).await?;
+    }
+    Ok(done.rows_affected() > 0)
+}
+
+/// Sets the snapshot that a machine's disks stand on.
+pub async fn set_current(tx: &mut Tx, id: VmId, snapshot: Option<SnapshotId>) -> Result<(), DbError> {
+    sqlx::query("UPDATE vms SET current_snapshot = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(snapshot.map(|s| s.to_string()))
+        .execute(tx.conn())
+        .await
+        .map_err(sql("set a VM's current snapshot"))?;
+    tx.changed(Noun::Vm, id, false).await?;
+    Ok(())
+}
+
+/// Takes a machine off the books, with its snapshots' names. Answers every layer that it or they stood on:
+/// for [`super::layers::release`].
+pub async fn delete(tx: &mut Tx, id: VmId) -> Result<Vec<LayerId>, DbError> {
+    let id_text = id.to_string();
+    let rows = sqlx::query(
+        "SELECT layer FROM vm_disks WHERE vm = $1
+         UNION SELECT layer FROM snapshot_disks JOIN snapshots ON snapshots.id = snapshot_disks.snapshot
+         WHERE snapshots.vm = $1",
+    )
+    .bind(&id_text)
+    .fetch_all(tx.conn())
+    .await
+    .map_err(sql("read a VM's layers"))?;
+    let snapshots = sqlx::query("SELECT id FROM snapshots WHERE vm = $1")
+        .bind(&id_text)
+        .fetch_all(tx.conn())
+        .await
+        .map_err(sql("read a VM's snapshots"))?;
+    for snapshot in &snapshots {
+        tx.changed(Noun::Snapshot, snapshot.get::<&str, _>("id"), true)
+            .await?;
+    }
+    let done = sqlx::query("DELETE FROM vms WHERE id = $1")
+        .bind(&id_text)
+        .execute(tx.conn())
+        .await
+        .map_err(sql("delete a VM"))?;
+    if done.rows_affected() > 0 {
+        tx.changed(Noun::Vm, id, true).await?;
+    }
+    rows.iter().map(|r| word(r, "layer")).collect()
+}
+
+/// The host that machines are made on.
+pub async fn first_host(conn: &mut SqliteConnection) -> Result<HostId, DbError> {
+    let row = sqlx::query("SELECT id FROM hosts ORDER BY name LIMIT 1")
+        .fetch_one(conn)
+        .await
+        .map_err(sql("read the hosts"))?;
+    word(&row, "id")
+}
+
+/// Whether there is a machine with this id.
+pub async fn exists(tx: &mut Tx, id: VmId) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT 1 FROM vms WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(sql("look for a VM"))?;
+    Ok(row.is_some())
+}
+
+/// Whether a machine has this name.
+pub async fn name_taken(tx: &mut Tx, name: &shared::Name) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT 1 FROM vms WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(sql("look for a VM's name"))?;
+    Ok(row.is_some())
+}
+
+/// Every layer that a machine and its snapshots read through, down to the bases.
+pub async fn all_layers(db: &Db, id: VmId) -> Result<Vec<LayerId>, DbError> {
+    let rows = sqlx::query(
+        "WITH RECURSIVE chain (id) AS (
+             SELECT layer FROM vm_disks WHERE vm = $1
+             UNION SELECT layer FROM snapshot_disks JOIN snapshots ON snapshots.id = snapshot_disks.snapshot
+             WHERE snapshots.vm = $1
+             UNION SELECT layers.parent FROM chain JOIN layers ON layers.id = chain.id
+             WHERE layers.parent IS NOT NULL
+         )
+         SELECT id FROM chain",
+    )
+    .bind(id.to_string())
+    .fetch_all(db.read())
+    .await
+    .map_err(sql("read a VM's layers"))?;
+    rows.iter().map(|r| word(r, "id")).collect()
+}

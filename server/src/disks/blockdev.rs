@@ -1,0 +1,63 @@
+//! Layers as QEMU's block layer is told of them: formats and backing files are given, never probed.
+
+use super::LayerFile;
+use serde_json::{Value, json};
+use shared::LayerId;
+
+/// The node of a layer in QEMU. A node's name has at most 31 characters, so the UUID goes without the two digits that
+/// tell its kind.
+pub fn node_name(layer: LayerId) -> String {
+    let hex = layer.0.simple().to_string();
+    format!("l{}{}{}", &hex[..12], &hex[13..16], &hex[17..])
+}
+
+/// A layer that stands on `backing`: a node's name, a node, or null for nothing.
+pub fn layer(layer: &LayerFile, backing: Value, writable: bool) -> Value {
+    json!({
+        "driver": "qcow2",
+        "node-name": node_name(layer.id),
+        "read-only": !writable,
+        "discard": "unmap",
+        "backing": backing,
+        "file": {
+            "driver": "file",
+            "filename": layer.path.to_string_lossy(),
+            "read-only": !writable,
+            // A layer that is frozen later is then no longer held for writing.
+            "auto-read-only": writable,
+            "discard": "unmap",
+        },
+    })
+}
+
+/// A whole chain, the base first, to be read only.
+pub fn chain(layers: &[LayerFile]) -> Value {
+    layers
+        .iter()
+        .fold(Value::Null, |backing, l| layer(l, backing, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn node_names_fit_and_differ() {
+        let (a, b) = (LayerId(Uuid::now_v7()), LayerId(Uuid::now_v7()));
+        assert_eq!(node_name(a).len(), 31);
+        assert_ne!(node_name(a), node_name(b));
+    }
+
+    #[test]
+    fn a_chain_ends_at_its_base() {
+        let file = |n: &str| LayerFile {
+            id: LayerId(Uuid::now_v7()),
+            path: n.into(),
+        };
+        let v = chain(&[file("base"), file("active")]);
+        assert_eq!(v["file"]["filename"], "active");
+        assert_eq!(v["backing"]["file"]["filename"], "base");
+        assert_eq!(v["backing"]["backing"], Value::Null);
+    }
+}

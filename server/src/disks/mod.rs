@@ -1,0 +1,150 @@
+//! Images and chains of layers: the only place that runs qemu-img.
+
+pub mod blockdev;
+mod header;
+mod qemu_img;
+mod seed;
+mod sim;
+
+pub use qemu_img::QemuImg;
+pub use sim::SimDisks;
+
+use async_trait::async_trait;
+use shared::LayerId;
+use shared::vm::CloudInit;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A qcow2 layer and its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerFile {
+    /// The layer.
+    pub id: LayerId,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// The sizes of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// What a guest sees, in bytes.
+    pub virtual_bytes: u64,
+    /// What it takes on the host, in bytes.
+    pub allocated_bytes: u64,
+}
+
+/// The room in a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Its size, in bytes.
+    pub total: u64,
+    /// What is free, in bytes.
+    pub free: u64,
+}
+
+/// Why something could not be done to a disk.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum DiskError {
+    #[error("{dir} has no room for the copy: it needs {need} bytes, {free} are free")]
+    NoSpace { need: u64, free: u64, dir: PathBuf },
+    #[error("{op} {path}: {why}")]
+    Tool {
+        op: &'static str,
+        path: PathBuf,
+        why: String,
+    },
+    #[error("run qemu-img: it is not installed; install the package qemu-utils")]
+    NotInstalled,
+    #[error("{op} {path}")]
+    Io {
+        op: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not taken: {why}")]
+    Refused { path: PathBuf, why: String },
+}
+
+impl DiskError {
+    /// Names the operation and the file of an I/O error.
+    pub fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { op, path, source }
+    }
+}
+
+/// What is told of a copy under way: bytes done, bytes in all.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+
+/// Layers on this host. Every operation may be repeated, and its future dropped, at any time; what is made stands
+/// under its name only when it is whole.
+#[async_trait]
+pub trait Disks: Send + Sync {
+    /// Makes an empty layer that stands on nothing.
+    async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError>;
+
+    /// Makes an empty layer that stands on `backing`; with the size of that, unless given.
+    async fn create_overlay(
+        &self,
+        layer: &LayerFile,
+        backing: &LayerFile,
+        virtual_bytes: Option<u64>,
+    ) -> Result<(), DiskError>;
+
+    /// Copies what a chain shows (the base first) into one layer that stands on nothing.
+    async fn copy_flat(
+        &self,
+        chain: &[LayerFile],
+        to: &LayerFile,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError>;
+
+    /// The sizes of a layer.
+    async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError>;
+
+    /// Copies a qcow2 file that the operator names into a layer. It may name no other file.
+    async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError>;
+
+    /// Makes a NoCloud seed disk. `instance-id` and `local-hostname` are added where `ci` has none.
+    async fn write_seed(
+        &self,
+        path: &Path,
+        instance_id: &str,
+        hostname: &str,
+        ci: &CloudInit,
+    ) -> Result<(), DiskError>;
+
+    /// Removes a layer or a seed, whole or half made. None there is fine.
+    async fn remove(&self, path: &Path) -> Result<(), DiskError>;
+
+    /// The room where `dir` is.
+    async fn space(&self, dir: &Path) -> Result<Space, DiskError>;
+}
+
+/// What a file is called until it is whole.
+pub(crate) fn part(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+/// The room where `dir` is, without what is kept for root.
+pub fn space(dir: &Path) -> Result<Space, DiskError> {
+    let fs = rustix::fs::statvfs(dir).map_err(|e| DiskError::io("ask for the room in", dir)(e.into()))?;
+    Ok(Space {
+        total: fs.f_blocks * fs.f_frsize,
+        free: fs.f_bavail * fs.f_frsize,
+    })
+}
+
+fn remove_file(path: &Path) -> Result<(), DiskError> {
+    for path in [&part(path), path] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(DiskError::io("remove", path)(e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

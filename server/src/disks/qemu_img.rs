@@ -1,0 +1,398 @@
+//! The real disks: qcow2 files, made and copied by qemu-img.
+
+use super::*;
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+/// Disks made by qemu-img.
+#[derive(Clone, Debug, Default)]
+pub struct QemuImg {
+    /// By file system: bytes that copies under way have still to write.
+    promised: Arc<Mutex<HashMap<u64, u64>>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Measure {
+    required: u64,
+}
+
+impl QemuImg {
+    /// Disks of this host.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The version of qemu-img.
+    pub async fn version(&self) -> Result<String, DiskError> {
+        let out = run(
+            "ask for the version of",
+            Path::new("qemu-img"),
+            &mut qemu_img(&["--version"]),
+        )
+        .await?;
+        let text = String::from_utf8_lossy(&out);
+        Ok(text.split_whitespace().nth(2).unwrap_or("unknown").to_owned())
+    }
+
+    /// Takes `need` bytes out of what is free in `dir`, until the promise is dropped.
+    fn promise(&self, dir: &Path, need: u64) -> Result<Promise, DiskError> {
+        let device = std::fs::metadata(dir)
+            .map_err(DiskError::io("look at", dir))?
+            .dev();
+        let free = space(dir)?.free;
+        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = promised.entry(device).or_default();
+        let free = free.saturating_sub(*taken);
+        if need > free {
+            return Err(DiskError::NoSpace {
+                need,
+                free,
+                dir: dir.to_owned(),
+            });
+        }
+        *taken += need;
+        Ok(Promise {
+            all: self.promised.clone(),
+            device,
+            left: Mutex::new(need),
+        })
+    }
+
+    async fn convert(&self, source: &str, to: &Path, progress: Progress<'_>) -> Result<(), DiskError> {
+        let dir = to.parent().unwrap_or(Path::new("."));
+        let measured = run(
+            "measure",
+            to,
+            &mut qemu_img(&["measure", "--output=json", "-O", "qcow2", source]),
+        )
+        .await?;
+        let Measure { required: total } = serde_json::from_slice(&measured).map_err(|e| DiskError::Tool {
+            op: "measure",
+            path: to.to_owned(),
+            why: e.to_string(),
+        })?;
+        let promise = self.promise(dir, total)?;
+        progress(0, total);
+
+        let part = part(to);
+        let mut command = qemu_img(&["convert", "-p", "-O", "qcow2", source]);
+        let mut child = command.arg(&part).spawn().map_err(spawn_error)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut last = 0;
+        let told = percentages(stdout, |percent| {
+            let done = (total as f64 * percent / 100.0) as u64;
+            if done > last {
+                promise.keep(done - last);
+                progress(done, total);
+                last = done;
+            }
+        });
+        let (_, why) = tokio::join!(told, text(stderr));
+        let status = child
+            .wait()
+            .await
+            .map_err(DiskError::io("wait for qemu-img to copy to", to))?;
+        if !status.success() {
+            if why.contains("No space left on device") {
+                return Err(DiskError::NoSpace {
+                    need: total,
+                    free: space(dir)?.free,
+                    dir: dir.to_owned(),
+                });
+            }
+            return Err(DiskError::Tool {
+                op: "copy to",
+                path: to.to_owned(),
+                why: said(&why),
+            });
+        }
+        finish(to).await?;
+        if last < total {
+            progress(total, total);
+        }
+        Ok(())
+    }
+}
+
+/// Room that a copy under way will need.
+struct Promise {
+    all: Arc<Mutex<HashMap<u64, u64>>>,
+    device: u64,
+    left: Mutex<u64>,
+}
+
+impl Promise {
+    /// `bytes` are written now, and no longer counted as free by the file system.
+    fn keep(&self, bytes: u64) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.min(*left);
+        *left -= bytes;
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = all.get_mut(&self.device) {
+            *taken = taken.saturating_sub(bytes);
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.keep(u64::MAX);
+    }
+}
+
+#[async_trait]
+impl Disks for QemuImg {
+    async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
+        create(layer, &[], virtual_bytes).await
+    }
+
+    async fn create_overlay(
+        &self,
+        layer: &LayerFile,
+        backing: &LayerFile,
+        virtual_bytes: Option<u64>,
+    ) -> Result<(), DiskError> {
+        let below = header::Header::read(&backing.path)?.virtual_bytes;
+        // Beside each other they may be moved together.
+        let name = match (
+            layer.path.parent(),
+            backing.path.parent(),
+            backing.path.file_name(),
+        ) {
+            (a, b, Some(name)) if a == b => Path::new(name),
+            _ => &backing.path,
+        };
+        // -u: qemu-img does not open the backing file, which a running machine may hold.
+        let name = name.to_string_lossy();
+        create(
+            layer,
+            &["-u", "-F", "qcow2", "-b", &name],
+            virtual_bytes.unwrap_or(below),
+        )
+        .await
+    }
+
+    async fn copy_flat(
+        &self,
+        chain: &[LayerFile],
+        to: &LayerFile,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        if chain.is_empty() {
+            return Err(DiskError::Refused {
+                path: to.path.clone(),
+                why: "a chain of no layers".into(),
+            });
+        }
+        if to.path.exists() {
+            let LayerInfo { allocated_bytes, .. } = header::info(&to.path)?;
+            progress(allocated_bytes, allocated_bytes);
+            return Ok(());
+        }
+        self.convert(&format!("json:{}", blockdev::chain(chain)), &to.path, progress)
+            .await
+    }
+
+    async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError> {
+        header::info(&layer.path)
+    }
+
+    async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError> {
+        if let Some(why) = header::Header::read(from)?.refusal() {
+            return Err(DiskError::Refused {
+                path: from.to_owned(),
+                why: why.into(),
+            });
+        }
+        if !to.path.exists() {
+            let source = LayerFile {
+                id: to.id,
+                path: from.to_owned(),
+            };
+            self.convert(
+                &format!("json:{}", blockdev::chain(&[source])),
+                &to.path,
+                &|_, _| {},
+            )
+            .await?;
+        }
+        header::info(&to.path)
+    }
+
+    async fn write_seed(
+        &self,
+        path: &Path,
+        instance_id: &str,
+        hostname: &str,
+        ci: &CloudInit,
+    ) -> Result<(), DiskError> {
+        let (path, id, host, ci) = (
+            path.to_owned(),
+            instance_id.to_owned(),
+            hostname.to_owned(),
+            ci.clone(),
+        );
+        blocking(move || seed::write(&path, &id, &host, &ci)).await
+    }
+
+    async fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        let path = path.to_owned();
+        // Freeing the blocks of a large file takes long.
+        blocking(move || remove_file(&path)).await
+    }
+
+    async fn space(&self, dir: &Path) -> Result<Space, DiskError> {
+        space(dir)
+    }
+}
+
+/// Makes an empty layer, if it is not there yet.
+async fn create(layer: &LayerFile, standing_on: &[&str], virtual_bytes: u64) -> Result<(), DiskError> {
+    if layer.path.exists() {
+        return Ok(());
+    }
+    let mut command = qemu_img(&["create", "-q", "-f", "qcow2"]);
+    command
+        .args(standing_on)
+        .arg(part(&layer.path))
+        .arg(virtual_bytes.to_string());
+    run("make layer", &layer.path, &mut command).await?;
+    finish(&layer.path).await
+}
+
+/// Gives a file that is whole its name, so that it has it after a power cut too.
+async fn finish(path: &Path) -> Result<(), DiskError> {
+    let path = path.to_owned();
+    blocking(move || {
+        let error = |e| DiskError::io("finish", &path)(e);
+        let part = part(&path);
+        std::fs::File::open(&part)
+            .and_then(|f| f.sync_all())
+            .map_err(error)?;
+        std::fs::rename(&part, &path).map_err(error)?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(error)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+) -> Result<T, DiskError> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(e) => Err(DiskError::Tool {
+                op: "finish",
+                path: PathBuf::new(),
+                why: format!("the server stops: {e}"),
+            }),
+        },
+    }
+}
+
+/// A qemu-img that ends with whoever waits for it, and speaks English.
+fn qemu_img(args: &[&str]) -> Command {
+    let mut command = Command::new("qemu-img");
+    command
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(op: &'static str, path: &Path, command: &mut Command) -> Result<Vec<u8>, DiskError> {
+    let out = command.output().await.map_err(spawn_error)?;
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    let why = said(&String::from_utf8_lossy(&out.stderr));
+    Err(DiskError::Tool {
+        op,
+        path: path.to_owned(),
+        why,
+    })
+}
+
+fn spawn_error(e: io::Error) -> DiskError {
+    match e.kind() {
+        io::ErrorKind::NotFound => DiskError::NotInstalled,
+        _ => DiskError::io("run", Path::new("qemu-img"))(e),
+    }
+}
+
+/// What qemu-img said, on one line and without its name.
+fn said(stderr: &str) -> String {
+    let lines = stderr.lines().map(|l| l.trim_start_matches("qemu-img: ").trim());
+    let text = lines.filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    if text.is_empty() {
+        "qemu-img failed and said nothing".into()
+    } else {
+        text
+    }
+}
+
+async fn text(from: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut from) = from {
+        // What was read until the pipe broke is all there is to say.
+        let _ = from.read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads `    (12.34/100%)`, one after the other on the same line.
+async fn percentages(from: Option<impl AsyncRead + Unpin>, mut tell: impl FnMut(f64)) {
+    let Some(mut from) = from else { return };
+    let (mut line, mut buf) = (String::new(), [0; 256]);
+    while let Ok(n @ 1..) = from.read(&mut buf).await {
+        for &b in &buf[..n] {
+            if b != b'\r' && b != b'\n' {
+                line.push(char::from(b));
+                continue;
+            }
+            let number = line.trim().strip_prefix('(').and_then(|l| l.split('/').next());
+            if let Some(percent) = number.and_then(|n| n.parse().ok()) {
+                tell(percent);
+            }
+            line.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_percentages_as_they_come() {
+        let mut seen = Vec::new();
+        let text: &[u8] = b"    (0.00/100%)\r    (1.01/100%)\r    (100.00/100%)\r\n";
+        percentages(Some(text), |p| seen.push(p)).await;
+        assert_eq!(seen, [0.0, 1.01, 100.0]);
+    }
+
+    #[test]
+    fn room_that_is_promised_is_not_promised_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = QemuImg::new();
+        let most = space(dir.path()).unwrap().free / 4 * 3;
+        let first = disks.promise(dir.path(), most).unwrap();
+        let DiskError::NoSpace { need, free, .. } = disks.promise(dir.path(), most).err().unwrap() else {
+            panic!("not refused for room")
+        };
+        assert!(need > free, "{need} {free}");
+        first.keep(most);
+        disks.promise(dir.path(), most).unwrap();
+        drop(first);
+        assert!(disks.promised.lock().unwrap().values().all(|left| *left == 0));
+    }
+}

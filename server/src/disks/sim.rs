@@ -1,0 +1,129 @@
+//! Layers that hold nothing: a small file each, so that they survive the server and a sweep finds them.
+
+use super::*;
+use std::fs;
+
+/// Disks for tests and load: every answer comes at once. The files are a line long and the calls stay on the thread:
+/// handing them to another would take longer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SimDisks;
+
+/// What a layer without data is said to take.
+const EMPTY: u64 = 196_608;
+/// What a copy is said to move.
+const COPY: u64 = 64 << 20;
+
+impl SimDisks {
+    fn make(path: &Path, info: LayerInfo) -> Result<(), DiskError> {
+        if path.exists() {
+            return Ok(());
+        }
+        let text = format!("{} {}\n", info.virtual_bytes, info.allocated_bytes);
+        fs::write(path, text).map_err(DiskError::io("make", path))
+    }
+
+    fn read(path: &Path) -> Result<LayerInfo, DiskError> {
+        let text = fs::read_to_string(path).map_err(DiskError::io("read", path))?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(virtual_bytes)), Some(Ok(allocated_bytes))) => Ok(LayerInfo {
+                virtual_bytes,
+                allocated_bytes,
+            }),
+            _ => Err(DiskError::Refused {
+                path: path.to_owned(),
+                why: "it is no simulated layer".into(),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Disks for SimDisks {
+    async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
+        Self::make(
+            &layer.path,
+            LayerInfo {
+                virtual_bytes,
+                allocated_bytes: EMPTY,
+            },
+        )
+    }
+
+    async fn create_overlay(
+        &self,
+        layer: &LayerFile,
+        backing: &LayerFile,
+        virtual_bytes: Option<u64>,
+    ) -> Result<(), DiskError> {
+        let below = Self::read(&backing.path)?.virtual_bytes;
+        let virtual_bytes = virtual_bytes.unwrap_or(below);
+        Self::make(
+            &layer.path,
+            LayerInfo {
+                virtual_bytes,
+                allocated_bytes: EMPTY,
+            },
+        )
+    }
+
+    async fn copy_flat(
+        &self,
+        chain: &[LayerFile],
+        to: &LayerFile,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        let Some(active) = chain.last() else {
+            return Err(DiskError::Refused {
+                path: to.path.clone(),
+                why: "a chain of no layers".into(),
+            });
+        };
+        let virtual_bytes = Self::read(&active.path)?.virtual_bytes;
+        for quarter in 1..=4 {
+            progress(COPY / 4 * quarter, COPY);
+        }
+        Self::make(
+            &to.path,
+            LayerInfo {
+                virtual_bytes,
+                allocated_bytes: COPY,
+            },
+        )
+    }
+
+    async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError> {
+        Self::read(&layer.path)
+    }
+
+    /// Takes a real image's size where it is one, a GiB for any other file.
+    async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError> {
+        fs::metadata(from).map_err(DiskError::io("look at", from))?;
+        let virtual_bytes = header::Header::read(from).map_or(1 << 30, |h| h.virtual_bytes);
+        let info = LayerInfo {
+            virtual_bytes,
+            allocated_bytes: COPY,
+        };
+        Self::make(&to.path, info)?;
+        Ok(info)
+    }
+
+    async fn write_seed(
+        &self,
+        path: &Path,
+        instance_id: &str,
+        hostname: &str,
+        ci: &CloudInit,
+    ) -> Result<(), DiskError> {
+        let text = seed::meta_data(instance_id, hostname, ci.meta_data.as_deref());
+        fs::write(path, text).map_err(DiskError::io("make", path))
+    }
+
+    async fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        remove_file(path)
+    }
+
+    async fn space(&self, dir: &Path) -> Result<Space, DiskError> {
+        space(dir)
+    }
+}

@@ -1,0 +1,203 @@
+//! Machines.
+
+use super::{accepted_job, by, of_machine, png};
+use crate::access::Caller;
+use crate::http::Server;
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::extract::{Body, Nothing, Path, Query};
+use crate::http::route::Api;
+use crate::inventory;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use shared::Status;
+use shared::access::Privilege;
+use shared::api::{ListQuery, VmPage};
+use shared::job::Job;
+use shared::vm::{CreateVm, PatchVm, PowerAction, StopMode, StopVm, Vm};
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+use utoipa_axum::routes;
+
+pub(super) fn routes(api: Api) -> Api {
+    api.route(Privilege::VmRead, routes!(list_vms))
+        .route(Privilege::VmCreate, routes!(create_vm))
+        .route(Privilege::VmRead, routes!(get_vm))
+        .route(Privilege::VmUpdate, routes!(update_vm))
+        .route(Privilege::VmDelete, routes!(delete_vm))
+        .route(Privilege::VmPower, routes!(start_vm))
+        .route(Privilege::VmPower, routes!(stop_vm))
+        .route(Privilege::VmPower, routes!(reset_vm))
+        .route(Privilege::VmPower, routes!(pause_vm))
+        .route(Privilege::VmPower, routes!(resume_vm))
+        .route(Privilege::VmRead, routes!(get_vm_screen))
+        .route(Privilege::VmRead, routes!(get_vm_serial))
+}
+
+/// Machines.
+#[utoipa::path(get, path = "/api/v1/vms", tag = "vms", params(ListQuery),
+    responses((status = 200, body = VmPage)))]
+async fn list_vms(State(server): State<Server>, Query(query): Query<ListQuery>) -> ApiResult<Json<VmPage>> {
+    let page = inventory::vms(server.world(), &query).await?;
+    Ok(Json(VmPage {
+        vms: page.items,
+        next_page_token: page.next,
+        total_size: page.total,
+    }))
+}
+
+/// Makes a machine, from images or blank.
+#[utoipa::path(post, path = "/api/v1/vms", tag = "vms", request_body = CreateVm,
+    responses((status = 202, body = Job)))]
+async fn create_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<CreateVm>,
+) -> ApiResult<Response> {
+    Ok(accepted_job(&server.jobs.create_vm(request, by(&caller)).await?))
+}
+
+/// One machine, by name or id.
+#[utoipa::path(get, path = "/api/v1/vms/{vm}", tag = "vms", responses((status = 200, body = Vm)),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn get_vm(State(server): State<Server>, Path(vm): Path<String>) -> ApiResult<Json<Vm>> {
+    Ok(Json(inventory::vm(server.world(), &vm).await?))
+}
+
+/// Changes labels.
+#[utoipa::path(patch, path = "/api/v1/vms/{vm}", tag = "vms", request_body = PatchVm,
+    responses((status = 200, body = Vm)), params(("vm" = String, Path, description = "Name or id")))]
+async fn update_vm(
+    State(server): State<Server>,
+    Path(vm): Path<String>,
+    Body(request): Body<PatchVm>,
+) -> ApiResult<Json<Vm>> {
+    let id = inventory::vm_row(server.world(), &vm).await?.id;
+    if let Some(labels) = request.labels {
+        server.jobs.set_labels(id, labels).await?;
+    }
+    Ok(Json(inventory::vm(server.world(), &id.to_string()).await?))
+}
+
+/// Deletes a stopped machine. Layers that others stand on stay.
+#[utoipa::path(delete, path = "/api/v1/vms/{vm}", tag = "vms", responses((status = 202, body = Job)),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn delete_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+) -> ApiResult<Response> {
+    let id = inventory::vm_row(server.world(), &vm).await?.id;
+    Ok(accepted_job(&server.jobs.delete_vm(id, by(&caller)).await?))
+}
+
+async fn power(server: &Server, caller: &Caller, vm: &str, action: PowerAction) -> ApiResult<Response> {
+    let id = inventory::vm_row(server.world(), vm).await?.id;
+    Ok(accepted_job(&server.jobs.power(id, action, by(caller)).await?))
+}
+
+/// Powers a machine on.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/start", tag = "vms", responses((status = 202, body = Job)),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn start_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> ApiResult<Response> {
+    power(&server, &caller, &vm, PowerAction::Start).await
+}
+
+/// Asks the guest to shut down, or takes the power away.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/stop", tag = "vms", request_body = StopVm,
+    responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
+async fn stop_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(request): Body<StopVm>,
+) -> ApiResult<Response> {
+    let action = match request.mode {
+        StopMode::ShutDown => PowerAction::ShutDown,
+        StopMode::PowerOff => PowerAction::PowerOff,
+    };
+    power(&server, &caller, &vm, action).await
+}
+
+/// Resets a machine, as by its button.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/reset", tag = "vms", responses((status = 202, body = Job)),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn reset_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> ApiResult<Response> {
+    power(&server, &caller, &vm, PowerAction::Reset).await
+}
+
+/// Lets the guest stand still, its memory kept.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/pause", tag = "vms", responses((status = 202, body = Job)),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn pause_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> ApiResult<Response> {
+    power(&server, &caller, &vm, PowerAction::Pause).await
+}
+
+/// Lets a paused guest go on.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/resume", tag = "vms", responses((status = 202, body = Job)),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn resume_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> ApiResult<Response> {
+    power(&server, &caller, &vm, PowerAction::Resume).await
+}
+
+/// The guest's screen now.
+#[utoipa::path(get, path = "/api/v1/vms/{vm}/screen", tag = "vms",
+    responses((status = 200, description = "A picture", content_type = "image/png")),
+    params(("vm" = String, Path, description = "Name or id"),
+        ("n" = Option<u64>, Query, description = "Gives each picture an address of its own; it changes nothing else")))]
+async fn get_vm_screen(State(server): State<Server>, Path(vm): Path<String>) -> ApiResult<Response> {
+    let vm = inventory::vm_row(server.world(), &vm).await?;
+    match server.world().hypervisor.screen(vm.id).await {
+        Ok(picture) => Ok(png(picture)),
+        Err(e) => Err(of_machine(&vm.name, &e)),
+    }
+}
+
+/// What the guest has written to its serial port since power-on; `Range` is heard.
+#[utoipa::path(get, path = "/api/v1/vms/{vm}/serial", tag = "vms",
+    responses((status = 200, description = "The log", content_type = "text/plain"),
+        (status = 206, description = "A part of it", content_type = "text/plain")),
+    params(("vm" = String, Path, description = "Name or id")))]
+async fn get_vm_serial(
+    State(server): State<Server>,
+    Path(vm): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
+    let vm = inventory::vm_row(server.world(), &vm).await?;
+    let log = server.world().hypervisor.serial_log(vm.id);
+    let file = match ServeFile::new(log).oneshot(request).await {
+        Ok(file) => file,
+        Err(never) => match never {},
+    };
+    if file.status() == StatusCode::NOT_FOUND {
+        let why = format!("{} has written nothing: it has not run yet", vm.name);
+        return Err(ApiError(Status::new(shared::Code::NotFound, why)));
+    }
+    let mut response = file.into_response();
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    Ok(response)
+}

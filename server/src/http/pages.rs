@@ -1,0 +1,229 @@
+//! The console's pages, rendered here, and the forms that they post. Their data come from the API, called in process
+//! with the caller's own identity: privilege, validation and errors are one path.
+
+use super::error::{ApiError, ApiResult};
+use super::extract::Fields;
+use super::trace::RequestId;
+use super::{Server, unknown};
+use crate::access::secret::Secret;
+use crate::access::{Caller, Via};
+use crate::db::now;
+use app::backend::{Outcome, Pending, outcome};
+use app::forms::{self, Action, Flash, THEME_COOKIE};
+use app::{Backend, SetStatus, ShellOptions, Theme, shell};
+use axum::body::{Body, to_bytes};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Router};
+use axum_extra::extract::CookieJar;
+use axum_extra::extract::cookie::{Cookie, SameSite};
+use leptos::nonce::Nonce;
+use leptos::prelude::{provide_context, use_context};
+use leptos_axum::{ResponseOptions, render_app_async_with_context};
+use shared::api::RawCall;
+use shared::{Code, SessionId, Status};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tower::ServiceExt;
+
+/// Largest answer that a page reads from the API, in bytes.
+const ANSWER_LIMIT: usize = 64 << 20;
+/// How long the outcome of a form waits for the page that shows it.
+const FLASH_LIFE: Duration = Duration::from_secs(600);
+/// Most outcomes that wait.
+const FLASHES: usize = 1000;
+
+/// How forms went, until the session's next page shows it: in memory only, since a new token's secret is among it.
+#[derive(Default)]
+pub struct Flashes(Mutex<HashMap<SessionId, (Flash, Instant)>>);
+
+impl Flashes {
+    fn keep(&self, session: SessionId, flash: Flash) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (_, since)| since.elapsed() < FLASH_LIFE);
+        if all.len() < FLASHES {
+            all.insert(session, (flash, Instant::now()));
+        }
+    }
+
+    fn take(&self, session: SessionId) -> Option<Flash> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (flash, since) = all.remove(&session)?;
+        (since.elapsed() < FLASH_LIFE).then_some(flash)
+    }
+}
+
+/// The API, called in process as this caller and in this request's name.
+struct InProcess {
+    api: Router,
+    caller: Option<Caller>,
+    id: RequestId,
+}
+
+impl Backend for InProcess {
+    fn call(&self, call: RawCall) -> Pending {
+        let request = Request::builder()
+            .method(call.method.word())
+            .uri(call.path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(call.body.map_or_else(Body::empty, Body::from));
+        let (api, caller, id) = (self.api.clone(), self.caller.clone(), self.id.clone());
+        Box::pin(async move {
+            let mut request = request.map_err(|e| Status::invalid("path", e))?;
+            request.extensions_mut().insert(id);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            let response = match api.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            let http = response.status().as_u16();
+            let internal = |why: String| Status::new(Code::Internal, why);
+            let body = to_bytes(response.into_body(), ANSWER_LIMIT).await;
+            let body = body.map_err(|e| internal(format!("the answer did not arrive whole: {e}")))?;
+            let body = String::from_utf8(body.into()).map_err(|e| internal(e.to_string()))?;
+            outcome(http, body)
+        })
+    }
+}
+
+fn theme(jar: &CookieJar) -> Theme {
+    let cookie = jar.get(THEME_COOKIE);
+    cookie
+        .and_then(|c| c.value().parse().ok())
+        .unwrap_or(Theme::System)
+}
+
+fn policy(nonce: &str) -> String {
+    format!(
+        "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'wasm-unsafe-eval'; style-src 'self'; \
+         img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; \
+         form-action 'self'"
+    )
+}
+
+/// Everything that no other route answers: the console's pages, and under `/api/` the answer that there is nothing.
+pub async fn fallback(State(server): State<Server>, request: Request) -> Response {
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let path = request.uri().path();
+    if !get || path == "/api" || path.starts_with("/api/") {
+        return unknown(request).await.into_response();
+    }
+    page(State(server), request).await.into_response()
+}
+
+/// GET of a page.
+pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<Response> {
+    let jar = CookieJar::from_headers(request.headers());
+    let caller = request.extensions().get::<Caller>().cloned();
+    if request.uri().path() == "/login" && caller.is_some() {
+        return Ok(Redirect::to("/").into_response());
+    }
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .cloned()
+        .unwrap_or_else(RequestId::mint);
+    let flash = match caller.as_ref().map(|c| &c.via) {
+        Some(Via::Session(session)) => server.flashes.take(*session),
+        _ => None,
+    };
+    let secret = Secret::new("").map_err(|e| super::error::internal("rendering a page", &e))?;
+    let nonce = Nonce::from_value(secret.expose());
+    let options = ShellOptions {
+        assets: server.assets.clone(),
+        // Read before the page's data are: what changes in between comes by the feed.
+        feed_place: match &caller {
+            Some(_) => server.feed.place().to_string(),
+            None => String::new(),
+        },
+        now: now(),
+        theme: theme(&jar),
+        flash,
+    };
+    let backend: Arc<dyn Backend> = Arc::new(InProcess {
+        api: server.api(),
+        caller,
+        id,
+    });
+    let csp = policy(&nonce);
+    let context = move || {
+        provide_context(backend.clone());
+        provide_context(nonce.clone());
+        if let Some(response) = use_context::<ResponseOptions>() {
+            provide_context(SetStatus(Arc::new(move |code| {
+                if let Ok(code) = StatusCode::from_u16(code) {
+                    response.set_status(code);
+                }
+            })));
+        }
+    };
+    let render = render_app_async_with_context(context, move || shell(options.clone()));
+    let mut response = render(request).await;
+    if let Ok(csp) = HeaderValue::from_str(&csp) {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_SECURITY_POLICY, csp);
+    }
+    Ok(response)
+}
+
+/// POST /do/…: what a form of the console asks for, in calls of the API, one after another.
+pub async fn form(
+    State(server): State<Server>,
+    OriginalUri(uri): OriginalUri,
+    caller: Option<Extension<Caller>>,
+    Extension(id): Extension<RequestId>,
+    mut jar: CookieJar,
+    Fields(fields): Fields,
+) -> ApiResult<Response> {
+    let caller = caller.map(|Extension(caller)| caller);
+    let results: Vec<Outcome> = match forms::parse(uri.path(), &fields) {
+        Err(status) if status.code == Code::NotFound => return Err(ApiError(status)),
+        Err(status) => vec![Err(status)],
+        Ok(Action::Theme(theme)) => {
+            jar = jar.add(
+                Cookie::build((THEME_COOKIE, theme.word()))
+                    .path("/")
+                    .same_site(SameSite::Strict)
+                    .max_age(time::Duration::days(365)),
+            );
+            Vec::new()
+        }
+        Ok(Action::Calls(calls)) => {
+            let backend = InProcess {
+                api: server.api(),
+                caller: caller.clone(),
+                id,
+            };
+            let mut results = Vec::with_capacity(calls.len());
+            for call in calls {
+                results.push(backend.call(call).await);
+            }
+            results
+        }
+    };
+    let done = forms::after(uri.path(), &fields, &results);
+    if let Some(Via::Session(session)) = caller.map(|c| c.via) {
+        server.flashes.keep(session, done.flash);
+    }
+    Ok((jar, Redirect::to(&done.to)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_form_did_is_told_once_and_only_to_its_session() {
+        let flashes = Flashes::default();
+        let session = |n| SessionId(uuid::Uuid::from_u128(n));
+        flashes.keep(session(1), Flash::default());
+        assert_eq!(flashes.take(session(2)), None);
+        assert_eq!(flashes.take(session(1)), Some(Flash::default()));
+        assert_eq!(flashes.take(session(1)), None);
+    }
+}

@@ -1,0 +1,264 @@
+//! Routes of the API: each is registered with the privilege that it asks, here and nowhere else. The same
+//! registration feeds the OpenAPI document and the list of routes that a golden file pins.
+
+use super::Server;
+use super::error::ApiError;
+use super::guard;
+use crate::access::Caller;
+use axum::Router;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, on};
+use shared::access::Privilege;
+use shared::status::ErrorBody;
+use shared::{Code, Status};
+use std::fmt;
+use std::sync::Arc;
+use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asks {
+    /// Nothing.
+    Nothing,
+    /// To be somebody; the calls that it makes for them ask more.
+    SignedIn,
+    /// This privilege.
+    Privilege(Privilege),
+}
+
+/// A route as the golden file has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The path, with its parameters in braces.
+    pub path: String,
+    /// The method.
+    pub method: &'static str,
+    /// What it asks of its caller.
+    pub asks: Asks,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asks = match self.asks {
+            Asks::Nothing => "open",
+            Asks::SignedIn => "signed-in",
+            Asks::Privilege(privilege) => privilege.word(),
+        };
+        write!(f, "{} {} {asks}", self.method, self.path)
+    }
+}
+
+/// The routes beside the API: sign-in, pages, files.
+#[derive(Default)]
+pub struct Own {
+    /// The routes.
+    pub router: Router<Server>,
+    /// The same as a list.
+    pub entries: Vec<Entry>,
+}
+
+impl Own {
+    /// Adds a route; [`guard::OPEN`] alone says whether it is open.
+    pub fn route<H, T>(mut self, method: Method, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, Server>,
+        T: 'static,
+    {
+        let asks = if guard::is_open(path) {
+            Asks::Nothing
+        } else {
+            Asks::SignedIn
+        };
+        let (method, filter) = match method {
+            Method::Get => ("GET", MethodFilter::GET),
+            Method::Post => ("POST", MethodFilter::POST),
+        };
+        self.entries.push(Entry {
+            path: path.to_owned(),
+            method,
+            asks,
+        });
+        self.router = self.router.route(path, on(filter, handler));
+        self
+    }
+}
+
+/// The methods of routes beside the API: what browsers do without scripts.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Method {
+    Get,
+    Post,
+}
+
+/// The API while it is put together.
+pub struct Api {
+    router: OpenApiRouter<Server>,
+    entries: Vec<Entry>,
+}
+
+/// The API as it is served.
+pub struct Built {
+    /// Its routes.
+    pub router: Router<Server>,
+    /// Every route, by path.
+    pub entries: Vec<Entry>,
+    /// What it says of itself.
+    pub document: OpenApi,
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    [
+        ("GET", item.get.as_mut()),
+        ("POST", item.post.as_mut()),
+        ("PUT", item.put.as_mut()),
+        ("PATCH", item.patch.as_mut()),
+        ("DELETE", item.delete.as_mut()),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation?)))
+}
+
+fn query_names(operation: &Operation) -> Vec<String> {
+    operation
+        .parameters
+        .iter()
+        .flatten()
+        .filter_map(|p| match p {
+            RefOr::T(p) if matches!(p.parameter_in, ParameterIn::Query) => Some(p.name.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let info = InfoBuilder::new()
+            .title("Offshoot")
+            .version("1")
+            .description(Some(
+                "Clones, forks and snapshots of virtual machines on QEMU. What takes time answers 202 with its job.",
+            ))
+            .build();
+        let mut components = Components::new();
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components
+            .security_schemes
+            .insert("token".to_owned(), RefOr::T(bearer));
+        let mut schemas = vec![(ErrorBody::name().into_owned(), ErrorBody::schema())];
+        ErrorBody::schemas(&mut schemas);
+        components.schemas.extend(schemas);
+        let document = OpenApiBuilder::new()
+            .info(info)
+            .components(Some(components))
+            .build();
+        Self {
+            router: OpenApiRouter::with_openapi(document),
+            entries: Vec::new(),
+        }
+    }
+}
+
+impl Api {
+    /// Adds one route, open to callers with this privilege.
+    pub fn route(mut self, privilege: Privilege, routes: UtoipaMethodRouter<Server>) -> Self {
+        let (schemas, mut paths, methods) = routes;
+        let mut known = Vec::new();
+        for (path, item) in &mut paths.paths {
+            for (method, operation) in operations(item) {
+                self.entries.push(Entry {
+                    path: path.clone(),
+                    method,
+                    asks: Asks::Privilege(privilege),
+                });
+                known.extend(query_names(operation));
+                describe(operation, privilege);
+            }
+        }
+        let known: Arc<[String]> = known.into();
+        let gate = from_fn(move |request: Request, next: Next| {
+            let known = known.clone();
+            async move {
+                match check(&request, privilege, &known) {
+                    Ok(()) => next.run(request).await,
+                    Err(status) => ApiError(status).into_response(),
+                }
+            }
+        });
+        let gated = (schemas, paths, methods).map(|methods| methods.route_layer(gate));
+        self.router = self.router.routes(gated);
+        self
+    }
+
+    /// The API, complete.
+    pub fn build(self) -> Built {
+        let (router, document) = self.router.split_for_parts();
+        let mut entries = self.entries;
+        entries.sort();
+        Built {
+            router,
+            entries,
+            document,
+        }
+    }
+}
+
+fn describe(operation: &mut Operation, privilege: Privilege) {
+    operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    operation.extensions = Some(
+        ExtensionsBuilder::new()
+            .add("x-privilege", privilege.word())
+            .build(),
+    );
+    let error = ResponseBuilder::new()
+        .description("What went wrong, and what to do about it.")
+        .content(
+            "application/json",
+            ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name(ErrorBody::name())))
+                .build(),
+        )
+        .build();
+    operation
+        .responses
+        .responses
+        .insert("default".to_owned(), error.into());
+}
+
+fn check(request: &Request, privilege: Privilege, known: &[String]) -> Result<(), Status> {
+    let Some(caller) = request.extensions().get::<Caller>() else {
+        return Err(Status::new(Code::Unauthenticated, "sign in, or send a token"));
+    };
+    if !caller.may(privilege) {
+        let mut status = Status::new(
+            Code::PermissionDenied,
+            format!("{} lacks the privilege {privilege}", caller.label()),
+        );
+        status.details.push(serde_json::json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "PRIVILEGE_MISSING",
+            "domain": "offshoot", "metadata": {"privilege": privilege.word()},
+        }));
+        return Err(status);
+    }
+    let query = request.uri().query().unwrap_or_default();
+    for (key, _) in form_urlencoded::parse(query.as_bytes()) {
+        if !known.iter().any(|k| *k == key) {
+            let why = match known {
+                [] => "this call takes no query".to_owned(),
+                _ => format!("this call's query has only {}", known.join(", ")),
+            };
+            return Err(Status::invalid(&key, why));
+        }
+    }
+    Ok(())
+}

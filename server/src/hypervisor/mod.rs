@@ -1,0 +1,284 @@
+//! Machines that run: one trait; `qemu` is the real one, `sim` answers at once, for tests and load.
+
+pub mod qemu;
+pub mod sim;
+
+use async_trait::async_trait;
+use shared::clone::{Proof, ProofStrength};
+use shared::place::{Accelerator, NetworkKind};
+use shared::vm::PauseReason;
+use shared::{LayerId, Name, VmId};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+pub use crate::disks::LayerFile;
+
+/// A disk of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Its layers: the base first, the active one last.
+    pub chain: Vec<LayerFile>,
+}
+
+/// A NIC of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicSpec {
+    /// Its address, as `52:54:00:…`.
+    pub mac: String,
+    /// What it is connected to.
+    pub kind: NetworkKind,
+    /// The host's bridge, for [`NetworkKind::Bridge`].
+    pub bridge: Option<String>,
+}
+
+/// All that a machine is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: Name,
+    /// Number of processors.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// What its firmware shows.
+    pub bios_uuid: Uuid,
+    /// The generation id: new for every copy of a machine.
+    pub vmgenid: Uuid,
+    /// Its disks, in boot order.
+    pub disks: Vec<DiskSpec>,
+    /// Its NoCloud seed, if it has one.
+    pub seed: Option<PathBuf>,
+    /// Its NICs.
+    pub nics: Vec<NicSpec>,
+}
+
+/// Whether a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// There is no process.
+    Stopped,
+    /// The guest's processors run.
+    Running,
+    /// The guest stands still, its memory kept.
+    Paused(PauseReason),
+}
+
+/// How a machine came to be stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest shut itself down.
+    GuestShutDown,
+    /// Somebody took its power away.
+    Killed,
+    /// Its process ended by itself; with the last lines of its log.
+    Crashed(String),
+}
+
+/// A change of a machine's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineEvent {
+    /// The machine.
+    pub vm: VmId,
+    /// Its state from now on.
+    pub state: RunState,
+    /// How it came to be stopped, where it is.
+    pub ended: Option<Ended>,
+}
+
+/// What can be asked of a running machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Press the power button: the guest shuts down if it likes.
+    ShutDown,
+    /// Reset, as by the button.
+    Reset,
+    /// Stand still.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// A disk's active layer, to be frozen, and the one that is written from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSwitch {
+    /// Active until now.
+    pub old: LayerFile,
+    /// An overlay on `old` that exists already.
+    pub new: LayerFile,
+}
+
+/// What freezing the disks took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    /// How long the switch took, in microseconds; 0 where an earlier call had done it.
+    pub micros: u64,
+}
+
+/// What proves that a guest has booted.
+#[derive(Clone, Debug)]
+pub struct BootExpectation {
+    /// A line of the serial port that proves it: then nothing else does.
+    pub pattern: Option<regex::Regex>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// Why something could not be done to a machine.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum HvError {
+    #[error("{op} machine {vm}: it is not running")]
+    NotRunning { op: &'static str, vm: VmId },
+    #[error("start machine {vm}: QEMU ended at once{}", log_text(log))]
+    Start { vm: VmId, log: String },
+    #[error("start machine {vm}: {why}")]
+    Spec { vm: VmId, why: String },
+    #[error("start machine {vm}: networks of kind {kind} are not supported by this host")]
+    Network { vm: VmId, kind: NetworkKind },
+    #[error("run {0}: it is not installed; install the package qemu-system-x86")]
+    NotInstalled(PathBuf),
+    #[error("the directory {path} is too long for the sockets of a machine: it may have at most {max} bytes")]
+    PathTooLong { path: PathBuf, max: usize },
+    #[error("{op} machine {vm}: QEMU has not answered within {seconds} s")]
+    TimedOut {
+        op: &'static str,
+        vm: VmId,
+        seconds: u64,
+    },
+    #[error("{op} machine {vm}: QEMU refuses: {why}")]
+    Refused { op: &'static str, vm: VmId, why: String },
+    #[error("{op} machine {vm}: the connection to QEMU is lost")]
+    Lost {
+        op: &'static str,
+        vm: VmId,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{op} machine {vm}: it is still running")]
+    StillRunning { op: &'static str, vm: VmId },
+    #[error("freeze the disks of machine {vm}: layer {layer} is not the active one of any disk")]
+    NotActive { vm: VmId, layer: LayerId },
+    #[error("machine {0} has no guest agent that answers")]
+    NoAgent(VmId),
+    #[error("the guest agent of machine {vm} could not {op} the file systems: {why}")]
+    Agent { op: &'static str, vm: VmId, why: String },
+    #[error("{op} {path}")]
+    Io {
+        op: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("step {step} fails because the name {name} asks for it")]
+    Simulated { step: String, name: String },
+}
+
+fn log_text(log: &str) -> String {
+    if log.is_empty() {
+        " and said nothing".into()
+    } else {
+        format!(": {log}")
+    }
+}
+
+impl HvError {
+    /// Names the operation and the file of an I/O error.
+    pub fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { op, path, source }
+    }
+
+    /// Whether the same call may well succeed a little later.
+    pub fn transient(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Lost { .. })
+    }
+}
+
+/// Why a guest is not known to have booted.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BootError {
+    #[error("the guest's kernel panicked: {0}")]
+    Panic(String),
+    #[error("the firmware found nothing to boot: {0}")]
+    NoBootableDevice(String),
+    #[error("the machine stopped before its guest had booted{}", log_text(.0))]
+    Ended(String),
+    #[error(
+        "no sign of a booted guest within {seconds} s: {last}; its screen is kept: displayed, not booted"
+    )]
+    Timeout { seconds: u64, last: String },
+    #[error("watch the guest boot")]
+    Watch(#[source] HvError),
+}
+
+/// Whom a boot is told of, line by line.
+pub type Say<'a> = &'a (dyn for<'s> Fn(&'s str) + Send + Sync);
+
+/// What runs machines on this host. Every operation may be repeated, and its future dropped, at any time.
+#[async_trait]
+pub trait Hypervisor: Send + Sync {
+    /// How guests run.
+    fn accelerator(&self) -> Accelerator;
+
+    /// The version of what runs them.
+    async fn version(&self) -> Result<String, HvError>;
+
+    /// Powers a machine on, and returns when the guest's processors run. A machine that has a process is left as it is.
+    async fn start(&self, spec: &MachineSpec) -> Result<(), HvError>;
+
+    /// Finds a machine that was started by an earlier server, and watches it again.
+    async fn adopt(&self, vm: VmId) -> Result<RunState, HvError>;
+
+    /// The state now.
+    async fn state(&self, vm: VmId) -> RunState;
+
+    /// Asks something of a running machine.
+    async fn control(&self, vm: VmId, what: Control) -> Result<(), HvError>;
+
+    /// Takes the power away, and returns when the process is gone.
+    async fn kill(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// Freezes the active layers of a running machine, all in one moment. What is done already is left as it is.
+    async fn freeze_disks(&self, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError>;
+
+    /// Has the guest agent freeze the file systems; returns how many. They are thawed by [`Self::unquiesce`], by any
+    /// error, and after half a minute.
+    async fn quiesce(&self, vm: VmId) -> Result<u32, HvError>;
+
+    /// Thaws the file systems.
+    async fn unquiesce(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// The screen, as PNG.
+    async fn screen(&self, vm: VmId) -> Result<Vec<u8>, HvError>;
+
+    /// Where the serial port is written to, since power-on. It is cut to nothing when it grows too long.
+    fn serial_log(&self, vm: VmId) -> PathBuf;
+
+    /// Waits until the guest is seen to have booted, or not to. `say` is told what is seen on the way.
+    async fn watch_boot(&self, vm: VmId, expect: &BootExpectation, say: Say<'_>) -> Result<Proof, BootError>;
+
+    /// Every change of state from now on.
+    fn events(&self) -> broadcast::Receiver<MachineEvent>;
+
+    /// Lets machines that wait for room on a full storage go on, where there is some. Happens by itself too.
+    async fn hurry(&self) {}
+
+    /// Removes what is kept of a stopped machine, but none of its layers.
+    async fn forget(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// Where tests make a step wait or fail, by the names of what it works on.
+    async fn gate(&self, _names: &[&str], _step: &str) -> Result<(), HvError> {
+        Ok(())
+    }
+
+    /// The simulator, if this is it.
+    fn as_sim(&self) -> Option<&sim::Sim> {
+        None
+    }
+}

@@ -1,0 +1,184 @@
+//! The command line of a machine's QEMU.
+
+use super::HvError;
+use super::rundir::{RunDir, Sockets};
+use crate::disks::blockdev;
+use crate::hypervisor::MachineSpec;
+use serde_json::{Value, json};
+use shared::place::{Accelerator, NetworkKind};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+/// Pinned, so that a machine is the same under every QEMU from 7.2 on.
+pub const MACHINE: &str = "pc-i440fx-7.2";
+/// What a machine's process may not do.
+pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// What the guest is told has one size for ever: Linux keeps the size that it saw first.
+const TOLD_BYTES: usize = 4096;
+/// The id of the guest agent's port and channel.
+pub const AGENT: &str = "agent";
+
+/// What the guest is told by fw_cfg, padded.
+pub fn told(spec: &MachineSpec) -> Vec<u8> {
+    let mut told = json!({ "id": spec.id, "name": spec.name })
+        .to_string()
+        .into_bytes();
+    told.resize(TOLD_BYTES, 0);
+    told
+}
+
+/// The arguments, which name the sockets by their descriptors.
+pub fn arguments(
+    spec: &MachineSpec,
+    dir: &RunDir,
+    accelerator: Accelerator,
+    sockets: &Sockets,
+) -> Result<Vec<OsString>, HvError> {
+    let refuse = |why: &str| HvError::Spec {
+        vm: spec.id,
+        why: why.into(),
+    };
+    let mut args = Args::default();
+    args.flags(&["-nodefaults", "-no-user-config"]);
+    args.add("-sandbox", SANDBOX);
+    args.add("-msg", "timestamp=on");
+    args.add("-name", format!("guest={}", spec.name));
+    let (accelerator, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg", "max"),
+        Accelerator::Sim => return Err(refuse("QEMU does not simulate")),
+    };
+    args.add(
+        "-machine",
+        format!("{MACHINE},accel={accelerator},usb=off,vmport=off"),
+    );
+    args.add("-cpu", cpu);
+    args.add("-smp", spec.cpus.to_string());
+    args.add("-m", format!("{}M", spec.memory_mib));
+    args.add("-uuid", spec.bios_uuid.to_string());
+    args.add("-device", format!("vmgenid,guid={},id=vmgenid", spec.vmgenid));
+    args.add("-rtc", "base=utc");
+    args.add("-boot", "strict=on");
+    args.add(
+        "-fw_cfg",
+        format!("name=opt/org.offshoot/guest,file={}", escaped(&dir.told())),
+    );
+    // A guest that panicked is kept to be looked at.
+    args.add("-device", "pvpanic");
+    args.add("-action", "panic=pause");
+
+    args.socket("qmp", &sockets.monitor, "");
+    args.add("-mon", "chardev=qmp,mode=control");
+    args.socket("watch", &sockets.watch, "");
+    args.add("-mon", "chardev=watch,mode=control");
+
+    args.add("-display", "none");
+    args.add("-device", "VGA,id=video");
+    args.add("-vnc", format!("unix:{}", escaped(&dir.vnc())));
+    args.add(
+        "-chardev",
+        format!("file,id=bios,path={},append=on", escaped(&dir.bios_log())),
+    );
+    args.add("-device", "isa-debugcon,iobase=0x402,chardev=bios");
+    // With nobody connected the log still gets every byte, and the guest never waits.
+    let log = format!(",logfile={},logappend=on", escaped(&dir.serial_log()));
+    args.socket("serial", &sockets.serial, &log);
+    args.add("-device", "isa-serial,id=serial0,chardev=serial");
+    args.add("-device", "virtio-serial-pci,id=channels");
+    args.socket(AGENT, &sockets.agent, "");
+    args.add(
+        "-device",
+        format!("virtserialport,id={AGENT},bus=channels.0,chardev={AGENT},name=org.qemu.guest_agent.0"),
+    );
+
+    args.disks(spec).map_err(refuse)?;
+    for (n, nic) in spec.nics.iter().enumerate() {
+        match nic.kind {
+            NetworkKind::User => args.add("-netdev", format!("user,id=net{n}")),
+            // A hub of its own, with nothing else on it.
+            NetworkKind::Isolated => args.add("-netdev", format!("hubport,id=net{n},hubid={n}")),
+            NetworkKind::Bridge => {
+                return Err(HvError::Network {
+                    vm: spec.id,
+                    kind: nic.kind,
+                });
+            }
+        }
+        if nic.mac.contains(|c: char| !c.is_ascii_hexdigit() && c != ':') {
+            return Err(refuse(&format!("{:?} is not a MAC address", nic.mac)));
+        }
+        args.add(
+            "-device",
+            format!("virtio-net-pci,id=nic{n},netdev=net{n},mac={},romfile=", nic.mac),
+        );
+    }
+    Ok(args.0)
+}
+
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(OsString::from));
+    }
+
+    fn add(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+
+    fn socket(&mut self, id: &str, listener: &OwnedFd, more: &str) {
+        let fd = listener.as_raw_fd();
+        self.add(
+            "-chardev",
+            format!("socket,id={id},fd={fd},server=on,wait=off{more}"),
+        );
+    }
+
+    fn disks(&mut self, spec: &MachineSpec) -> Result<(), &'static str> {
+        // Two disks may stand on the same layer, which then is one node.
+        let mut there = HashSet::new();
+        for (n, disk) in spec.disks.iter().enumerate() {
+            let mut below = Value::Null;
+            for (depth, layer) in disk.chain.iter().enumerate() {
+                let active = depth + 1 == disk.chain.len();
+                if layer.path.to_str().is_none() {
+                    return Err("the path of a layer is not UTF-8");
+                }
+                if there.insert(layer.id) {
+                    self.add("-blockdev", blockdev::layer(layer, below, active).to_string());
+                } else if active {
+                    return Err("the same layer is active in two disks");
+                }
+                below = blockdev::node_name(layer.id).into();
+            }
+            let Some(node) = below.as_str() else {
+                return Err("a disk has no layers");
+            };
+            self.add(
+                "-device",
+                format!(
+                    "virtio-blk-pci,id=disk{n},drive={node},bootindex={},werror=stop,rerror=stop",
+                    n + 1
+                ),
+            );
+        }
+        if let Some(seed) = &spec.seed {
+            let node = json!({
+                "driver": "raw", "node-name": "seed", "read-only": true,
+                "file": { "driver": "file", "filename": seed.to_string_lossy(), "read-only": true },
+            });
+            self.add("-blockdev", node.to_string());
+            self.add("-device", "virtio-blk-pci,id=seed,drive=seed");
+        }
+        Ok(())
+    }
+}
+
+/// A path within an option: QEMU reads two commas as one.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}

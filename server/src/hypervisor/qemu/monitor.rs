@@ -1,0 +1,248 @@
+//! The one task per machine that owns its monitor: requests queue to it, and it tells every change of state.
+
+use super::args::AGENT;
+use super::process::{Exit, Process};
+use super::qmp::{self, Qmp, QmpEvents};
+use super::rundir::RunDir;
+use crate::hypervisor::{Ended, HvError, MachineEvent, RunState};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use qapi::qmp::{BlockErrorAction, Event};
+use shared::VmId;
+use shared::vm::PauseReason;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How many requests may queue.
+const QUEUE: usize = 64;
+
+type Job = Box<dyn FnOnce(Arc<Qmp>) -> BoxFuture<'static, ()> + Send>;
+
+/// The way to a machine's monitor.
+#[derive(Debug)]
+pub struct Monitor {
+    jobs: mpsc::Sender<Job>,
+    pub seen: Arc<Seen>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What is seen of a machine.
+#[derive(Debug)]
+pub struct Seen {
+    vm: VmId,
+    pub state: watch::Sender<RunState>,
+    /// Whether the guest agent has opened its port.
+    pub agent: watch::Sender<bool>,
+    /// Whether its power is being taken away.
+    pub killed: AtomicBool,
+    /// How it ended.
+    pub ended: Mutex<Option<Ended>>,
+    /// Why it will stand still in a moment.
+    reason: Mutex<Option<PauseReason>>,
+    events: broadcast::Sender<MachineEvent>,
+}
+
+impl Monitor {
+    /// Watches a machine whose monitor has just been connected to.
+    pub async fn start(
+        vm: VmId,
+        dir: RunDir,
+        process: Process,
+        (qmp, events): (Qmp, QmpEvents),
+        told: broadcast::Sender<MachineEvent>,
+    ) -> Result<Self, HvError> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let seen = Arc::new(Seen {
+            vm,
+            state: watch::Sender::new(RunState::Stopped),
+            agent: watch::Sender::new(false),
+            killed: AtomicBool::new(false),
+            ended: Mutex::default(),
+            reason: Mutex::default(),
+            events: told,
+        });
+        let task = run(dir, process, Arc::new(qmp), events, queue, seen.clone());
+        let monitor = Self {
+            jobs,
+            seen: seen.clone(),
+            _task: AbortOnDropHandle::new(tokio::spawn(task)),
+        };
+        monitor
+            .ask("look at", move |qmp| async move { look(&qmp, &seen).await })
+            .await?;
+        Ok(monitor)
+    }
+
+    /// Queues `f`. It runs to its end, whether or not somebody still waits for it.
+    pub async fn ask<T, F, Fut>(&self, op: &'static str, f: F) -> Result<T, HvError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<Qmp>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, HvError>> + Send + 'static,
+    {
+        let vm = self.seen.vm;
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |qmp| {
+            Box::pin(async move {
+                // Nobody may be waiting any more.
+                let _ = reply.send(f(qmp).await);
+            })
+        });
+        let answered = async {
+            self.jobs
+                .send(job)
+                .await
+                .map_err(|_| HvError::NotRunning { op, vm })?;
+            answer.await.map_err(|_| HvError::NotRunning { op, vm })?
+        };
+        match tokio::time::timeout(ANSWER, answered).await {
+            // What ends in the middle of an answer is not running.
+            Ok(Err(HvError::Lost { .. })) if *self.seen.state.borrow() == RunState::Stopped => {
+                Err(HvError::NotRunning { op, vm })
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(HvError::TimedOut {
+                op,
+                vm,
+                seconds: ANSWER.as_secs(),
+            }),
+        }
+    }
+}
+
+async fn run(
+    dir: RunDir,
+    process: Process,
+    mut qmp: Arc<Qmp>,
+    mut events: QmpEvents,
+    mut queue: mpsc::Receiver<Job>,
+    seen: Arc<Seen>,
+) {
+    let exit = 'ended: loop {
+        // Until the connection is lost.
+        let mut job: Option<BoxFuture<'static, ()>> = None;
+        loop {
+            tokio::select! {
+                biased;
+                event = events.next() => match event {
+                    Some(Ok(event)) => seen.event(event),
+                    _ => break,
+                },
+                () = async { if let Some(job) = &mut job { job.await } }, if job.is_some() => job = None,
+                Some(next) = queue.recv(), if job.is_none() => job = Some(next(qmp.clone())),
+                exit = process.ended() => {
+                    // What QEMU said last is still to be read.
+                    while let Some(Ok(event)) = events.next().await {
+                        seen.event(event);
+                    }
+                    break 'ended exit;
+                }
+            }
+        }
+        drop(events);
+        if let Some(job) = job {
+            // Its answers will not come: it fails now.
+            job.await;
+        }
+        let socket = dir.monitor();
+        tokio::select! {
+            exit = process.ended() => break exit,
+            again = qmp::connect(&socket) => match again {
+                Ok((service, stream)) => {
+                    (qmp, events) = (Arc::new(service), stream);
+                    let (seen, qmp) = (seen.clone(), qmp.clone());
+                    // Events were missed. A failure shows as the next lost connection.
+                    tokio::spawn(async move { look(&qmp, &seen).await });
+                }
+                // It closed its monitor: it is about to end.
+                Err(_) => break process.ended().await,
+            },
+        }
+    };
+    seen.end(exit, &dir);
+}
+
+/// Looks how the machine is now.
+async fn look(qmp: &Qmp, seen: &Seen) -> Result<(), HvError> {
+    let (state, agent) = qmp::state(qmp, seen.vm).await?;
+    seen.set(state, None);
+    seen.agent.send_replace(agent);
+    Ok(())
+}
+
+impl Seen {
+    fn event(&self, event: Event) {
+        let reason = || self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::BLOCK_IO_ERROR { data, .. } if data.action == BlockErrorAction::stop => {
+                let full = data.nospace == Some(true);
+                *reason() = Some(if full {
+                    PauseReason::NoSpace
+                } else {
+                    PauseReason::IoError
+                });
+            }
+            Event::GUEST_PANICKED { .. } => *reason() = Some(PauseReason::GuestPanicked),
+            Event::STOP { .. } => {
+                let why = reason().take().unwrap_or(PauseReason::User);
+                self.set(RunState::Paused(why), None);
+            }
+            Event::RESUME { .. } => self.set(RunState::Running, None),
+            Event::SHUTDOWN { data, .. } => {
+                let how = if data.guest {
+                    Ended::GuestShutDown
+                } else {
+                    Ended::Killed
+                };
+                *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+            }
+            Event::VSERPORT_CHANGE { data, .. } if data.id == AGENT => {
+                self.agent.send_replace(data.open);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&self, exit: Exit, dir: &RunDir) {
+        let how = {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let how = if self.killed.load(Ordering::Relaxed) {
+                Ended::Killed
+            } else {
+                ended.take().unwrap_or_else(|| {
+                    let how = match exit {
+                        Exit::Code(code) => format!("QEMU ended with exit code {code}"),
+                        Exit::Signal(signal) => format!("QEMU was ended by signal {signal}"),
+                        Exit::Unknown => "QEMU ended".into(),
+                    };
+                    let log = dir.last_words();
+                    Ended::Crashed(if log.is_empty() {
+                        how
+                    } else {
+                        format!("{how}: {log}")
+                    })
+                })
+            };
+            ended.insert(how).clone()
+        };
+        self.agent.send_replace(false);
+        self.set(RunState::Stopped, Some(how));
+    }
+
+    fn set(&self, state: RunState, ended: Option<Ended>) {
+        if self.state.send_replace(state) != state {
+            // Nobody may be listening.
+            let _ = self.events.send(MachineEvent {
+                vm: self.vm,
+                state,
+                ended,
+            });
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What is said over QMP.
+
+use crate::disks::blockdev::{layer, node_name};
+use crate::disks::space;
+use crate::hypervisor::{Control, DiskSwitch, Frozen, HvError, RunState};
+use qapi::futures::{QapiEvents, QapiService, QmpStreamTokio};
+use qapi::{Command, Empty, ExecuteError, qmp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::VmId;
+use shared::vm::PauseReason;
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
+
+pub type Qmp = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
+pub type QmpEvents = QapiEvents<QmpStreamTokio<ReadHalf<UnixStream>>>;
+
+/// Room that a full storage must have before a guest goes on, in bytes.
+const ROOM: u64 = 32 << 20;
+
+/// Connects to a monitor; only one client is served at a time, so this waits for the one before to go.
+pub async fn connect(socket: &Path) -> io::Result<(Qmp, QmpEvents)> {
+    Ok(QmpStreamTokio::open_uds(socket)
+        .await?
+        .negotiate()
+        .await?
+        .into_parts())
+}
+
+fn failed(op: &'static str, vm: VmId) -> impl Fn(ExecuteError) -> HvError {
+    move |e| match e {
+        ExecuteError::Qapi(e) => HvError::Refused { op, vm, why: e.desc },
+        ExecuteError::Io(source) => HvError::Lost { op, vm, source },
+    }
+}
+
+/// Commands whose answers grow with every version of QEMU, so only what is needed is read.
+macro_rules! commands {
+    ($($name:ident = $wire:literal -> $ok:ty;)*) => {$(
+        impl Command for $name {
+            type Ok = $ok;
+            const NAME: &'static str = $wire;
+            const ALLOW_OOB: bool = false;
+        }
+        impl qmp::QmpCommand for $name {}
+    )*};
+}
+
+#[derive(Serialize)]
+struct QueryBlock {}
+
+#[derive(Serialize)]
+struct QueryNodes {
+    flat: bool,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct AddNode(Value);
+
+commands! {
+    QueryBlock = "query-block" -> Vec<Drive>;
+    QueryNodes = "query-named-block-nodes" -> Vec<Node>;
+    AddNode = "blockdev-add" -> Empty;
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Drive {
+    io_status: Option<String>,
+    inserted: Option<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Node {
+    node_name: Option<String>,
+    file: String,
+}
+
+/// The state, and whether the guest agent has its port open.
+pub async fn state(monitor: &Qmp, vm: VmId) -> Result<(RunState, bool), HvError> {
+    let failed = failed("look at", vm);
+    let status = monitor
+        .execute(qmp::query_status {})
+        .await
+        .map_err(&failed)?
+        .status;
+    let state = match status {
+        qmp::RunState::running | qmp::RunState::suspended | qmp::RunState::shutdown => RunState::Running,
+        qmp::RunState::io_error => {
+            let drives = monitor.execute(QueryBlock {}).await.map_err(&failed)?;
+            let full = drives.iter().any(|d| d.io_status.as_deref() == Some("nospace"));
+            RunState::Paused(if full {
+                PauseReason::NoSpace
+            } else {
+                PauseReason::IoError
+            })
+        }
+        qmp::RunState::internal_error => RunState::Paused(PauseReason::IoError),
+        qmp::RunState::guest_panicked => RunState::Paused(PauseReason::GuestPanicked),
+        _ => RunState::Paused(PauseReason::User),
+    };
+    let channels = monitor.execute(qmp::query_chardev {}).await.map_err(&failed)?;
+    let agent = channels
+        .iter()
+        .any(|c| c.label == super::args::AGENT && c.frontend_open);
+    Ok((state, agent))
+}
+
+pub async fn control(monitor: &Qmp, vm: VmId, what: Control, now: RunState) -> Result<(), HvError> {
+    let op = match what {
+        Control::ShutDown => "shut down",
+        Control::Reset => "reset",
+        Control::Pause => "pause",
+        Control::Resume => "resume",
+    };
+    let failed = failed(op, vm);
+    match what {
+        Control::ShutDown => monitor.execute(qmp::system_powerdown {}).await.map(drop),
+        Control::Pause => monitor.execute(qmp::stop {}).await.map(drop),
+        Control::Resume => monitor.execute(qmp::cont {}).await.map(drop),
+        Control::Reset => {
+            monitor.execute(qmp::system_reset {}).await.map_err(&failed)?;
+            // What stood still for an error starts afresh; what a person paused stays paused.
+            match now {
+                RunState::Paused(PauseReason::User) | RunState::Running | RunState::Stopped => return Ok(()),
+                RunState::Paused(_) => monitor.execute(qmp::cont {}).await.map(drop),
+            }
+        }
+    }
+    .map_err(failed)
+}
+
+/// Has every disk written to its new layer from the same moment on.
+pub async fn freeze(monitor: &Qmp, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError> {
+    let failed = failed("freeze the disks of", vm);
+    let names = |nodes: Vec<Node>| {
+        nodes
+            .into_iter()
+            .filter_map(|n| n.node_name)
+            .collect::<HashSet<_>>()
+    };
+    let drives = monitor.execute(QueryBlock {}).await.map_err(&failed)?;
+    let active = names(drives.into_iter().filter_map(|d| d.inserted).collect());
+    let todo: Vec<_> = switch
+        .iter()
+        .filter(|s| !active.contains(&node_name(s.new.id)))
+        .collect();
+    if let Some(wrong) = todo.iter().find(|s| !active.contains(&node_name(s.old.id))) {
+        return Err(HvError::NotActive {
+            vm,
+            layer: wrong.old.id,
+        });
+    }
+    if todo.is_empty() {
+        return Ok(Frozen { micros: 0 });
+    }
+    // An earlier call may have come this far.
+    let there = names(
+        monitor
+            .execute(QueryNodes { flat: true })
+            .await
+            .map_err(&failed)?,
+    );
+    let switched = async {
+        for disk in todo.iter().filter(|s| !there.contains(&node_name(s.new.id))) {
+            monitor
+                .execute(AddNode(layer(&disk.new, Value::Null, true)))
+                .await?;
+        }
+        let actions = todo.iter().map(|disk| {
+            qmp::TransactionAction::blockdev_snapshot(qmp::BlockdevSnapshotWrapper {
+                data: qmp::BlockdevSnapshot {
+                    node: node_name(disk.old.id),
+                    overlay: node_name(disk.new.id),
+                },
+            })
+        });
+        let transaction = qmp::transaction {
+            properties: None,
+            actions: actions.collect(),
+        };
+        let start = Instant::now();
+        monitor.execute(transaction).await?;
+        Ok(start.elapsed())
+    }
+    .await;
+    match switched {
+        Ok(took) => Ok(Frozen {
+            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        }),
+        Err(e) => {
+            for disk in &todo {
+                // So that the files are free again; those that were never added are not there to be removed.
+                let node_name = node_name(disk.new.id);
+                let _ = monitor.execute(qmp::blockdev_del { node_name }).await;
+            }
+            Err(failed(e))
+        }
+    }
+}
+
+/// Writes the screen to a file, as PNG.
+pub async fn screen(monitor: &Qmp, vm: VmId, to: &Path) -> Result<(), HvError> {
+    let filename = to.to_string_lossy().into_owned();
+    let shot = qmp::screendump {
+        filename,
+        format: Some(qmp::ImageFormat::png),
+        device: None,
+        head: None,
+    };
+    monitor
+        .execute(shot)
+        .await
+        .map_err(failed("take the screen of", vm))?;
+    Ok(())
+}
+
+/// Lets a guest that waits for room go on, if there is some under all of its disks. Returns whether it goes on.
+pub async fn resume_with_room(monitor: &Qmp, vm: VmId) -> Result<bool, HvError> {
+    let failed = failed("resume", vm);
+    let drives = monitor.execute(QueryBlock {}).await.map_err(&failed)?;
+    for file in drives
+        .iter()
+        .filter_map(|d| d.inserted.as_ref())
+        .map(|i| Path::new(&i.file))
+    {
+        match file.parent().map(space) {
+            Some(Ok(space)) if space.free < ROOM => return Ok(false),
+            _ => {}
+        }
+    }
+    monitor.execute(qmp::cont {}).await.map_err(&failed)?;
+    Ok(true)
+}

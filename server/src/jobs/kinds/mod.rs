@@ -1,0 +1,253 @@
+//! One file for each kind of job, and what several of them share.
+
+mod clone_vm;
+mod create_vm;
+mod delete_vm;
+mod power_vm;
+mod snapshot;
+mod take_snapshot;
+
+use super::World;
+use super::observe;
+use super::step::{Cx, Kind, StepError};
+use crate::db::layers::Layer;
+use crate::db::{self, DbError, Tx};
+use crate::disks::DiskError;
+use crate::hypervisor::{BootError, DiskSpec, HvError, LayerFile, MachineSpec, NicSpec, RunState};
+use shared::clone::Proof;
+use shared::job::JobKind;
+use shared::vm::{Condition, Nic, Vm};
+use shared::{Code, LayerId, NetworkId, Status, VmId};
+use uuid::Uuid;
+
+/// The steps of a kind.
+pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
+    match kind {
+        JobKind::CreateVm => &create_vm::CreateVm,
+        JobKind::PowerVm => &power_vm::PowerVm,
+        JobKind::TakeSnapshot => &take_snapshot::TakeSnapshot,
+        JobKind::CloneVm => &clone_vm::CloneVm,
+        JobKind::DeleteVm => &delete_vm::DeleteVm,
+    }
+}
+
+impl From<HvError> for StepError {
+    fn from(e: HvError) -> Self {
+        let code = match &e {
+            HvError::NotRunning { .. } => Code::FailedPrecondition,
+            HvError::TimedOut { .. } => Code::DeadlineExceeded,
+            HvError::Simulated { .. } => Code::Aborted,
+            HvError::NotInstalled(_) | HvError::Network { .. } => Code::Unavailable,
+            _ => Code::Internal,
+        };
+        Self {
+            transient: e.transient(),
+            status: Status::new(code, db::chain(&e)),
+        }
+    }
+}
+
+impl From<BootError> for StepError {
+    fn from(e: BootError) -> Self {
+        let code = match &e {
+            BootError::Timeout { .. } => Code::DeadlineExceeded,
+            _ => Code::Aborted,
+        };
+        Self::new(code, db::chain(&e))
+    }
+}
+
+impl From<DiskError> for StepError {
+    fn from(e: DiskError) -> Self {
+        let text = db::chain(&e);
+        match e {
+            DiskError::NoSpace { .. } => Status::no_space(format!(
+                "{text}. Free some space, or choose another storage; nothing is left behind"
+            ))
+            .into(),
+            DiskError::NotInstalled => Self::new(Code::Unavailable, text),
+            DiskError::Refused { .. } => Self::new(Code::InvalidArgument, text),
+            DiskError::Tool { .. } | DiskError::Io { .. } => Self::new(Code::Internal, text),
+        }
+    }
+}
+
+/// A regular expression for a line of the serial port.
+pub(super) fn boot_pattern(pattern: &str) -> Result<regex::Regex, Status> {
+    regex::RegexBuilder::new(pattern)
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|e| Status::invalid("target.bootPattern", e))
+}
+
+fn is_now(noun: &str, id: impl std::fmt::Display) -> StepError {
+    StepError::new(Code::NotFound, format!("{noun} {id} is no longer there"))
+}
+
+async fn vm(cx: &Cx, id: VmId) -> Result<Vm, StepError> {
+    db::vms::by_id(cx.db(), id).await?.ok_or_else(|| is_now("VM", id))
+}
+
+/// A new address of the range that QEMU uses, locally administered.
+fn new_mac() -> String {
+    let random = Uuid::new_v4();
+    let [a, b, c, ..] = random.into_bytes();
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// NICs as they were asked for, each with an address; the networks have been resolved to ids.
+fn mint_nics(
+    asked: &[shared::vm::NewNic],
+    networks: &[db::places::NetworkRow],
+) -> Result<(Vec<Nic>, Vec<NetworkId>), StepError> {
+    let mut nics = (Vec::new(), Vec::new());
+    for nic in asked {
+        let network = networks
+            .iter()
+            .find(|n| n.id.to_string() == nic.network || n.name.as_str() == nic.network)
+            .ok_or_else(|| is_now("network", &nic.network))?;
+        nics.0.push(Nic {
+            mac: nic.mac.clone().unwrap_or_else(new_mac),
+            network: network.name.clone(),
+            kind: network.kind,
+        });
+        nics.1.push(network.id);
+    }
+    Ok(nics)
+}
+
+async fn chain_files(world: &World, layer: LayerId) -> Result<Vec<LayerFile>, DbError> {
+    let chain = db::layers::chain_of(&world.db, layer).await?;
+    Ok(chain.iter().map(|l| world.layer_file(l.id)).collect())
+}
+
+/// What a machine is started with, as it stands in the database now.
+async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> {
+    let hidden = db::vms::hidden(&world.db, vm.id)
+        .await?
+        .ok_or_else(|| is_now("VM", vm.id))?;
+    let mut disks = Vec::new();
+    for disk in &vm.disks {
+        disks.push(DiskSpec {
+            chain: chain_files(world, disk.layer).await?,
+        });
+    }
+    let networks = db::places::networks(&world.db).await?;
+    let nics = vm
+        .network_interfaces
+        .iter()
+        .map(|nic| NicSpec {
+            mac: nic.mac.clone(),
+            kind: nic.kind,
+            bridge: networks
+                .iter()
+                .find(|n| n.name == nic.network)
+                .and_then(|n| n.bridge.clone()),
+        })
+        .collect();
+    Ok(MachineSpec {
+        id: vm.id,
+        name: vm.name.clone(),
+        cpus: vm.cpus,
+        memory_mib: vm.memory_mib,
+        bios_uuid: vm.bios_uuid,
+        vmgenid: hidden.vmgenid,
+        disks,
+        seed: hidden.has_seed.then(|| world.seed_file(vm.id)),
+        nics,
+    })
+}
+
+/// Powers a machine on; one that runs already is left as it is.
+async fn power_on(cx: &Cx, id: VmId) -> Result<(), StepError> {
+    let machine = vm(cx, id).await?;
+    if cx.hypervisor().state(id).await == RunState::Stopped {
+        cx.commit(move |tx| {
+            Box::pin(async move {
+                db::vms::set_condition(tx, id, Condition::Starting)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await?;
+        let spec = machine_spec(cx.world(), &machine).await?;
+        cx.hypervisor().start(&spec).await?;
+        cx.log(format!("powered {} on", machine.name));
+    }
+    observe::look(cx.world(), id).await?;
+    Ok(())
+}
+
+/// Takes a machine's power away; one that is off already is left as it is.
+async fn power_off(cx: &Cx, id: VmId) -> Result<(), StepError> {
+    cx.hypervisor().kill(id).await?;
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            if db::vms::exists(tx, id).await? {
+                db::vms::set_condition(tx, id, Condition::Stopped).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Sees a machine boot that has been powered on, and keeps a picture of its screen, however that goes.
+async fn see_it_boot(
+    cx: &Cx,
+    id: VmId,
+    pattern: Option<&str>,
+    timeout_seconds: u32,
+) -> Result<Proof, StepError> {
+    let expect = crate::hypervisor::BootExpectation {
+        pattern: pattern.map(boot_pattern).transpose()?,
+        timeout: std::time::Duration::from_secs(u64::from(timeout_seconds)),
+    };
+    let say = |text: &str| {
+        cx.log(text);
+        cx.message(text);
+    };
+    let seen = cx.hypervisor().watch_boot(id, &expect, &say).await;
+    let picture = cx.hypervisor().screen(id).await;
+    match picture {
+        Ok(png) => {
+            let file = cx.world().screen_file(cx.id());
+            match tokio::fs::write(&file, png).await {
+                Ok(()) => cx.outcome(|o| o.screen = true),
+                Err(e) => cx.log(format!("the picture of the screen could not be kept: {e}")),
+            }
+        }
+        Err(e) => cx.log(format!("there is no picture of the screen: {}", db::chain(&e))),
+    }
+    Ok(seen?)
+}
+
+/// Takes layers that nobody stands on off the books, and those below that only they stood on.
+async fn release(tx: &mut Tx, layers: &[LayerId]) -> Result<Vec<Layer>, DbError> {
+    let mut gone = Vec::new();
+    for layer in layers {
+        gone.extend(db::layers::release(tx, *layer).await?);
+    }
+    Ok(gone)
+}
+
+async fn remove_files(cx: &Cx, layers: &[LayerId]) -> Result<(), StepError> {
+    for layer in layers {
+        cx.disks().remove(&cx.world().layer_file(*layer).path).await?;
+    }
+    Ok(())
+}
+
+/// Undoes the making of a machine: its files first, then its name.
+async fn unmake(cx: &Cx, id: VmId, layers: Vec<LayerId>) -> Result<(), StepError> {
+    remove_files(cx, &layers).await?;
+    cx.disks().remove(&cx.world().seed_file(id)).await?;
+    cx.hypervisor().forget(id).await?;
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            db::vms::delete(tx, id).await?;
+            release(tx, &layers).await.map(drop)
+        })
+    })
+    .await
+}

@@ -1,0 +1,138 @@
+//! Starts, shuts down, powers off, resets, pauses and resumes a machine.
+
+use super::{power_off, power_on, vm};
+use crate::db::locks::LockMode;
+use crate::db::{self};
+use crate::hypervisor::{Control, RunState};
+use crate::jobs::observe;
+use crate::jobs::step::{Cx, Kind, Plan, StepError};
+use async_trait::async_trait;
+use shared::job::{JobSpec, PowerSpec, step};
+use shared::vm::{Condition, PauseReason, PowerAction, VmState};
+use shared::{Code, VmId};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+
+pub(super) struct PowerVm;
+
+/// How long a guest may take to shut down after its power button was pressed.
+const SHUT_DOWN_WITHIN: Duration = Duration::from_secs(120);
+
+fn spec(cx: &Cx) -> Result<PowerSpec, StepError> {
+    match cx.job().spec {
+        JobSpec::PowerVm(spec) => Ok(spec),
+        _ => Err(StepError::new(Code::Internal, "not a request for power")),
+    }
+}
+
+async fn shut_down(cx: &Cx, id: VmId) -> Result<(), StepError> {
+    let name = vm(cx, id).await?.name;
+    let mut events = cx.hypervisor().events();
+    if cx.hypervisor().state(id).await == RunState::Stopped {
+        observe::look(cx.world(), id).await?;
+        return Ok(());
+    }
+    cx.hypervisor().control(id, Control::ShutDown).await?;
+    cx.log(format!("pressed the power button of {name}"));
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            let vm = db::vms::get(tx.conn(), id).await?;
+            if let Some(since) = vm
+                .filter(|v| v.state == VmState::Running)
+                .and_then(|v| v.running_since)
+            {
+                db::vms::set_condition(tx, id, Condition::Stopping { since }).await?;
+            }
+            Ok(())
+        })
+    })
+    .await?;
+    cx.message("waiting for the guest to shut down");
+    let stopped = async {
+        while cx.hypervisor().state(id).await != RunState::Stopped {
+            match events.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    };
+    if tokio::time::timeout(SHUT_DOWN_WITHIN, stopped).await.is_err() {
+        return Err(StepError::new(
+            Code::DeadlineExceeded,
+            format!(
+                "the guest of {name} did not shut down within {} s of its power button: power it off, or try again",
+                SHUT_DOWN_WITHIN.as_secs()
+            ),
+        ));
+    }
+    observe::look(cx.world(), id).await?;
+    cx.message("the guest has shut down");
+    Ok(())
+}
+
+async fn control(cx: &Cx, id: VmId, what: Control, already: RunState) -> Result<(), StepError> {
+    if cx.hypervisor().state(id).await != already {
+        cx.hypervisor().control(id, what).await?;
+    }
+    observe::look(cx.world(), id).await?;
+    Ok(())
+}
+
+/// After a shutdown that did not happen: what is seen counts again.
+async fn still_there(cx: &Cx, id: VmId) -> Result<(), StepError> {
+    let seen = cx.hypervisor().state(id).await;
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            let Some(vm) = db::vms::get(tx.conn(), id).await? else {
+                return Ok(());
+            };
+            if let (VmState::Stopping, RunState::Running, Some(since)) = (vm.state, seen, vm.running_since) {
+                db::vms::set_condition(tx, id, Condition::Running { since }).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+#[async_trait]
+impl Kind for PowerVm {
+    fn plan(&self, _spec: &JobSpec) -> Vec<Plan> {
+        vec![Plan::always(step::SWITCHING_POWER)]
+    }
+
+    fn mode(&self, _spec: &JobSpec) -> LockMode {
+        LockMode::Exclusive
+    }
+
+    async fn run(&self, _name: &str, cx: &Cx) -> Result<(), StepError> {
+        let PowerSpec { vm: id, action } = spec(cx)?;
+        match action {
+            PowerAction::Start => power_on(cx, id).await,
+            PowerAction::ShutDown => shut_down(cx, id).await,
+            PowerAction::PowerOff => power_off(cx, id).await,
+            PowerAction::Pause => control(cx, id, Control::Pause, RunState::Paused(PauseReason::User)).await,
+            PowerAction::Resume => control(cx, id, Control::Resume, RunState::Running).await,
+            PowerAction::Reset => {
+                cx.hypervisor().control(id, Control::Reset).await?;
+                // A guest that stood still when it was reset goes on from there.
+                control(cx, id, Control::Resume, RunState::Running).await
+            }
+        }
+    }
+
+    async fn undo(&self, _name: &str, cx: &Cx) -> Result<(), StepError> {
+        let PowerSpec { vm: id, action } = spec(cx)?;
+        match action {
+            // It was off before: a start that did not succeed leaves it off.
+            PowerAction::Start => power_off(cx, id).await,
+            PowerAction::ShutDown => still_there(cx, id).await,
+            PowerAction::Pause => control(cx, id, Control::Resume, RunState::Running).await,
+            // What the guest has lost by then does not come back; how it is now is written down.
+            PowerAction::PowerOff | PowerAction::Reset | PowerAction::Resume => {
+                observe::look(cx.world(), id).await?;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Freezing a machine's disks: what taking a snapshot, and cloning from one taken now, have in common.
+//!
+//! A snapshot freezes the active layers and puts an overlay on each. Once a running QEMU has switched over, the guest
+//! writes into the overlays, and there is no way back to before; undoing then takes the snapshot's name away and leaves the
+//! overlays where they are. An overlay on a layer that nobody wrote since reads the same, so it is always right to keep it.
+
+use super::{is_now, release, remove_files, vm};
+use crate::db::{self, layers::Layer, now};
+use crate::hypervisor::{DiskSwitch, HvError, RunState};
+use crate::jobs::step::{Cx, StepError};
+use serde::{Deserialize, Serialize};
+use shared::feed::Noun;
+use shared::job::{Resource, ResourceRole};
+use shared::snapshot::{Consistency, Snapshot, SnapshotState};
+use shared::vm::Vm;
+use shared::{LayerId, Name, SnapshotId, Timestamp, VmId};
+use uuid::Uuid;
+
+/// The ids of a snapshot in the making.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Minted {
+    pub snapshot: SnapshotId,
+    pub name: Name,
+    /// The overlays, in the order of the disks.
+    overlays: Vec<LayerId>,
+    /// Whether QEMU may have switched over: written down before it is asked.
+    live: bool,
+}
+
+fn name_of(time: Timestamp) -> Result<Name, StepError> {
+    // 2026-11-20T18:00:01.5Z becomes snap-20261120-180001-500000.
+    let text: String = time.to_string().chars().filter(char::is_ascii_digit).collect();
+    let (date, clock) = text.split_at(8.min(text.len()));
+    let (clock, rest) = clock.split_at(6.min(clock.len()));
+    format!("snap-{date}-{clock}-{rest:0<6}")
+        .parse()
+        .map_err(|e: shared::NameError| StepError::new(shared::Code::Internal, e.to_string()))
+}
+
+pub(super) async fn mint(cx: &Cx, id: VmId, name: Option<Name>) -> Result<Minted, StepError> {
+    let machine = vm(cx, id).await?;
+    Ok(Minted {
+        snapshot: SnapshotId(Uuid::now_v7()),
+        name: match name {
+            Some(name) => name,
+            None => name_of(now())?,
+        },
+        overlays: machine.disks.iter().map(|_| LayerId(Uuid::now_v7())).collect(),
+        live: false,
+    })
+}
+
+/// Writes the snapshot down as one that is being taken.
+pub(super) async fn announce(cx: &Cx, id: VmId, minted: &Minted, description: &str) -> Result<(), StepError> {
+    cx.resource(Resource {
+        noun: Noun::Snapshot,
+        id: minted.snapshot.to_string(),
+        name: minted.name.clone(),
+        role: ResourceRole::Product,
+    });
+    let parent = vm(cx, id).await?.current_snapshot;
+    let snapshot = Snapshot {
+        id: minted.snapshot,
+        vm: id,
+        name: minted.name.clone(),
+        description: description.to_owned(),
+        // Repeated after it became the current one, it is not its own parent.
+        parent: parent.filter(|p| *p != minted.snapshot),
+        current: false,
+        state: SnapshotState::Creating,
+        consistency: Consistency::Online,
+        memory: false,
+        pause_micros: None,
+        allocated_bytes: 0,
+        create_time: now(),
+        generation: 0,
+    };
+    cx.commit(move |tx| Box::pin(async move { db::snapshots::insert(tx, &snapshot).await }))
+        .await
+}
+
+fn has_switched(machine: &Vm, minted: &Minted) -> bool {
+    machine
+        .disks
+        .iter()
+        .map(|d| d.layer)
+        .eq(minted.overlays.iter().copied())
+}
+
+/// Freezes the disks; `remember` keeps the minted ids for the next write.
+pub(super) async fn freeze(
+    cx: &Cx,
+    id: VmId,
+    minted: &mut Minted,
+    quiesce: bool,
+    remember: impl Fn(&Minted),
+) -> Result<(), StepError> {
+    let machine = vm(cx, id).await?;
+    if has_switched(&machine, minted) {
+        return Ok(());
+    }
+    let world = cx.world();
+    let storage = world.storage.id;
+    let layers: Vec<Layer> = machine
+        .disks
+        .iter()
+        .zip(&minted.overlays)
+        .map(|(disk, &id)| Layer {
+            id,
+            storage,
+            parent: Some(disk.layer),
+            virtual_bytes: disk.virtual_bytes,
+        })
+        .collect();
+    let switch: Vec<DiskSwitch> = machine
+        .disks
+        .iter()
+        .zip(&minted.overlays)
+        .map(|(disk, &new)| DiskSwitch {
+            old: world.layer_file(disk.layer),
+            new: world.layer_file(new),
+        })
+        .collect();
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            for layer in &layers {
+                db::layers::insert(tx, layer).await?;
+            }
+            Ok(())
+        })
+    })
+    .await?;
+    for disk in &switch {
+        cx.disks().create_overlay(&disk.new, &disk.old, None).await?;
+    }
+    let running = cx.hypervisor().state(id).await != RunState::Stopped;
+    if running {
+        minted.live = true;
+        remember(minted);
+        cx.commit(|_| Box::pin(async { Ok(()) })).await?;
+    }
+    let (consistency, pause_micros, create_time) = if running || minted.live {
+        switch_over(cx, id, &switch, quiesce).await?
+    } else {
+        (Consistency::Offline, None, now())
+    };
+    let mut allocated_bytes = 0;
+    for disk in &switch {
+        allocated_bytes += cx.disks().info(&disk.old).await?.allocated_bytes;
+    }
+    let frozen = db::snapshots::Frozen {
+        consistency,
+        pause_micros,
+        allocated_bytes,
+        create_time,
+        layers: switch.iter().map(|d| d.old.id).collect(),
+    };
+    cx.outcome(|o| o.pause_micros = pause_micros);
+    cx.log(match pause_micros {
+        Some(micros) => format!(
+            "froze {} disk(s) in {:.1} ms as {}",
+            switch.len(),
+            micros as f64 / 1000.0,
+            minted.name
+        ),
+        None => format!(
+            "froze {} disk(s) of the stopped machine as {}",
+            switch.len(),
+            minted.name
+        ),
+    });
+    let (snapshot, overlays) = (minted.snapshot, minted.overlays.clone());
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            for (position, layer) in overlays.iter().enumerate() {
+                db::vms::put_disk(tx, id, position, *layer).await?;
+            }
+            db::snapshots::ready(tx, snapshot, &frozen).await?;
+            db::vms::set_current(tx, id, Some(snapshot)).await
+        })
+    })
+    .await
+}
+
+/// Has QEMU switch all disks over in one moment, with the guest's file systems frozen if that was asked for.
+async fn switch_over(
+    cx: &Cx,
+    id: VmId,
+    switch: &[DiskSwitch],
+    quiesce: bool,
+) -> Result<(Consistency, Option<u64>, Timestamp), StepError> {
+    let consistency = if quiesce {
+        match cx.hypervisor().quiesce(id).await {
+            Ok(n) => {
+                cx.log(format!("the guest agent froze {n} file system(s)"));
+                Consistency::GuestAgent
+            }
+            Err(HvError::NoAgent(_)) => {
+                cx.log("no guest agent answered: taken as after a power cut");
+                Consistency::NoGuestAgent
+            }
+            Err(e) => {
+                cx.log(format!("{}: taken as after a power cut", db::chain(&e)));
+                Consistency::QuiesceFailed
+            }
+        }
+    } else {
+        Consistency::Online
+    };
+    let frozen = cx.hypervisor().freeze_disks(id, switch).await;
+    let create_time = now();
+    if consistency == Consistency::GuestAgent
+        && let Err(e) = cx.hypervisor().unquiesce(id).await
+    {
+        cx.log(format!("thawing: {}", db::chain(&e)));
+    }
+    match frozen {
+        // 0 says that an earlier try had done it: how long that took, nobody knows.
+        Ok(frozen) => Ok((consistency, Some(frozen.micros).filter(|m| *m > 0), create_time)),
+        // It stopped in between. Whether QEMU had switched over or not, the overlays are right from here.
+        Err(HvError::NotRunning { .. }) => Ok((Consistency::Online, None, create_time)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Undoes [`freeze`], finished or not.
+pub(super) async fn unfreeze(cx: &Cx, id: VmId, minted: &Minted) -> Result<(), StepError> {
+    let Some(machine) = db::vms::by_id(cx.db(), id).await? else {
+        return Ok(());
+    };
+    if has_switched(&machine, minted) {
+        return Ok(());
+    }
+    let world = cx.world();
+    let switch: Vec<DiskSwitch> = machine
+        .disks
+        .iter()
+        .zip(&minted.overlays)
+        .map(|(disk, &new)| DiskSwitch {
+            old: world.layer_file(disk.layer),
+            new: world.layer_file(new),
+        })
+        .collect();
+    let keep = minted.live
+        && match cx.hypervisor().freeze_disks(id, &switch).await {
+            Ok(_) | Err(HvError::NotRunning { .. }) => true,
+            Err(e) if e.transient() => return Err(e.into()),
+            // QEMU refuses all or nothing: the guest still writes into the old layers.
+            Err(_) => false,
+        };
+    let overlays = minted.overlays.clone();
+    if keep {
+        return cx
+            .commit(move |tx| {
+                Box::pin(async move {
+                    for (position, layer) in overlays.iter().enumerate() {
+                        db::vms::put_disk(tx, id, position, *layer).await?;
+                    }
+                    tx.changed(Noun::Vm, id, false).await.map(drop)
+                })
+            })
+            .await;
+    }
+    remove_files(cx, &minted.overlays).await?;
+    cx.commit(move |tx| Box::pin(async move { release(tx, &overlays).await.map(drop) }))
+        .await
+}
+
+/// Takes the snapshot's name away.
+pub(super) async fn forget(cx: &Cx, minted: &Minted) -> Result<(), StepError> {
+    let id = minted.snapshot;
+    cx.commit(move |tx| Box::pin(db::snapshots::delete(tx, id))).await
+}
+
+/// The frozen layers of a snapshot that is ready, in the order of the disks.
+pub(super) async fn layers(cx: &Cx, id: SnapshotId) -> Result<Vec<LayerId>, StepError> {
+    let snapshot = db::snapshots::by_id(cx.db(), id).await?;
+    match snapshot {
+        Some(s) if s.state == SnapshotState::Ready => Ok(db::snapshots::layers(cx.db(), id).await?),
+        _ => Err(is_now("snapshot", id)),
+    }
+}

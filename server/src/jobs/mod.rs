@@ -1,0 +1,301 @@
+//! Durable jobs: the queue, the runner, and the way back in after the process has died.
+//!
+//! `kinds/` has one file for each kind of job. `observe` writes down what machines do by themselves.
+
+pub mod kinds;
+pub mod observe;
+pub mod queue;
+mod runner;
+pub mod step;
+mod submit;
+pub mod world;
+
+use crate::db::locks::LockMode;
+use crate::db::{self, DbError, Tx, now};
+use async_trait::async_trait;
+use queue::{Entry, Limits, Queue};
+use shared::feed::Noun;
+use shared::job::{Job, JobState};
+use shared::{JobId, Status, Timestamp, VmId, can};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use step::{Cx, StepError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+pub use submit::By;
+pub use world::World;
+
+/// How long a claim holds without a heartbeat.
+const LEASE: Duration = Duration::from_secs(30);
+/// How often claims are prolonged.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// What tests put around steps: to repeat them, to make them fail, to stop the process there.
+#[async_trait]
+pub trait Hook: Send + Sync {
+    /// How often each step runs, and each undo.
+    fn times(&self) -> usize {
+        1
+    }
+    /// Before a step runs.
+    async fn before(&self, _cx: &Cx, _step: &str) -> Result<(), StepError> {
+        Ok(())
+    }
+    /// After a step ran well.
+    async fn after(&self, _cx: &Cx, _step: &str) -> Result<(), StepError> {
+        Ok(())
+    }
+    /// Before a step is undone.
+    async fn before_undo(&self, _cx: &Cx, _step: &str) -> Result<(), StepError> {
+        Ok(())
+    }
+    /// After a step was undone.
+    async fn after_undo(&self, _cx: &Cx, _step: &str) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+pub(crate) struct Inner {
+    world: World,
+    queue: Mutex<Queue>,
+    cancels: Mutex<HashMap<JobId, CancellationToken>>,
+    wake: Notify,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    owner: Uuid,
+    hook: Option<Arc<dyn Hook>>,
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it is held; if it did, the queue is still whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancels(&self) -> MutexGuard<'_, HashMap<JobId, CancellationToken>> {
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease_end(&self) -> Timestamp {
+        now().plus_micros(LEASE.as_micros() as i64)
+    }
+}
+
+/// The job engine.
+#[derive(Clone)]
+pub struct Jobs {
+    inner: Arc<Inner>,
+}
+
+impl Jobs {
+    /// Starts the engine: adopts the machines that run, takes up every job that is not over, and goes on from there.
+    /// The caller holds the data directory's lock, so that no other server can be at work on it.
+    pub async fn start(world: World, limits: Limits, hook: Option<Arc<dyn Hook>>) -> Result<Self, DbError> {
+        let inner = Arc::new(Inner {
+            world,
+            queue: Mutex::new(Queue::new(limits)),
+            cancels: Mutex::default(),
+            wake: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            owner: Uuid::new_v4(),
+            hook,
+        });
+        let events = inner.world.hypervisor.events();
+        observe::adopt(&inner.world).await?;
+        inner
+            .world
+            .db
+            .write(|tx| Box::pin(db::jobs::end_leases(tx)))
+            .await?;
+        for (vm, job, mode) in db::locks::all(&inner.world.db).await? {
+            inner.queue().hold(vm, job, mode);
+        }
+        let unfinished = db::jobs::active(&inner.world.db).await?;
+        if !unfinished.is_empty() {
+            tracing::info!(
+                jobs = unfinished.len(),
+                "going on with the jobs that were not over"
+            );
+        }
+        // Those that had begun come first: they hold locks that others wait for.
+        let (begun, fresh): (Vec<_>, Vec<_>) = unfinished
+            .into_iter()
+            .partition(|s| s.job.state != JobState::Queued);
+        for stored in begun.iter().chain(&fresh) {
+            inner.queue().push(entry(&stored.job));
+        }
+        inner.tasks.spawn(observe::watch(inner.clone(), events));
+        inner.tasks.spawn(dispatch(inner.clone()));
+        inner.tasks.spawn(heartbeat(inner.clone()));
+        Ok(Self { inner })
+    }
+
+    /// What the engine works with.
+    pub fn world(&self) -> &World {
+        &self.inner.world
+    }
+
+    /// Stops the engine: steps are left where they are, and the next start goes on with them.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Asks to cancel a job; answers it as it is then.
+    pub async fn cancel(&self, id: JobId) -> Result<Job, Status> {
+        // Out of the queue it can no longer begin; what has begun sees the token.
+        let waited = self.inner.queue().remove(id);
+        let done = self
+            .inner
+            .world
+            .db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let Some(mut stored) = db::jobs::get(tx.conn(), id).await? else {
+                        return Err(Status::not_found("job", id).into());
+                    };
+                    can::can_cancel(&stored.job)?;
+                    db::jobs::request_cancel(tx, id).await?;
+                    if waited && stored.job.start_time.is_none() {
+                        let job = &mut stored.job;
+                        job.state = JobState::Cancelled;
+                        job.state_time = now();
+                        job.end_time = Some(job.state_time);
+                        db::jobs::save(tx, job, &stored.data).await?;
+                    }
+                    Ok(db::jobs::get(tx.conn(), id).await?.map_or(stored.job, |s| s.job))
+                })
+            })
+            .await;
+        let over = matches!(&done, Ok(job) if job.state.is_final());
+        if waited && !over {
+            // It has begun before (and waited for its turn to go on), or could not be cancelled: back in line.
+            if let Some(stored) = db::jobs::by_id(&self.inner.world.db, id).await?
+                && !stored.job.state.is_final()
+            {
+                self.inner.queue().push(entry(&stored.job));
+                self.inner.wake.notify_one();
+            }
+        }
+        let job = done?;
+        if let Some(token) = self.inner.cancels().get(&id) {
+            token.cancel();
+        }
+        Ok(job)
+    }
+
+    /// Puts a job in line that has been written down.
+    fn enqueue(&self, job: &Job) {
+        self.inner.queue().push(entry(job));
+        self.inner.wake.notify_one();
+    }
+}
+
+fn entry(job: &Job) -> Entry {
+    Entry {
+        job: job.id,
+        vm: job.spec.vm(),
+        mode: kinds::of(job.kind).mode(&job.spec),
+    }
+}
+
+async fn dispatch(inner: Arc<Inner>) {
+    loop {
+        // Registered before the queue is asked, so that no wake-up is lost.
+        let woken = inner.wake.notified();
+        while let Some(next) = (!inner.stop.is_cancelled())
+            .then(|| inner.queue().take_next())
+            .flatten()
+        {
+            let token = CancellationToken::new();
+            inner.cancels().insert(next.job, token.clone());
+            let inner = inner.clone();
+            inner.tasks.clone().spawn(async move {
+                let ran = tokio::spawn(runner::run(inner.clone(), next.job, token)).await;
+                if let Err(e) = ran {
+                    // It stays claimed and locked; the next start takes it from its last written state.
+                    tracing::error!(job = %next.job, error = %e, "a job's task panicked");
+                }
+                inner.cancels().remove(&next.job);
+                inner.queue().done(next.job);
+                inner.wake.notify_one();
+            });
+        }
+        tokio::select! {
+            () = woken => {}
+            () = inner.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn heartbeat(inner: Arc<Inner>) {
+    let mut tick = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = inner.stop.cancelled() => return,
+        }
+        if inner.queue().running() > 0 {
+            let (owner, until) = (inner.owner, inner.lease_end());
+            if let Err(e) = inner
+                .world
+                .db
+                .write(move |tx| Box::pin(db::jobs::beat(tx, owner, until)))
+                .await
+            {
+                tracing::error!(error = %db::chain(&e), "leases could not be prolonged");
+            }
+        }
+    }
+}
+
+/// The names that a step works on: in the simulation they may ask for a failure, or to wait.
+fn gate_names(job: &Job) -> Vec<String> {
+    use shared::job::JobSpec;
+    let mut names: Vec<String> = match &job.spec {
+        JobSpec::CreateVm(spec) => vec![spec.name.to_string()],
+        JobSpec::CloneVm(spec) => {
+            let request = &spec.request;
+            let target = request.target.as_ref().and_then(|t| t.name.as_ref());
+            let disks = request.disks_only.as_ref().map(|d| &d.name);
+            target.into_iter().chain(disks).map(ToString::to_string).collect()
+        }
+        JobSpec::TakeSnapshot(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
+        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) => Vec::new(),
+    };
+    if names.is_empty() {
+        names.extend(job.resources.iter().map(|r| r.name.to_string()));
+    }
+    names
+}
+
+/// Takes a lock on a machine for a job, and shows it where the machine is held alone.
+async fn hold(tx: &mut Tx, vm: VmId, job: JobId, mode: LockMode) -> Result<(), DbError> {
+    db::locks::take(tx, vm, job, mode).await?;
+    if mode == LockMode::Exclusive {
+        touch(tx, vm).await?;
+    }
+    Ok(())
+}
+
+/// Gives back all that a job holds.
+async fn let_go(tx: &mut Tx, job: JobId) -> Result<(), DbError> {
+    for vm in db::locks::give_back(tx, job).await? {
+        touch(tx, vm).await?;
+    }
+    Ok(())
+}
+
+/// Tells the feed that a machine's lock has changed, if the machine is still there.
+async fn touch(tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
+    if db::vms::exists(tx, vm).await? {
+        tx.changed(Noun::Vm, vm, false).await?;
+    }
+    Ok(())
+}

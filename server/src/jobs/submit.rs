@@ -1,0 +1,425 @@
+//! Requests become jobs: checked, resolved to ids, and written down in one transaction with their first event.
+
+use super::{Jobs, kinds};
+use crate::db::{self, DbError, Tx, now};
+use shared::can::{self, limit};
+use shared::clone::CloneVm;
+use shared::feed::Noun;
+use shared::job::{
+    CloneSpec, DeleteSpec, Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, SnapshotSpec, Step,
+    StepState,
+};
+use shared::snapshot::TakeSnapshot;
+use shared::vm::{CloudInit, CreateVm, NewDisk, NewNic, PowerAction, Vm};
+use shared::{Code, JobId, Name, Status, VmId};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// How long a request id makes a request idempotent, in microseconds: a day.
+const REQUEST_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct By(pub String);
+
+impl Jobs {
+    /// Makes a machine.
+    pub async fn create_vm(&self, mut request: CreateVm, by: By) -> Result<Job, Status> {
+        check_create(&request)?;
+        let world = self.world();
+        for (n, disk) in request.disks.iter_mut().enumerate() {
+            if let NewDisk::Image(disk) = disk {
+                let image = db::images::find(&world.db, &disk.image).await?;
+                let image = image.ok_or_else(|| Status::not_found("image", &disk.image))?;
+                if let Some(gib) = disk.size_gib
+                    && u64::from(gib) << 30 < image.virtual_bytes
+                {
+                    let least = image.virtual_bytes.div_ceil(1 << 30);
+                    return Err(Status::invalid(
+                        &format!("disks[{n}].sizeGib"),
+                        format_args!("image {} needs at least {least} GiB", image.name),
+                    ));
+                }
+                disk.image = image.id.to_string();
+            }
+        }
+        self.resolve_nics("networkInterfaces", request.network_interfaces.as_mut())
+            .await?;
+        let request_id = request.request_id.take();
+        self.submit(JobSpec::CreateVm(request), request_id, None, by)
+            .await
+    }
+
+    /// Changes a machine's power.
+    pub async fn power(&self, vm: VmId, action: PowerAction, by: By) -> Result<Job, Status> {
+        self.submit(JobSpec::PowerVm(PowerSpec { vm, action }), None, None, by)
+            .await
+    }
+
+    /// Takes a snapshot.
+    pub async fn snapshot(&self, vm: VmId, mut request: TakeSnapshot, by: By) -> Result<Job, Status> {
+        limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;
+        if request.memory {
+            return Err(Status::invalid(
+                "memory",
+                "snapshots with memory are not offered in this version",
+            ));
+        }
+        let request_id = request.request_id.take();
+        self.submit(
+            JobSpec::TakeSnapshot(SnapshotSpec { vm, request }),
+            request_id,
+            None,
+            by,
+        )
+        .await
+    }
+
+    /// Clones a machine: from the snapshot named, or the latest successful one, or one taken now.
+    pub async fn clone_vm(&self, vm: VmId, mut request: CloneVm, by: By) -> Result<Job, Status> {
+        check_clone(&request)?;
+        if let Some(target) = &mut request.target {
+            self.resolve_nics("target.networkInterfaces", target.network_interfaces.as_mut())
+                .await?;
+        }
+        let world = self.world();
+        let snapshot = match &request.snapshot {
+            Some(reference) => {
+                let found = db::snapshots::find(&world.db, vm, reference).await?;
+                Some(found.ok_or_else(|| Status::not_found("snapshot", reference))?.id)
+            }
+            None => None,
+        };
+        let request_id = request.request_id.take();
+        self.submit(
+            JobSpec::CloneVm(CloneSpec {
+                vm,
+                snapshot,
+                request,
+            }),
+            request_id,
+            None,
+            by,
+        )
+        .await
+    }
+
+    /// Deletes a machine.
+    pub async fn delete_vm(&self, vm: VmId, by: By) -> Result<Job, Status> {
+        self.submit(JobSpec::DeleteVm(DeleteSpec { vm }), None, None, by)
+            .await
+    }
+
+    /// Sets a machine's labels, at once.
+    pub async fn set_labels(&self, vm: VmId, labels: BTreeMap<String, String>) -> Result<(), Status> {
+        check_labels("labels", &labels)?;
+        let found = self
+            .world()
+            .db
+            .write(move |tx| Box::pin(async move { db::vms::set_labels(tx, vm, &labels).await }))
+            .await?;
+        found.then_some(()).ok_or_else(|| Status::not_found("VM", vm))
+    }
+
+    /// Tries a job again, as a new one.
+    pub async fn retry(&self, id: JobId, by: By) -> Result<Job, Status> {
+        let stored = db::jobs::by_id(&self.world().db, id).await?;
+        let old = stored.ok_or_else(|| Status::not_found("job", id))?.job;
+        can::can_retry(&old)?;
+        self.submit(old.spec, None, Some(id), by).await
+    }
+
+    async fn resolve_nics(&self, field: &str, nics: Option<&mut Vec<NewNic>>) -> Result<(), Status> {
+        let Some(nics) = nics else { return Ok(()) };
+        limit::within(field, nics.len() as u64, 0, limit::NICS as u64, "NICs")?;
+        let networks = db::places::networks(&self.world().db).await?;
+        for (n, nic) in nics.iter_mut().enumerate() {
+            let known = networks
+                .iter()
+                .find(|k| k.name.as_str() == nic.network || k.id.to_string() == nic.network);
+            nic.network = known
+                .ok_or_else(|| Status::not_found("network", &nic.network))?
+                .id
+                .to_string();
+            if let Some(mac) = &nic.mac {
+                check_mac(&format!("{field}[{n}].mac"), mac)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn submit(
+        &self,
+        spec: JobSpec,
+        request_id: Option<Uuid>,
+        retry_of: Option<JobId>,
+        By(by): By,
+    ) -> Result<Job, Status> {
+        let (job, fresh) = self
+            .world()
+            .db
+            .write(move |tx| Box::pin(write_down(tx, spec, request_id, retry_of, by)))
+            .await?;
+        if fresh {
+            self.enqueue(&job);
+        }
+        Ok(job)
+    }
+}
+
+/// Checks the request against what is there now and writes the job; answers it and whether it is new.
+async fn write_down(
+    tx: &mut Tx,
+    mut spec: JobSpec,
+    request_id: Option<Uuid>,
+    retry_of: Option<JobId>,
+    by: String,
+) -> Result<(Job, bool), DbError> {
+    let create_time = now();
+    if let Some(request) = request_id {
+        let since = create_time.plus_micros(-REQUEST_MICROS);
+        if let Some(job) = db::jobs::by_request(tx.conn(), request, &by, since).await? {
+            if !same_request(&job.spec, &spec) {
+                return Err(Status::invalid("requestId", "it was used for another request").into());
+            }
+            return Ok((job, false));
+        }
+    }
+    let vm = match spec.vm() {
+        Some(id) => {
+            let vm = db::vms::get(tx.conn(), id).await?;
+            Some(vm.ok_or_else(|| Status::not_found("VM", id))?)
+        }
+        None => None,
+    };
+    check_state(tx, &mut spec, vm.as_ref()).await?;
+    let resources = vm
+        .iter()
+        .map(|vm| Resource {
+            noun: Noun::Vm,
+            id: vm.id.to_string(),
+            name: vm.name.clone(),
+            role: ResourceRole::Source,
+        })
+        .collect();
+    let steps = kinds::of(spec.kind())
+        .plan(&spec)
+        .iter()
+        .map(|plan| Step {
+            name: plan.name.to_owned(),
+            state: if plan.wanted {
+                StepState::Waiting
+            } else {
+                StepState::Skipped
+            },
+            start_time: None,
+            end_time: None,
+            done_bytes: None,
+            total_bytes: None,
+            message: None,
+        })
+        .collect();
+    let job = Job {
+        id: JobId(Uuid::now_v7()),
+        kind: spec.kind(),
+        state: JobState::Queued,
+        spec,
+        steps,
+        resources,
+        outcome: Default::default(),
+        error: None,
+        unwind_cause: None,
+        blocked: None,
+        hold_reason: None,
+        no_return: false,
+        retry_of,
+        created_by: by,
+        create_time,
+        start_time: None,
+        state_time: create_time,
+        end_time: None,
+        generation: 0,
+    };
+    db::jobs::insert(tx, &job, request_id).await?;
+    Ok((job, true))
+}
+
+/// Whether two requests ask the same: the snapshot that was chosen for the first does not count.
+fn same_request(old: &JobSpec, new: &JobSpec) -> bool {
+    match (old, new) {
+        (JobSpec::CloneVm(old), JobSpec::CloneVm(new)) => old.vm == new.vm && old.request == new.request,
+        _ => old == new,
+    }
+}
+
+/// Asks `can` whether the state allows it, and chooses the snapshot of a clone job.
+async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result<(), DbError> {
+    match (spec, vm) {
+        (JobSpec::CreateVm(request), _) => name_is_free(tx, &request.name).await,
+        (JobSpec::PowerVm(spec), Some(vm)) => Ok(can::can_power(spec.action, vm)?),
+        (JobSpec::TakeSnapshot(spec), Some(vm)) => {
+            can::can_snapshot(vm)?;
+            if let Some(name) = &spec.request.name {
+                snapshot_name_is_free(tx, vm, name).await?;
+            }
+            Ok(())
+        }
+        (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
+        (JobSpec::CloneVm(spec), Some(vm)) => {
+            if let Some(name) = spec.request.target.as_ref().and_then(|t| t.name.as_ref()) {
+                name_is_free(tx, name).await?;
+            }
+            if let Some(now) = &spec.request.snapshot_now {
+                can::can_clone_now(vm)?;
+                if let Some(name) = &now.name {
+                    snapshot_name_is_free(tx, vm, name).await?;
+                }
+                return Ok(());
+            }
+            let chosen = match spec.snapshot {
+                Some(chosen) => Some(chosen),
+                None => {
+                    can::can_clone_latest(vm)?;
+                    vm.latest_snapshot
+                }
+            };
+            if let Some(id) = chosen {
+                let snapshot = db::snapshots::get(tx.conn(), id).await?;
+                let snapshot = snapshot.ok_or_else(|| Status::not_found("snapshot", id))?;
+                can::can_clone_from(vm, &snapshot)?;
+            }
+            spec.snapshot = chosen;
+            Ok(())
+        }
+        // `write_down` reads the machine of every spec that has one.
+        (_, None) => Ok(()),
+    }
+}
+
+async fn name_is_free(tx: &mut Tx, name: &Name) -> Result<(), DbError> {
+    if db::vms::name_taken(tx, name).await? {
+        return Err(Status::new(
+            Code::AlreadyExists,
+            format!("there is a VM called {name} already: choose another name"),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+async fn snapshot_name_is_free(tx: &mut Tx, vm: &Vm, name: &Name) -> Result<(), DbError> {
+    if db::snapshots::name_taken(tx, vm.id, name).await? {
+        return Err(Status::new(
+            Code::AlreadyExists,
+            format!(
+                "{} has a snapshot called {name} already: choose another name",
+                vm.name
+            ),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn check_create(request: &CreateVm) -> Result<(), Status> {
+    limit::cpus("cpus", request.cpus)?;
+    limit::memory("memoryMib", request.memory_mib)?;
+    can::can_use_firmware(request.firmware)?;
+    limit::within(
+        "disks",
+        request.disks.len() as u64,
+        1,
+        limit::DISKS as u64,
+        "disks",
+    )?;
+    for (n, disk) in request.disks.iter().enumerate() {
+        let gib = match disk {
+            NewDisk::Blank(disk) => Some(disk.size_gib),
+            NewDisk::Image(disk) => disk.size_gib,
+        };
+        if let Some(gib) = gib {
+            let most = u64::from(limit::DISK_GIB);
+            limit::within(&format!("disks[{n}].sizeGib"), u64::from(gib), 1, most, "GiB")?;
+        }
+    }
+    check_labels("labels", &request.labels)?;
+    check_cloud_init("cloudInit", request.cloud_init.as_ref())
+}
+
+fn check_clone(request: &CloneVm) -> Result<(), Status> {
+    if request.snapshot.is_some() && request.snapshot_now.is_some() {
+        return Err(Status::invalid(
+            "snapshotNow",
+            "give either snapshot or snapshotNow, not both",
+        ));
+    }
+    let Some(target) = &request.target else {
+        return Ok(());
+    };
+    if request.disks_only.is_some() {
+        return Err(Status::invalid(
+            "disksOnly",
+            "give either target or disksOnly, not both",
+        ));
+    }
+    if let Some(n) = target.cpus {
+        limit::cpus("target.cpus", n)?;
+    }
+    if let Some(mib) = target.memory_mib {
+        limit::memory("target.memoryMib", mib)?;
+    }
+    if let Some(labels) = &target.labels {
+        check_labels("target.labels", labels)?;
+    }
+    let most = u64::from(limit::BOOT_TIMEOUT_SECONDS);
+    let timeout = u64::from(target.boot_timeout_seconds);
+    limit::within("target.bootTimeoutSeconds", timeout, 1, most, "seconds")?;
+    if let Some(pattern) = &target.boot_pattern {
+        limit::length("target.bootPattern", pattern, 1024)?;
+        kinds::boot_pattern(pattern)?;
+    }
+    check_cloud_init("target.cloudInit", target.cloud_init.as_ref())
+}
+
+fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    limit::within(field, labels.len() as u64, 0, 64, "labels")?;
+    for (key, value) in labels {
+        if key.is_empty() || key.len() > 63 {
+            return Err(Status::invalid(
+                field,
+                format_args!("the key {key:?} has not 1 to 63 bytes"),
+            ));
+        }
+        limit::length(&format!("{field}.{key}"), value, 255)?;
+    }
+    Ok(())
+}
+
+fn check_cloud_init(field: &str, ci: Option<&CloudInit>) -> Result<(), Status> {
+    let Some(ci) = ci else { return Ok(()) };
+    for (part, text) in [
+        ("userData", &ci.user_data),
+        ("metaData", &ci.meta_data),
+        ("networkConfig", &ci.network_config),
+    ] {
+        if let Some(text) = text {
+            limit::length(&format!("{field}.{part}"), text, limit::CLOUD_INIT_BYTES)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_mac(field: &str, mac: &str) -> Result<(), Status> {
+    let bytes: Vec<_> = mac
+        .split(':')
+        .map(|part| (part.len(), u8::from_str_radix(part, 16)))
+        .collect();
+    let whole = bytes.len() == 6 && bytes.iter().all(|(len, byte)| *len == 2 && byte.is_ok());
+    match bytes.first() {
+        Some((_, Ok(first))) if whole && first & 1 == 0 => Ok(()),
+        _ => Err(Status::invalid(
+            field,
+            format_args!("{mac:?} is no unicast address like 52:54:00:12:34:56"),
+        )),
+    }
+}

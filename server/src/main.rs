@@ -1,0 +1,5 @@
+//! The offshoot program.
+
+fn main() -> std::process::ExitCode {
+    server::cli::main()
+}

@@ -1,0 +1,460 @@
+//! The commands, as a person runs them.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+use server::cli::serve::Running;
+use server::config::{Config, ImageSource};
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A simulating server on a directory and a port of its own.
+struct Site {
+    running: Running,
+    config: Config,
+    token: String,
+    _dir: TempDir,
+}
+
+impl Site {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image.qcow2");
+        // What the simulation takes for an image: its size, and what it occupies.
+        std::fs::write(&image, "1073741824 196608\n").unwrap();
+        let config = Config {
+            images: vec![ImageSource {
+                name: "demo".parse().unwrap(),
+                path: image,
+            }],
+            ..Config::simulated(dir.path().join("data"))
+        };
+        let running = Running::start(config.clone()).await.unwrap();
+        let access = &running.server.access;
+        let token = access
+            .token_for(&"admin".parse().unwrap(), "cli".parse().unwrap())
+            .await;
+        Self {
+            token: token.unwrap().secret,
+            running,
+            config,
+            _dir: dir,
+        }
+    }
+
+    fn command(&self, args: &str) -> Command {
+        let mut command = offshoot(args);
+        command.env("OFFSHOOT_URL", format!("http://{}", self.running.address));
+        command.env("OFFSHOOT_TOKEN", &self.token);
+        command
+    }
+
+    /// Runs a command to its end.
+    async fn run(&self, args: &str) -> Ran {
+        ran(self.command(args)).await
+    }
+
+    /// Runs a command that succeeds, and returns what it printed.
+    async fn ok(&self, args: &str) -> String {
+        let ran = self.run(args).await;
+        assert_eq!(ran.code, 0, "{args}: {ran:?}");
+        ran.stdout
+    }
+
+    async fn json(&self, args: &str) -> Value {
+        let text = self.ok(&format!("{args} --json")).await;
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    async fn machine(&self, name: &str) {
+        self.ok(&format!("vm create {name} --image demo --start --wait"))
+            .await;
+    }
+}
+
+/// The program, with an environment that says nothing about servers.
+fn offshoot(args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+    command.args(args.split_whitespace()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OFFSHOOT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+async fn ran(mut command: Command) -> Ran {
+    let run = move || command.output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = tokio::task::spawn_blocking(run).await.unwrap();
+    Ran {
+        code: status.code().unwrap(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_from_its_making_to_its_end() {
+    let site = Site::start().await;
+    let created = site
+        .ok("vm create web --image demo --cpus 2 --label tier=front --wait")
+        .await;
+    assert!(created.starts_with("create vm web: succeeded in "), "{created}");
+    let table = site.ok("vm list").await;
+    let row = table.lines().nth(1).unwrap_or_default();
+    assert!(
+        table.starts_with("NAME ") && row.starts_with("web ") && row.contains("STOPPED"),
+        "{table}"
+    );
+    let vm = site.json("vm show web").await;
+    assert_eq!(
+        (&vm["cpus"], &vm["labels"]),
+        (&json!(2), &json!({"tier": "front"}))
+    );
+    for (command, state) in [
+        ("vm start web --wait", "RUNNING"),
+        ("vm pause web --wait", "PAUSED"),
+        ("vm resume web --wait", "RUNNING"),
+        ("vm reset web --wait", "RUNNING"),
+        ("vm stop web --power-off --wait", "STOPPED"),
+    ] {
+        site.ok(command).await;
+        assert_eq!(site.json("vm show web").await["state"], state, "{command}");
+    }
+    let jobs = site.json("job list --page-size 2").await;
+    assert_eq!(
+        (jobs["jobs"].as_array().unwrap().len(), &jobs["totalSize"]),
+        (2, &json!(6))
+    );
+    let table = site.ok("job list --page-size 2").await;
+    assert!(
+        table.ends_with("2 of 6; --page-size shows more, --filter fewer\n"),
+        "{table}"
+    );
+    let id = jobs["jobs"][0]["id"].as_str().unwrap();
+    assert!(
+        site.ok(&format!("job show {id}"))
+            .await
+            .contains("switching-power")
+    );
+    site.ok(&format!("job log {id}")).await;
+    site.ok("vm delete web --wait").await;
+    let gone = site.run("vm show web").await;
+    assert_eq!(gone.code, 3, "{gone:?}");
+    assert!(
+        gone.stderr.contains("web") && gone.stderr.contains("(trace id "),
+        "{gone:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn screen_and_serial_are_printed_as_they_are() {
+    let site = Site::start().await;
+    site.machine("web").await;
+    let picture = site.config.data_dir.join("screen.png");
+    let said = site
+        .ok(&format!("vm screen web --output {}", picture.display()))
+        .await;
+    assert!(said.contains("screen.png: "), "{said}");
+    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+    let mut piped = site.command("vm screen web");
+    let bytes = tokio::task::spawn_blocking(move || piped.output().unwrap().stdout)
+        .await
+        .unwrap();
+    assert_eq!(bytes, std::fs::read(&picture).unwrap());
+    let all = site.ok("vm serial web").await;
+    assert!(all.len() > 10, "{all:?}");
+    assert_eq!(site.ok("vm serial web --last 5").await, all[all.len() - 5..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_of_the_latest_snapshot_and_of_one_taken_now() {
+    let site = Site::start().await;
+    site.machine("web").await;
+    let early = site.run("clone create web --name copy").await;
+    assert_eq!(early.code, 3, "{early:?}");
+    assert!(early.stderr.contains("take a snapshot first"), "{early:?}");
+
+    site.ok("snapshot take web --name before --description why --wait")
+        .await;
+    let tree = site.ok("snapshot list web").await;
+    let names: Vec<_> = tree.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    assert_eq!(names, ["NAME", "before", "NOW"], "{tree}");
+    assert!(
+        site.ok("snapshot show web before")
+            .await
+            .contains("description why")
+    );
+
+    let seed = site.config.data_dir.join("user-data");
+    std::fs::write(&seed, "#cloud-config\n").unwrap();
+    let done = site
+        .ok(&format!(
+            "clone create web --name copy --user-data {} --wait",
+            seed.display()
+        ))
+        .await;
+    assert!(
+        done.contains("→ copy: succeeded in ") && done.contains("proof of boot: "),
+        "{done}"
+    );
+    let job = site
+        .json("clone create web --name now --snapshot-now --full --wait")
+        .await;
+    assert_eq!(
+        (&job["state"], &job["offshoot"]["mode"]),
+        (&json!("SUCCEEDED"), &json!("FULL"))
+    );
+    let list = site.json("clone list web").await;
+    assert_eq!(
+        list["cloneJobs"][0], job,
+        "what --wait prints is what the API answers"
+    );
+    let id = job["offshoot"]["id"].as_str().unwrap();
+    assert!(site.ok(&format!("clone show {id}")).await.contains("SUCCEEDED"));
+    let late = site.run(&format!("clone cancel {id}")).await;
+    assert_eq!(late.code, 3, "{late:?}");
+    site.ok("clone create web --disks-only parts --wait").await;
+    let both = site
+        .run("clone create web --snapshot before --snapshot-now")
+        .await;
+    assert_eq!(both.code, 2, "{both:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_fails_says_why_and_where_to_look() {
+    let site = Site::start().await;
+    site.machine("web").await;
+    let failed = site
+        .run("clone create web --name fail-at-instantiating --snapshot-now --wait")
+        .await;
+    assert_eq!((failed.code, failed.stdout.as_str()), (1, ""), "{failed:?}");
+    assert!(
+        failed.stderr.contains("failed: ") && failed.stderr.contains("offshoot job log "),
+        "{failed:?}"
+    );
+    let id = failed.stderr.trim_end().rsplit(' ').next().unwrap().to_owned();
+    assert!(!site.ok(&format!("job log {id}")).await.is_empty());
+    let waited = site.run(&format!("job wait {id} --json")).await;
+    assert_eq!(waited.code, 1, "{waited:?}");
+    let told: Value = serde_json::from_str(&waited.stdout).unwrap();
+    assert_eq!((&told["state"], &told["id"]), (&json!("FAILED"), &json!(id)));
+    let again = site.run(&format!("job retry {id} --wait")).await;
+    assert_eq!(again.code, 1, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_outlasts_the_server() {
+    let mut site = Site::start().await;
+    site.machine("web").await;
+    let mut waiting = site
+        .command("clone create web --name wait-at-instantiating --snapshot-now --wait")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says so when the job is where it waits.
+    let stderr = BufReader::new(waiting.stderr.take().unwrap());
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut lines = stderr.lines();
+        let seen = lines.any(|line| line.unwrap().contains("instantiating"));
+        (seen, lines)
+    });
+    let (seen, _lines) = seen.await.unwrap();
+    assert!(seen);
+    let address: SocketAddr = site.running.address;
+    site.running.stop().await.unwrap();
+    let config = Config {
+        listen: address,
+        ..site.config.clone()
+    };
+    site.running = Running::start(config).await.unwrap();
+    let sim = site.running.server.world().hypervisor.as_sim().unwrap();
+    sim.release("wait-at-instantiating");
+    let output = tokio::task::spawn_blocking(move || waiting.wait_with_output().unwrap());
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("succeeded"),
+        "{output:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_fails_whoever_waits_for_it() {
+    let site = Site::start().await;
+    site.machine("web").await;
+    let begun = site
+        .json("clone create web --name wait-at-instantiating --snapshot-now")
+        .await;
+    let id = begun["offshoot"]["id"].as_str().unwrap().to_owned();
+    let waiting = tokio::spawn(ran(site.command(&format!("job wait {id}"))));
+    let cancelled = site.json(&format!("job cancel {id}")).await;
+    assert_eq!(cancelled["id"], json!(id));
+    let waited = waiting.await.unwrap();
+    assert_eq!(waited.code, 1, "{waited:?}");
+    assert!(waited.stderr.contains("ended CANCELLED"), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_tells_whose_fault_it_is() {
+    let site = Site::start().await;
+    let mut stranger = site.command("vm list");
+    stranger.env("OFFSHOOT_TOKEN", "ofs_wrong");
+    let stranger = ran(stranger).await;
+    assert_eq!(stranger.code, 5, "{stranger:?}");
+    assert!(stranger.stderr.contains("offshoot token create"), "{stranger:?}");
+    for (args, code, said) in [
+        ("vm create web --image none", 3, "none"),
+        ("vm list --page-size 0", 3, "pageSize"),
+        ("vm lisst", 2, "lisst"),
+        ("vm list --url https://127.0.0.1:1", 2, "http://host:port"),
+        ("vm list --url http://127.0.0.1:1", 4, "offshoot serve"),
+        (
+            "vm create web --image demo --user-data /does/not/exist",
+            1,
+            "/does/not/exist",
+        ),
+    ] {
+        let ran = site.run(args).await;
+        assert_eq!(ran.code, code, "{args}: {ran:?}");
+        assert!(ran.stderr.contains(said), "{args}: {ran:?}");
+    }
+}
+
+/// A directory with programs that print what they are told to: nothing of this machine's.
+fn programs(all: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, script) in all {
+        let path = dir.path().join(name);
+        let mut file = std::fs::File::create(&path).unwrap();
+        writeln!(file, "#!/bin/sh\n{script}").unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+    }
+    dir
+}
+
+/// What doctor finds with this PATH and this data directory, by name.
+async fn doctor(path: &Path, data_dir: &Path) -> (i32, Value) {
+    let mut command = offshoot("doctor --json");
+    command.env("PATH", path).env("OFFSHOOT_DATA_DIR", data_dir);
+    let ran = ran(command).await;
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+    assert_eq!(told["ok"], ran.code == 0, "{ran:?}");
+    let checks = told["checks"].as_array().unwrap().iter();
+    let by_name = checks
+        .map(|c| (c["name"].as_str().unwrap().to_owned(), c.clone()))
+        .collect();
+    (ran.code, Value::Object(by_name))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_the_packages_that_are_missing() {
+    let (path, data) = (programs(&[]), tempfile::tempdir().unwrap());
+    let (code, checks) = doctor(path.path(), data.path()).await;
+    assert_eq!(code, 1);
+    for name in ["QEMU", "qemu-img"] {
+        assert_eq!(checks[name]["level"], "fail", "{checks}");
+        let fix = checks[name]["fix"].as_str().unwrap();
+        assert!(
+            fix.contains("apt-get install") && fix.contains("qemu-system-x86 qemu-utils"),
+            "{fix}"
+        );
+    }
+    assert_eq!(checks["data directory"]["level"], "ok", "{checks}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_an_old_qemu_and_a_newer_qemu_img() {
+    let data = tempfile::tempdir().unwrap();
+    let path = programs(&[
+        (
+            "qemu-system-x86_64",
+            "echo 'QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)'; exit 1",
+        ),
+        ("qemu-img", "echo 'qemu-img version 10.0.2 (Debian 1:10.0.2)'"),
+        ("dpkg-query", "printf '1:7.2+dfsg-7'"),
+    ]);
+    let (code, checks) = doctor(path.path(), data.path()).await;
+    assert_eq!((code, &checks["QEMU"]["level"]), (1, &json!("ok")), "{checks}");
+    assert_eq!(checks["qemu-img"]["level"], "fail", "{checks}");
+    let fix = "sudo apt-get install --no-install-recommends --allow-downgrades \
+               qemu-system-x86=1:7.2+dfsg-7 qemu-utils=1:7.2+dfsg-7";
+    assert_eq!(checks["qemu-img"]["fix"], fix, "{checks}");
+    assert_eq!(
+        checks["machine"]["level"], "fail",
+        "a QEMU that only knows its version is none: {checks}"
+    );
+
+    let path = programs(&[
+        ("qemu-system-x86_64", "echo 'QEMU emulator version 6.2.0'"),
+        ("qemu-img", "echo 'qemu-img version 6.2.0'"),
+    ]);
+    let (code, checks) = doctor(path.path(), data.path()).await;
+    assert_eq!((code, &checks["QEMU"]["level"]), (1, &json!("fail")), "{checks}");
+    assert!(
+        checks["QEMU"]["found"]
+            .as_str()
+            .unwrap()
+            .contains("6.2.0 is too old"),
+        "{checks}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_this_machine_fit_and_a_long_directory_unfit() {
+    let data = tempfile::tempdir().unwrap();
+    let path = PathBuf::from(std::env::var_os("PATH").unwrap());
+    let (code, checks) = doctor(&path, data.path()).await;
+    assert_eq!(code, 0, "{checks}");
+    for name in ["QEMU", "qemu-img", "sandbox", "machine"] {
+        assert_eq!(checks[name]["level"], "ok", "{checks}");
+    }
+    let long = data
+        .path()
+        .join("a-name-that-leaves-no-room-for-the-names-of-sockets")
+        .join("data");
+    let (code, checks) = doctor(&path, &long).await;
+    assert_eq!(
+        (code, &checks["sockets"]["level"]),
+        (1, &json!("fail")),
+        "{checks}"
+    );
+    assert!(
+        checks["sockets"]["fix"]
+            .as_str()
+            .unwrap()
+            .contains("OFFSHOOT_DATA_DIR"),
+        "{checks}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_says_who_is_in_its_way() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let mut command = offshoot(&format!("demo --once --listen {}", taken.local_addr().unwrap()));
+    command.env("OFFSHOOT_DATA_DIR", data.path());
+    let ran = ran(command).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    assert!(
+        ran.stderr.contains("is taken by another program") && ran.stderr.contains("--listen"),
+        "{ran:?}"
+    );
+}

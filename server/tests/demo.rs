@@ -1,0 +1,85 @@
+//! `offshoot demo`, with real guests.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The demo guest, built where it is not there yet.
+fn image() -> String {
+    let script = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../guest/build.sh");
+    let out = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
+    assert!(out.status.success(), "guest/build.sh failed");
+    String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .last()
+        .unwrap()
+        .to_owned()
+}
+
+/// The JSON that the demo ends with.
+fn demo(data: &Path) -> Value {
+    let out = Command::new(env!("CARGO_BIN_EXE_offshoot"))
+        .args(["demo", "--once", "--json", "--listen", "127.0.0.1:0", "--image"])
+        .arg(format!("demo={}", image()))
+        .arg("--data-dir")
+        .arg(data)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{told}");
+    let stdout = String::from_utf8(out.stdout).unwrap();
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap_or_else(|e| panic!("{e}: {stdout}\n{told}"))
+}
+
+/// The machines of a data directory that still have a process.
+fn left(data: &Path) -> Vec<String> {
+    let runs = std::fs::read_dir(data.join("run"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name());
+    let ids: Vec<String> = runs.map(|name| name.into_string().unwrap()).collect();
+    assert!(!ids.is_empty());
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|e| {
+        let arguments = std::fs::read(e.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&arguments).into_owned())
+    });
+    processes
+        .filter(|arguments| ids.iter().any(|id| arguments.contains(id)))
+        .collect()
+}
+
+#[test]
+fn a_running_guest_is_cloned_while_it_goes_on_and_again() {
+    let data = tempfile::tempdir().unwrap();
+    for clone in ["demo-clone", "demo-clone-2"] {
+        let told = demo(data.path());
+        let keys: Vec<_> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            ["clone", "cloneJob", "ok", "seconds", "snapshot", "source"],
+            "{told}"
+        );
+        assert_eq!(
+            (&told["ok"], &told["clone"]["name"]),
+            (&json!(true), &json!(clone)),
+            "{told}"
+        );
+        let gap = told["source"]["maxTickGapMs"].as_u64().unwrap();
+        // Ticks come every 100 ms: a gap of less has not been measured.
+        assert!((90..=1000).contains(&gap), "{told}");
+        assert_eq!(
+            (&told["source"]["name"], &told["snapshot"]["consistency"]),
+            (&json!("demo-source"), &json!("ONLINE"))
+        );
+        assert_eq!(
+            (&told["cloneJob"]["state"], &told["cloneJob"]["offshoot"]["mode"]),
+            (&json!("SUCCEEDED"), &json!("LINKED"))
+        );
+        assert_eq!(told["cloneJob"]["offshoot"]["snapshot"], told["snapshot"]["id"]);
+        let boot = told["clone"]["bootSeconds"].as_f64().unwrap();
+        assert!(boot > 0.5 && boot < told["seconds"].as_f64().unwrap(), "{told}");
+        assert_eq!(left(data.path()), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,476 @@
+//! Three tests, written once and applied to every kind of job: every step run twice; failure at each step, and at each
+//! undo, in turn, and the slate found clean (past a point of no return: finished); the process killed with `kill -9` at
+//! each step, started again, and the job ends finished or clean. On the simulation, and on QEMU.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use async_trait::async_trait;
+use libtest_mimic::{Arguments, Failed, Trial};
+use server::jobs::step::{Cx, StepError};
+use server::jobs::world::Machines;
+use server::jobs::{Hook, Jobs};
+use shared::clone::{CloneMode, CloneTarget, CloneVm, DisksOnly, SnapshotNow};
+use shared::job::{Job, JobState, step};
+use shared::snapshot::TakeSnapshot;
+use shared::vm::{CloudInit, PowerAction};
+use shared::{Code, JobId};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{by, clean_up, create, ended, engine, slate, vm_id};
+
+/// A kind of job, in the form that has most to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Create,
+    Start,
+    ShutDown,
+    PowerOff,
+    Pause,
+    Resume,
+    Reset,
+    Snapshot,
+    Clone,
+    CloneFull,
+    CloneDisks,
+    Delete,
+}
+
+impl Work {
+    const ALL: [(Self, &'static str); 12] = [
+        (Self::Create, "create"),
+        (Self::Start, "start"),
+        (Self::ShutDown, "shut-down"),
+        (Self::PowerOff, "power-off"),
+        (Self::Pause, "pause"),
+        (Self::Resume, "resume"),
+        (Self::Reset, "reset"),
+        (Self::Snapshot, "snapshot"),
+        (Self::Clone, "clone"),
+        (Self::CloneFull, "clone-full"),
+        (Self::CloneDisks, "clone-disks"),
+        (Self::Delete, "delete"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(w, _)| *w == self).unwrap().1
+    }
+
+    fn on_qemu(self) -> bool {
+        matches!(
+            self,
+            Self::Create | Self::Snapshot | Self::Clone | Self::CloneFull | Self::Delete
+        )
+    }
+
+    fn steps(self) -> &'static [&'static str] {
+        match self {
+            Self::Create => &[step::MINTING, step::PREPARING_VM_DISKS, step::STARTING],
+            Self::Start | Self::ShutDown | Self::PowerOff | Self::Pause | Self::Resume | Self::Reset => {
+                &[step::SWITCHING_POWER]
+            }
+            Self::Snapshot => &[step::MINTING, step::FREEZING_DISKS],
+            Self::Clone => &[
+                step::MINTING,
+                step::TAKING_SNAPSHOT,
+                step::ADAPTING_OS,
+                step::PREPARING_VM_DISKS,
+                step::INSTANTIATING,
+            ],
+            Self::CloneFull | Self::CloneDisks => {
+                &[step::MINTING, step::PREPARING_VM_DISKS, step::INSTANTIATING]
+            }
+            Self::Delete => &[step::CHECKING, step::DELETING, step::REMOVING_FILES],
+        }
+    }
+
+    /// Whether a failure of this step can no longer be undone.
+    fn past_return(self, name: &str) -> bool {
+        self == Self::Delete && name != step::CHECKING
+    }
+
+    /// What must be there before.
+    async fn prepare(self, jobs: &Jobs) {
+        if self == Self::Create {
+            return;
+        }
+        let off = matches!(self, Self::Start | Self::Delete);
+        let job = jobs.create_vm(create("source", !off), by()).await.unwrap();
+        succeeded(jobs, job.id).await;
+        let source = vm_id(jobs, "source").await;
+        if self == Self::Resume {
+            let job = jobs.power(source, PowerAction::Pause, by()).await.unwrap();
+            succeeded(jobs, job.id).await;
+        }
+        if matches!(self, Self::CloneFull | Self::CloneDisks | Self::Delete) {
+            let request = TakeSnapshot {
+                name: Some("before".parse().unwrap()),
+                ..Default::default()
+            };
+            let job = jobs.snapshot(source, request, by()).await.unwrap();
+            succeeded(jobs, job.id).await;
+        }
+    }
+
+    async fn submit(self, jobs: &Jobs) -> Job {
+        if self == Self::Create {
+            let mut request = create("made", true);
+            request.cloud_init = Some(CloudInit::default());
+            return jobs.create_vm(request, by()).await.unwrap();
+        }
+        let source = vm_id(jobs, "source").await;
+        let power = |action| jobs.power(source, action, by());
+        let target = CloneTarget {
+            name: Some("made".parse().unwrap()),
+            start: true,
+            boot_timeout_seconds: 60,
+            // The boot loader's word: in these tests no guest needs to come further.
+            boot_pattern: Some("boot:|Linux version".into()),
+            ..Default::default()
+        };
+        let clone = |request: CloneVm| jobs.clone_vm(source, request, by());
+        let plain = CloneVm {
+            clone_job_id: None,
+            snapshot: None,
+            snapshot_now: None,
+            mode: CloneMode::Linked,
+            target: None,
+            disks_only: None,
+            request_id: None,
+        };
+        match self {
+            Self::Create => unreachable!(),
+            Self::Start => power(PowerAction::Start).await.unwrap(),
+            Self::ShutDown => power(PowerAction::ShutDown).await.unwrap(),
+            Self::PowerOff => power(PowerAction::PowerOff).await.unwrap(),
+            Self::Pause => power(PowerAction::Pause).await.unwrap(),
+            Self::Resume => power(PowerAction::Resume).await.unwrap(),
+            Self::Reset => power(PowerAction::Reset).await.unwrap(),
+            Self::Snapshot => jobs
+                .snapshot(source, TakeSnapshot::default(), by())
+                .await
+                .unwrap(),
+            Self::Clone => clone(CloneVm {
+                snapshot_now: Some(SnapshotNow::default()),
+                target: Some(CloneTarget {
+                    cloud_init: Some(CloudInit::default()),
+                    ..target
+                }),
+                ..plain
+            })
+            .await
+            .unwrap(),
+            Self::CloneFull => clone(CloneVm {
+                mode: CloneMode::Full,
+                target: Some(target),
+                ..plain
+            })
+            .await
+            .unwrap(),
+            Self::CloneDisks => {
+                let disks_only = Some(DisksOnly {
+                    name: "made".parse().unwrap(),
+                });
+                clone(CloneVm { disks_only, ..plain }).await.unwrap()
+            }
+            Self::Delete => jobs.delete_vm(source, by()).await.unwrap(),
+        }
+    }
+}
+
+async fn succeeded(jobs: &Jobs, id: JobId) -> Job {
+    let job = ended(jobs, id).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+    job
+}
+
+/// Where a hook strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Before,
+    After,
+    /// After the last step has failed, before the undo of this one.
+    BeforeUndo,
+    AfterUndo,
+}
+
+impl When {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Before, "before"),
+        (Self::After, "after"),
+        (Self::BeforeUndo, "before-undo"),
+        (Self::AfterUndo, "after-undo"),
+    ];
+
+    fn is_undo(self) -> bool {
+        matches!(self, Self::BeforeUndo | Self::AfterUndo)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strike {
+    /// Fails, once.
+    Fail,
+    /// Says so and waits for the end of the process.
+    Stop,
+}
+
+struct At {
+    step: &'static str,
+    last: &'static str,
+    when: When,
+    strike: Strike,
+    struck: AtomicBool,
+    fell: AtomicBool,
+}
+
+impl At {
+    fn new(work: Work, step: &'static str, when: When, strike: Strike) -> Arc<Self> {
+        let last = work.steps().last().unwrap();
+        Arc::new(Self {
+            step,
+            last,
+            when,
+            strike,
+            struck: AtomicBool::new(false),
+            fell: AtomicBool::new(false),
+        })
+    }
+
+    async fn at(&self, step: &str, when: When) -> Result<(), StepError> {
+        // An undo is reached by the failure of the last step.
+        if self.when.is_undo()
+            && when == When::After
+            && step == self.last
+            && !self.fell.swap(true, Ordering::SeqCst)
+        {
+            return Err(StepError::new(Code::Aborted, "made to fail, to be undone"));
+        }
+        if self.step != step || self.when != when || self.struck.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        match self.strike {
+            Strike::Fail => Err(StepError::new(Code::Aborted, "made to fail")),
+            Strike::Stop => {
+                println!("AT THE STEP");
+                std::io::stdout().flush().unwrap();
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Hook for At {
+    async fn before(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(step, When::Before).await
+    }
+    async fn after(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(step, When::After).await
+    }
+    async fn before_undo(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(step, When::BeforeUndo).await
+    }
+    async fn after_undo(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(step, When::AfterUndo).await
+    }
+}
+
+/// Everything twice, and a failure at the end of the last step if it is to be undone.
+struct Twice {
+    undo: Option<&'static str>,
+}
+
+#[async_trait]
+impl Hook for Twice {
+    fn times(&self) -> usize {
+        2
+    }
+    async fn after(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
+        match self.undo {
+            Some(last) if last == step => Err(StepError::new(Code::Aborted, "made to fail, to be undone")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// What is there. Once a running QEMU has switched to new overlays they stay, whatever becomes of the job: the guest
+/// writes into them. Then only the names must be gone, and no layer may be loose.
+async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
+    match work {
+        Work::Snapshot | Work::Clone => support::slate_without_layers(jobs).await,
+        _ => slate(jobs).await,
+    }
+}
+
+async fn prepared(dir: &Path, machines: Machines, work: Work) -> Vec<String> {
+    let jobs = engine(dir, machines, None).await;
+    work.prepare(&jobs).await;
+    let clean = look(&jobs, work).await;
+    jobs.stop().await;
+    clean
+}
+
+/// What a power job leaves behind if it is undone is the machine as it was; where that cannot be, as it is.
+fn undone(work: Work) -> bool {
+    !matches!(work, Work::PowerOff | Work::Reset | Work::Resume | Work::ShutDown)
+}
+
+fn twice(machines: Machines, work: Work, undo: bool) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    block_on(async {
+        let clean = prepared(dir.path(), machines, work).await;
+        let undo = undo.then(|| *work.steps().last().unwrap());
+        let jobs = engine(dir.path(), machines, Some(Arc::new(Twice { undo }))).await;
+        let job = ended(&jobs, work.submit(&jobs).await.id).await;
+        if undo.is_some() {
+            assert_eq!(job.state, JobState::Failed, "{job:#?}");
+            let left = look(&jobs, work).await;
+            assert!(!undone(work) || left == clean, "left {left:#?}\nwas {clean:#?}");
+        } else {
+            assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+        }
+        clean_up(&jobs).await;
+    });
+    Ok(())
+}
+
+fn fail(machines: Machines, work: Work, step: &'static str, when: When) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    block_on(async {
+        let clean = prepared(dir.path(), machines, work).await;
+        let hook = At::new(work, step, when, Strike::Fail);
+        let jobs = engine(dir.path(), machines, Some(hook.clone())).await;
+        let job = ended(&jobs, work.submit(&jobs).await.id).await;
+        assert!(hook.struck.load(Ordering::SeqCst), "the step was never reached");
+        if work.past_return(step) {
+            assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+        } else {
+            assert_eq!(job.state, JobState::Failed, "{job:#?}");
+            assert!(
+                job.error.as_ref().unwrap().message.contains("made to fail"),
+                "{job:#?}"
+            );
+            let left = look(&jobs, work).await;
+            assert!(!undone(work) || left == clean, "left {left:#?}\nwas {clean:#?}");
+        }
+        clean_up(&jobs).await;
+    });
+    Ok(())
+}
+
+const CHILD: &str = "OFFSHOOT_TEST_KILLED_CHILD";
+
+fn kill(machines: Machines, work: Work, step: &'static str, when: When) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let clean = block_on(prepared(dir.path(), machines, work));
+    let when_word = When::ALL.iter().find(|(w, _)| *w == when).unwrap().1;
+    let mut child = Command::new(std::env::current_exe()?)
+        .env(
+            CHILD,
+            format!(
+                "{}\n{}\n{step}\n{when_word}",
+                machines == Machines::Simulated,
+                work.name()
+            ),
+        )
+        .env("OFFSHOOT_TEST_DIR", dir.path())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    let id: JobId = out.next().expect("the child ended early")?.parse().unwrap();
+    let reached = out.next().expect("the child ended before the step")?;
+    assert_eq!(reached, "AT THE STEP");
+    // SIGKILL: nothing of the child runs any more.
+    child.kill()?;
+    child.wait()?;
+    block_on(async {
+        let jobs = engine(dir.path(), machines, None).await;
+        let job = ended(&jobs, id).await;
+        if when.is_undo() {
+            assert_eq!(job.state, JobState::Failed, "{job:#?}");
+            let left = look(&jobs, work).await;
+            assert!(!undone(work) || left == clean, "left {left:#?}\nwas {clean:#?}");
+        } else {
+            assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+            look(&jobs, work).await;
+        }
+        clean_up(&jobs).await;
+    });
+    Ok(())
+}
+
+fn child(told: &str) {
+    let mut told = told.lines();
+    let machines = if told.next() == Some("true") {
+        Machines::Simulated
+    } else {
+        Machines::Real(None)
+    };
+    let name = told.next().unwrap();
+    let work = Work::ALL.iter().find(|(_, n)| *n == name).unwrap().0;
+    let name = told.next().unwrap();
+    let step = *work.steps().iter().find(|s| **s == name).unwrap();
+    let name = told.next().unwrap();
+    let when = When::ALL.iter().find(|(_, n)| *n == name).unwrap().0;
+    let dir = std::env::var_os("OFFSHOOT_TEST_DIR").unwrap();
+    block_on(async {
+        let hook = At::new(work, step, when, Strike::Stop);
+        let jobs = engine(Path::new(&dir), machines, Some(hook)).await;
+        let id = work.submit(&jobs).await.id;
+        println!("{id}");
+        std::io::stdout().flush().unwrap();
+        let job = ended(&jobs, id).await;
+        panic!("the step was never reached: {job:#?}");
+    });
+}
+
+fn main() {
+    if let Ok(told) = std::env::var(CHILD) {
+        return child(&told);
+    }
+    let mut trials = Vec::new();
+    for (place, machines) in [("sim", Machines::Simulated), ("qemu", Machines::Real(None))] {
+        let real = machines != Machines::Simulated;
+        for (work, name) in Work::ALL {
+            if real && !work.on_qemu() {
+                continue;
+            }
+            trials.push(Trial::test(format!("{place}::{name}::twice"), move || {
+                twice(machines, work, false)
+            }));
+            if !work.past_return(work.steps().last().unwrap()) {
+                let name = format!("{place}::{name}::twice-and-undone");
+                trials.push(Trial::test(name, move || twice(machines, work, true)));
+            }
+            for &step in work.steps() {
+                for (when, word) in When::ALL {
+                    if when.is_undo() && work == Work::Delete {
+                        continue;
+                    }
+                    let test = format!("{place}::{name}::{step}::{word}");
+                    trials.push(Trial::test(format!("{test}::fails"), move || {
+                        fail(machines, work, step, when)
+                    }));
+                    trials.push(Trial::test(format!("{test}::killed"), move || {
+                        kill(machines, work, step, when)
+                    }));
+                }
+            }
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}

@@ -1,0 +1,159 @@
+//! A host for each test, and what the tests have in common.
+
+use regex::Regex;
+use server::disks::{Disks, LayerFile, QemuImg};
+use server::hypervisor::qemu::Qemu;
+use server::hypervisor::{
+    BootError, BootExpectation, DiskSpec, Ended, Hypervisor, MachineEvent, MachineSpec, RunState,
+};
+use shared::{LayerId, VmId};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
+use uuid::Uuid;
+
+pub const MIB: u64 = 1 << 20;
+
+/// A host of its own for each test; its machines end with it.
+pub struct Host {
+    pub hv: Option<Qemu>,
+    pub disks: QemuImg,
+    pub machines: Vec<VmId>,
+    pub dir: tempfile::TempDir,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    pub fn at(dir: tempfile::TempDir) -> Self {
+        let hv = Qemu::new(&dir.path().join("run"), None).unwrap();
+        Self {
+            hv: Some(hv),
+            disks: QemuImg::new(),
+            machines: Vec::new(),
+            dir,
+        }
+    }
+
+    pub fn hv(&self) -> &Qemu {
+        self.hv.as_ref().unwrap()
+    }
+
+    pub fn layer(&self) -> LayerFile {
+        let id = LayerId(Uuid::now_v7());
+        LayerFile {
+            id,
+            path: self.dir.path().join(format!("{id}.qcow2")),
+        }
+    }
+
+    pub async fn blank(&self) -> LayerFile {
+        let layer = self.layer();
+        self.disks.create_blank(&layer, 64 * MIB).await.unwrap();
+        layer
+    }
+
+    pub async fn overlay(&self, backing: &LayerFile) -> LayerFile {
+        let layer = self.layer();
+        self.disks.create_overlay(&layer, backing, None).await.unwrap();
+        layer
+    }
+
+    pub async fn import(&self, variant: &str) -> LayerFile {
+        let layer = self.layer();
+        self.disks.import(&image(variant), &layer).await.unwrap();
+        layer
+    }
+
+    pub fn machine(&mut self, chain: &[&LayerFile]) -> MachineSpec {
+        let id = VmId(Uuid::now_v7());
+        self.machines.push(id);
+        MachineSpec {
+            id,
+            name: "guest".parse().unwrap(),
+            cpus: 1,
+            memory_mib: 256,
+            bios_uuid: Uuid::new_v4(),
+            vmgenid: Uuid::new_v4(),
+            disks: vec![DiskSpec {
+                chain: chain.iter().copied().cloned().collect(),
+            }],
+            seed: None,
+            nics: Vec::new(),
+        }
+    }
+
+    pub async fn boots(&self, vm: VmId, seconds: u64) -> Result<shared::clone::Proof, BootError> {
+        let expect = BootExpectation {
+            pattern: None,
+            timeout: Duration::from_secs(seconds),
+        };
+        self.hv()
+            .watch_boot(vm, &expect, &|line| eprintln!("{line}"))
+            .await
+    }
+
+    pub async fn sees(&self, vm: VmId, pattern: &str) -> Result<shared::clone::Proof, BootError> {
+        let pattern = Some(Regex::new(pattern).unwrap());
+        let expect = BootExpectation {
+            pattern,
+            timeout: Duration::from_secs(120),
+        };
+        self.hv().watch_boot(vm, &expect, &|_| {}).await
+    }
+
+    pub fn ticks(&self, vm: VmId) -> Vec<String> {
+        let text = String::from_utf8_lossy(&std::fs::read(self.hv().serial_log(vm)).unwrap()).into_owned();
+        text.lines()
+            .filter(|l| l.contains("offshoot-guest nonce="))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let Some(hv) = self.hv.take() else { return };
+        let machines = std::mem::take(&mut self.machines);
+        // Also when a test has failed; on a thread of its own, since a runtime cannot wait within another.
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                for vm in machines {
+                    hv.kill(vm).await.unwrap();
+                }
+            });
+        });
+    }
+}
+
+/// The demo guest, built where it is not there yet.
+pub fn image(variant: &str) -> PathBuf {
+    let script = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../guest/build.sh");
+    let out = Command::new(script)
+        .args(["--variant", variant])
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "guest/build.sh failed");
+    String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .last()
+        .unwrap()
+        .into()
+}
+
+pub async fn next(events: &mut Receiver<MachineEvent>) -> (RunState, Option<Ended>) {
+    let event = tokio::time::timeout(Duration::from_secs(60), events.recv())
+        .await
+        .expect("an event")
+        .unwrap();
+    (event.state, event.ended)
+}
+
+pub fn is_png(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xaeB`\x82")
+}

@@ -1,0 +1,7 @@
+//! Real machines: QEMU, its disks, and the demo guest.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bare;
+mod guest;
+mod host;
+mod layers;

@@ -1,0 +1,191 @@
+//! What the tests of jobs share: an engine on a directory of its own, and what is left on it afterwards.
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+
+use server::db::{self, Db};
+use server::hypervisor::RunState;
+use server::jobs::queue::Limits;
+use server::jobs::world::Machines;
+use server::jobs::{By, Hook, Jobs, World};
+use shared::job::Job;
+use shared::vm::{BlankDisk, CreateVm, DiskOfImage, Firmware, NewDisk};
+use shared::{JobId, VmId};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Long enough for a guest under TCG on a busy machine; nothing waits this long unless it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub async fn engine(dir: &Path, machines: Machines, hook: Option<Arc<dyn Hook>>) -> Jobs {
+    let db = Db::open(&dir.join("offshoot.db")).await.unwrap();
+    let world = World::open(dir, db, machines).await.unwrap();
+    if machines == Machines::Simulated {
+        sim_image(&world).await;
+    } else {
+        world
+            .register_image(&"demo".parse().unwrap(), &guest("menu"))
+            .await
+            .unwrap();
+    }
+    Jobs::start(
+        world,
+        Limits {
+            per_host: 16,
+            per_vm: 8,
+        },
+        hook,
+    )
+    .await
+    .unwrap()
+}
+
+async fn sim_image(world: &World) {
+    let from = world.data_dir.join("image.qcow2");
+    std::fs::write(&from, "1073741824 196608\n").unwrap();
+    world
+        .register_image(&"demo".parse().unwrap(), &from)
+        .await
+        .unwrap();
+}
+
+/// The demo guest, built once and cached: `menu` stands at its boot loader at once, `demo` boots.
+pub fn guest(variant: &str) -> PathBuf {
+    let script = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../guest/build.sh");
+    let out = Command::new(script)
+        .args(["--variant", variant])
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "guest/build.sh: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let text = String::from_utf8(out.stdout).unwrap();
+    PathBuf::from(text.lines().last().unwrap())
+}
+
+pub fn by() -> By {
+    By("test".into())
+}
+
+pub fn create(name: &str, start: bool) -> CreateVm {
+    CreateVm {
+        name: name.parse().unwrap(),
+        cpus: 1,
+        memory_mib: 128,
+        firmware: Firmware::Bios,
+        disks: vec![
+            NewDisk::Image(DiskOfImage {
+                image: "demo".into(),
+                size_gib: None,
+            }),
+            NewDisk::Blank(BlankDisk { size_gib: 1 }),
+        ],
+        network_interfaces: None,
+        labels: Default::default(),
+        cloud_init: None,
+        start,
+        request_id: None,
+    }
+}
+
+/// Waits for the end of a job, by what the database tells.
+pub async fn ended(jobs: &Jobs, id: JobId) -> Job {
+    until(jobs, id, |job| job.state.is_final()).await
+}
+
+/// Waits until a job is as wanted, by what the database tells.
+pub async fn until(jobs: &Jobs, id: JobId, wanted: impl Fn(&Job) -> bool) -> Job {
+    let db = &jobs.world().db;
+    let mut changes = db.subscribe();
+    let wait = async {
+        loop {
+            let job = db::jobs::by_id(db, id).await.unwrap().unwrap().job;
+            if wanted(&job) {
+                return job;
+            }
+            // Lagging behind is no loss: the job is read again.
+            drop(changes.recv().await);
+        }
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(job) => job,
+        Err(_) => {
+            let job = db::jobs::by_id(db, id).await.unwrap().unwrap().job;
+            panic!("job {id} hangs: {job:#?}");
+        }
+    }
+}
+
+/// Everything that jobs make, as it stands now: rows, files and machines. Two are equal if nothing was left behind.
+pub async fn slate(jobs: &Jobs) -> Vec<String> {
+    let world = jobs.world();
+    let mut all = Vec::new();
+    for table in [
+        "vms",
+        "vm_disks",
+        "vm_nics",
+        "snapshots",
+        "snapshot_disks",
+        "layers",
+        "images",
+        "locks",
+    ] {
+        let query = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+        let n: i64 = sqlx::query_scalar(query)
+            .fetch_one(world.db.read())
+            .await
+            .unwrap();
+        all.push(format!("{table}: {n}"));
+    }
+    for dir in ["layers", "seeds"] {
+        for file in std::fs::read_dir(world.data_dir.join(dir)).unwrap() {
+            all.push(format!("{dir}/{}", file.unwrap().file_name().to_string_lossy()));
+        }
+    }
+    for id in db::vms::ids(&world.db).await.unwrap() {
+        let vm = db::vms::by_id(&world.db, id).await.unwrap().unwrap();
+        let running = world.hypervisor.state(id).await != RunState::Stopped;
+        assert_eq!(vm.locked_by, None, "{} is still locked", vm.name);
+        all.push(format!("{} {} process={running}", vm.name, vm.state));
+    }
+    all.sort();
+    all
+}
+
+/// What [`slate`] says, but for layers: their files and rows are the same, and somebody stands on each.
+pub async fn slate_without_layers(jobs: &Jobs) -> Vec<String> {
+    let world = jobs.world();
+    let rows = db::layers::ids(&world.db).await.unwrap();
+    let mut files = std::collections::HashSet::new();
+    for file in std::fs::read_dir(&world.storage.path).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        files.insert(name.strip_suffix(".qcow2").unwrap().parse().unwrap());
+    }
+    assert_eq!(rows, files, "layers on the books, and files");
+    let loose: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM layers WHERE id NOT IN (SELECT layer FROM vm_disks UNION SELECT layer FROM snapshot_disks
+             UNION SELECT layer FROM images UNION SELECT parent FROM layers WHERE parent IS NOT NULL)",
+    )
+    .fetch_one(world.db.read())
+    .await
+    .unwrap();
+    assert_eq!(loose, 0, "layers that nobody stands on");
+    let mut all = slate(jobs).await;
+    all.retain(|line| !line.starts_with("layers"));
+    all
+}
+
+/// Ends every machine and the engine: nothing runs on after a test.
+pub async fn clean_up(jobs: &Jobs) {
+    let world = jobs.world();
+    jobs.stop().await;
+    for id in db::vms::ids(&world.db).await.unwrap() {
+        world.hypervisor.kill(id).await.unwrap();
+    }
+}
+
+pub async fn vm_id(jobs: &Jobs, name: &str) -> VmId {
+    db::vms::find(&jobs.world().db, name).await.unwrap().unwrap().id
+}

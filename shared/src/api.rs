@@ -1,0 +1,358 @@
+//! The calls of the native API: each a type with its method, path, query, body and answer.
+//! Console, command line and tests speak through these; the server's routes serve them.
+
+use crate::access::{CreateToken, Me, NewToken, SetPassword, Token};
+use crate::clone::{CloneJobView, CloneVm};
+use crate::job::{Job, LogLine};
+use crate::place::{Host, Image, Network, Storage};
+use crate::snapshot::{Snapshot, TakeSnapshot};
+use crate::vm::{CreateVm, PatchVm, StopVm, Vm};
+use crate::{Code, Status};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// A method of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Method {
+    Get,
+    Post,
+    Patch,
+    Put,
+    Delete,
+}
+
+impl Method {
+    /// As it stands in a request line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// A call without its types: what goes over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawCall {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The JSON body.
+    pub body: Option<String>,
+}
+
+/// A typed call of the API.
+pub trait Call {
+    /// What a success answers.
+    type Answer: DeserializeOwned + Serialize;
+
+    /// The call as it goes over the wire.
+    fn raw(&self) -> RawCall;
+}
+
+/// Reads the answer of a call from the HTTP status and body that came back.
+pub fn answer<A: DeserializeOwned>(http: u16, body: &str) -> Result<A, Status> {
+    if (200..300).contains(&http) {
+        let body = if body.is_empty() { "null" } else { body };
+        return serde_json::from_str(body)
+            .map_err(|e| Status::new(Code::Internal, format!("the server's answer cannot be read: {e}")));
+    }
+    match serde_json::from_str::<crate::status::ErrorBody>(body) {
+        Ok(body) => Err(body.error.into()),
+        Err(_) => Err(Status::new(
+            Code::Unknown,
+            format!("the server answered HTTP {http} without an error of its own"),
+        )),
+    }
+}
+
+/// What a list call may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListQuery {
+    /// At most this many, 1 to 1000; 100 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u32>,
+    /// `nextPageToken` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_token: Option<String>,
+    /// Terms with a space between, all of which must hold: `state=RUNNING`, `name:web` (contains), `vm=<id or name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// A field, then perhaps ` desc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_by: Option<String>,
+}
+
+/// Page size unless asked otherwise.
+pub const DEFAULT_PAGE_SIZE: u32 = 100;
+/// Largest page.
+pub const MAX_PAGE_SIZE: u32 = 1000;
+
+/// Percent-encodes what stands between two slashes, or behind a `=`.
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
+            // Writing to a String cannot fail.
+            _ => _ = write!(out, "%{byte:02X}"),
+        }
+    }
+    out
+}
+
+impl ListQuery {
+    /// As a query, with its `?`; empty if it asks nothing.
+    pub fn to_query(&self) -> String {
+        let mut out = String::new();
+        let mut put = |key: &str, value: &str| {
+            out.push(if out.is_empty() { '?' } else { '&' });
+            out.push_str(key);
+            out.push('=');
+            out.push_str(&encode(value));
+        };
+        if let Some(n) = self.page_size {
+            put("pageSize", &n.to_string());
+        }
+        for (key, value) in [
+            ("pageToken", &self.page_token),
+            ("filter", &self.filter),
+            ("orderBy", &self.order_by),
+        ] {
+            if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
+                put(key, value);
+            }
+        }
+        out
+    }
+}
+
+macro_rules! pages {
+    ($($(#[$doc:meta])* $name:ident { $field:ident: $item:ty })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            /// The items of this page.
+            pub $field: Vec<$item>,
+            /// Asks for the next page; empty on the last.
+            #[serde(default, skip_serializing_if = "String::is_empty")]
+            pub next_page_token: String,
+            /// How many there are on all pages, as the filter has it.
+            #[serde(default)]
+            pub total_size: u64,
+        }
+    )*};
+}
+
+pages! {
+    /// A page of machines.
+    VmPage { vms: Vm }
+    /// A page of snapshots.
+    SnapshotPage { snapshots: Snapshot }
+    /// A page of jobs.
+    JobPage { jobs: Job }
+    /// A page of clone jobs.
+    CloneJobPage { clone_jobs: CloneJobView }
+    /// A page of hosts.
+    HostPage { hosts: Host }
+    /// A page of storages.
+    StoragePage { storages: Storage }
+    /// A page of networks.
+    NetworkPage { networks: Network }
+    /// A page of images.
+    ImagePage { images: Image }
+    /// A page of tokens.
+    TokenPage { tokens: Token }
+    /// A page of a job's log.
+    LogPage { lines: LogLine }
+}
+
+/// How many there are of what the console counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Machines.
+    pub vms: u64,
+    /// Machines that run.
+    pub running_vms: u64,
+    /// Machines in ERROR, or paused for want of space or by an I/O error.
+    pub troubled_vms: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Jobs that are not over.
+    pub active_jobs: u64,
+    /// Jobs that failed in the last day.
+    pub failed_jobs_last_day: u64,
+    /// Whether the server simulates: nothing is real.
+    pub simulated: bool,
+    /// Version of the server.
+    pub version: String,
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* } -> $answer:ty: |$me:ident| $method:ident $path:expr $(, $body:expr)?;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)]
+        pub struct $name { $(pub $field: $ty),* }
+
+        impl Call for $name {
+            type Answer = $answer;
+            fn raw(&self) -> RawCall {
+                let $me = self;
+                #[allow(unused_mut, unused_assignments)]
+                let mut body = None;
+                // A request is made of strings, numbers and maps with string keys: it always serialises.
+                $(body = Some(serde_json::to_string(&$body).unwrap_or_default());)?
+                RawCall { method: Method::$method, path: $path, body }
+            }
+        }
+    )*};
+}
+
+fn vm_path(vm: &str, rest: &str) -> String {
+    format!("/api/v1/vms/{}{rest}", encode(vm))
+}
+
+fn job_path(job: &str, rest: &str) -> String {
+    format!("/api/v1/jobs/{}{rest}", encode(job))
+}
+
+calls! {
+    /// Counts for the overview and the rail.
+    GetSummary {} -> Summary: |_c| Get "/api/v1/summary".to_owned();
+    /// Who is calling.
+    GetMe {} -> Me: |_c| Get "/api/v1/me".to_owned();
+    /// Sets one's own password.
+    PutPassword { request: SetPassword } -> (): |c| Put "/api/v1/me/password".to_owned(), c.request;
+
+    /// Machines.
+    ListVms { query: ListQuery } -> VmPage: |c| Get format!("/api/v1/vms{}", c.query.to_query());
+    /// Makes a machine.
+    PostVm { request: CreateVm } -> Job: |c| Post "/api/v1/vms".to_owned(), c.request;
+    /// One machine, by name or id.
+    GetVm { vm: String } -> Vm: |c| Get vm_path(&c.vm, "");
+    /// Changes labels.
+    UpdateVm { vm: String, request: PatchVm } -> Vm: |c| Patch vm_path(&c.vm, ""), c.request;
+    /// Deletes a machine.
+    DeleteVm { vm: String } -> Job: |c| Delete vm_path(&c.vm, "");
+    /// Starts a machine.
+    Start { vm: String } -> Job: |c| Post vm_path(&c.vm, "/start"), serde_json::json!({});
+    /// Stops a machine.
+    Stop { vm: String, request: StopVm } -> Job: |c| Post vm_path(&c.vm, "/stop"), c.request;
+    /// Resets a machine.
+    Reset { vm: String } -> Job: |c| Post vm_path(&c.vm, "/reset"), serde_json::json!({});
+    /// Pauses a machine.
+    Pause { vm: String } -> Job: |c| Post vm_path(&c.vm, "/pause"), serde_json::json!({});
+    /// Lets a paused machine go on.
+    Resume { vm: String } -> Job: |c| Post vm_path(&c.vm, "/resume"), serde_json::json!({});
+
+    /// Snapshots of a machine.
+    ListSnapshots { vm: String, query: ListQuery } -> SnapshotPage:
+        |c| Get vm_path(&c.vm, &format!("/snapshots{}", c.query.to_query()));
+    /// Takes a snapshot.
+    PostSnapshot { vm: String, request: TakeSnapshot } -> Job: |c| Post vm_path(&c.vm, "/snapshots"), c.request;
+    /// One snapshot, by name or id.
+    GetSnapshot { vm: String, snapshot: String } -> Snapshot:
+        |c| Get vm_path(&c.vm, &format!("/snapshots/{}", encode(&c.snapshot)));
+
+    /// Clone jobs of a machine, newest first.
+    ListCloneJobs { vm: String, query: ListQuery } -> CloneJobPage:
+        |c| Get vm_path(&c.vm, &format!("/cloneJobs{}", c.query.to_query()));
+    /// Clones a machine.
+    PostCloneJob { vm: String, request: CloneVm } -> CloneJobView: |c| Post vm_path(&c.vm, "/cloneJobs"), c.request;
+    /// One clone job.
+    GetCloneJob { id: String } -> CloneJobView: |c| Get format!("/api/v1/cloneJobs/{}", encode(&c.id));
+    /// Cancels a clone job.
+    CancelCloneJob { id: String } -> CloneJobView:
+        |c| Post format!("/api/v1/cloneJobs/{}/cancel", encode(&c.id)), serde_json::json!({});
+
+    /// Jobs, newest first.
+    ListJobs { query: ListQuery } -> JobPage: |c| Get format!("/api/v1/jobs{}", c.query.to_query());
+    /// One job.
+    GetJob { id: String } -> Job: |c| Get job_path(&c.id, "");
+    /// A job's log.
+    GetJobLog { id: String, query: ListQuery } -> LogPage:
+        |c| Get job_path(&c.id, &format!("/log{}", c.query.to_query()));
+    /// Cancels a job.
+    CancelJob { id: String } -> Job: |c| Post job_path(&c.id, "/cancel"), serde_json::json!({});
+    /// Tries a job again, as a new one.
+    RetryJob { id: String } -> Job: |c| Post job_path(&c.id, "/retry"), serde_json::json!({});
+
+    /// Hosts.
+    ListHosts { query: ListQuery } -> HostPage: |c| Get format!("/api/v1/hosts{}", c.query.to_query());
+    /// One host.
+    GetHost { host: String } -> Host: |c| Get format!("/api/v1/hosts/{}", encode(&c.host));
+    /// Storages.
+    ListStorages { query: ListQuery } -> StoragePage: |c| Get format!("/api/v1/storages{}", c.query.to_query());
+    /// One storage.
+    GetStorage { storage: String } -> Storage: |c| Get format!("/api/v1/storages/{}", encode(&c.storage));
+    /// Networks.
+    ListNetworks { query: ListQuery } -> NetworkPage: |c| Get format!("/api/v1/networks{}", c.query.to_query());
+    /// One network.
+    GetNetwork { network: String } -> Network: |c| Get format!("/api/v1/networks/{}", encode(&c.network));
+    /// Images.
+    ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());
+    /// One image.
+    GetImage { image: String } -> Image: |c| Get format!("/api/v1/images/{}", encode(&c.image));
+
+    /// One's own tokens.
+    ListTokens { query: ListQuery } -> TokenPage: |c| Get format!("/api/v1/tokens{}", c.query.to_query());
+    /// Makes a token.
+    PostToken { request: CreateToken } -> NewToken: |c| Post "/api/v1/tokens".to_owned(), c.request;
+    /// Takes a token back.
+    DeleteToken { id: String } -> (): |c| Delete format!("/api/v1/tokens/{}", encode(&c.id));
+
+    /// Releases the jobs that wait at this step in the simulation; only with `--sim`.
+    ReleaseSim { name: String } -> (): |c| Post format!("/api/v1/sim/{}/release", encode(&c.name)), serde_json::json!({});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_typed_cannot_change_the_path() {
+        assert_eq!(
+            GetVm {
+                vm: "../users?x=/".into()
+            }
+            .raw()
+            .path,
+            "/api/v1/vms/..%2Fusers%3Fx%3D%2F"
+        );
+        let query = ListQuery {
+            filter: Some("name:a b&c".into()),
+            page_size: Some(5),
+            ..Default::default()
+        };
+        assert_eq!(
+            ListVms { query }.raw().path,
+            "/api/v1/vms?pageSize=5&filter=name%3Aa%20b%26c"
+        );
+    }
+
+    #[test]
+    fn an_error_comes_back_as_a_status() {
+        let body = r#"{"error":{"code":409,"status":"FAILED_PRECONDITION","message":"no","details":[],"traceId":"t1"}}"#;
+        let e = answer::<()>(409, body).unwrap_err();
+        assert_eq!(
+            (e.code, e.message.as_str(), e.trace_id()),
+            (Code::FailedPrecondition, "no", Some("t1"))
+        );
+        assert_eq!(answer::<()>(502, "<html>").unwrap_err().code, Code::Unknown);
+        assert_eq!(answer::<()>(204, ""), Ok(()));
+    }
+}

@@ -1,0 +1,432 @@
+//! What may be done in which state. Server and console ask the same functions: a button is disabled, with the
+//! reason, exactly where the server would refuse.
+
+use crate::job::{Job, JobKind, JobState};
+use crate::snapshot::{Snapshot, SnapshotState};
+use crate::vm::{Firmware, PauseReason, PowerAction, Vm, VmState};
+use crate::{Code, Status};
+
+/// Allowed, or the reason why not, as a person reads it.
+pub type Verdict = Result<(), Status>;
+
+fn refuse(message: String) -> Verdict {
+    Err(Status::precondition(message))
+}
+
+/// Nothing new begins on a machine that is being deleted.
+fn stays(vm: &Vm) -> Verdict {
+    match &vm.locked_by {
+        Some(lock) if lock.kind == JobKind::DeleteVm => {
+            refuse(format!("{} is being deleted by job {}", vm.name, lock.job))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a machine's power may be changed.
+pub fn can_power(action: PowerAction, vm: &Vm) -> Verdict {
+    stays(vm)?;
+    let name = &vm.name;
+    match (action, vm.state) {
+        (PowerAction::Start, VmState::Stopped | VmState::Error) => Ok(()),
+        (PowerAction::Start, VmState::Starting) => refuse(format!("{name} is starting already")),
+        (PowerAction::Start, VmState::Running) => refuse(format!("{name} is running already")),
+        (PowerAction::Start, VmState::Paused) => refuse(format!("{name} is paused: resume it instead")),
+        (PowerAction::Start, VmState::Stopping) => {
+            refuse(format!("{name} is shutting down: wait until it has stopped"))
+        }
+
+        (PowerAction::ShutDown, VmState::Running) => Ok(()),
+        (PowerAction::ShutDown, VmState::Paused) => refuse(format!(
+            "{name} is paused and cannot hear its power button: resume it first, or power it off"
+        )),
+        (PowerAction::ShutDown, VmState::Stopping) => refuse(format!(
+            "{name} is shutting down already; if its guest does not listen, power it off"
+        )),
+        (PowerAction::Reset, VmState::Running | VmState::Paused | VmState::Stopping) => Ok(()),
+        (PowerAction::PowerOff, VmState::Running | VmState::Paused | VmState::Stopping | VmState::Error) => {
+            Ok(())
+        }
+        (PowerAction::ShutDown | PowerAction::Reset, VmState::Error) => {
+            refuse(format!("{name} is in error: power it off, or start it again"))
+        }
+        (PowerAction::ShutDown | PowerAction::PowerOff | PowerAction::Reset, VmState::Stopped) => {
+            refuse(format!("{name} is not running"))
+        }
+        (PowerAction::ShutDown | PowerAction::PowerOff | PowerAction::Reset, VmState::Starting) => {
+            refuse(format!("{name} is still starting"))
+        }
+
+        (PowerAction::Pause, VmState::Running) => Ok(()),
+        (PowerAction::Pause, VmState::Paused) => refuse(format!("{name} is paused already")),
+        (PowerAction::Resume, VmState::Paused) => match vm.pause_reason {
+            Some(PauseReason::GuestPanicked) => {
+                refuse(format!("the kernel of {name} panicked: reset it or power it off"))
+            }
+            Some(PauseReason::User | PauseReason::NoSpace | PauseReason::IoError) | None => Ok(()),
+        },
+        (PowerAction::Resume, VmState::Running) => refuse(format!("{name} is running already")),
+        (PowerAction::Pause | PowerAction::Resume, VmState::Stopped | VmState::Error) => {
+            refuse(format!("{name} is not running"))
+        }
+        (PowerAction::Pause | PowerAction::Resume, VmState::Starting) => {
+            refuse(format!("{name} is still starting"))
+        }
+        (PowerAction::Pause | PowerAction::Resume, VmState::Stopping) => {
+            refuse(format!("{name} is shutting down"))
+        }
+    }
+}
+
+/// Whether a snapshot of a machine may be taken.
+pub fn can_snapshot(vm: &Vm) -> Verdict {
+    stays(vm)?;
+    match vm.state {
+        VmState::Running | VmState::Paused | VmState::Stopped | VmState::Stopping => Ok(()),
+        VmState::Starting => refuse(format!(
+            "{} is still starting: take the snapshot when it runs",
+            vm.name
+        )),
+        VmState::Error => refuse(format!(
+            "{} is in error: its disks may be in use; power it off first",
+            vm.name
+        )),
+    }
+}
+
+/// Whether a machine may be cloned from its latest successful snapshot.
+pub fn can_clone_latest(vm: &Vm) -> Verdict {
+    stays(vm)?;
+    if vm.latest_snapshot.is_none() {
+        return refuse(format!(
+            "{} has no snapshot to clone from: take a snapshot first, or choose \"snapshot now and clone\" (snapshotNow)",
+            vm.name
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a machine may be cloned from this snapshot.
+pub fn can_clone_from(vm: &Vm, snapshot: &Snapshot) -> Verdict {
+    stays(vm)?;
+    match snapshot.state {
+        SnapshotState::Ready => Ok(()),
+        SnapshotState::Creating => refuse(format!(
+            "snapshot {} of {} is still being taken",
+            snapshot.name, vm.name
+        )),
+    }
+}
+
+/// Whether a machine may be cloned from a snapshot taken now.
+pub fn can_clone_now(vm: &Vm) -> Verdict {
+    can_snapshot(vm)
+}
+
+/// Whether a machine may be deleted.
+pub fn can_delete(vm: &Vm) -> Verdict {
+    stays(vm)?;
+    match vm.state {
+        VmState::Stopped | VmState::Error => Ok(()),
+        VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping => refuse(format!(
+            "{} is {}: power it off before you delete it",
+            vm.name,
+            vm.state.word().to_lowercase()
+        )),
+    }
+}
+
+/// Whether machines with this firmware can be made.
+pub fn can_use_firmware(firmware: Firmware) -> Verdict {
+    match firmware {
+        Firmware::Bios => Ok(()),
+        Firmware::Efi => Err(Status::invalid(
+            "firmware",
+            "EFI is not offered in this version: choose BIOS",
+        )),
+    }
+}
+
+/// Whether a job may be cancelled.
+pub fn can_cancel(job: &Job) -> Verdict {
+    let aborted = |message: String| Err(Status::new(Code::FailedPrecondition, message));
+    match job.state {
+        JobState::Queued | JobState::Running | JobState::OnHold if job.no_return => aborted(format!(
+            "job {} is past its point of no return: it can only be finished",
+            job.id
+        )),
+        JobState::Queued | JobState::Running | JobState::OnHold => Ok(()),
+        JobState::Unwinding | JobState::UndoBlocked => {
+            aborted(format!("job {} is undoing what it did already", job.id))
+        }
+        JobState::Succeeded => aborted(format!(
+            "job {} has succeeded: it no longer touches what it made; delete that yourself if you do not want it",
+            job.id
+        )),
+        JobState::Failed => aborted(format!("job {} has failed, and what it did is undone", job.id)),
+        JobState::Cancelled => aborted(format!("job {} is cancelled already", job.id)),
+    }
+}
+
+/// Whether a job may be tried again, as a new job.
+pub fn can_retry(job: &Job) -> Verdict {
+    match job.state {
+        JobState::Failed | JobState::Cancelled => Ok(()),
+        JobState::Succeeded => refuse(format!(
+            "job {} has succeeded: there is nothing to try again",
+            job.id
+        )),
+        _ => refuse(format!("job {} is not over: wait, or cancel it", job.id)),
+    }
+}
+
+/// Limits of what may be asked, checked by server and form alike.
+pub mod limit {
+    use crate::{Code, Status};
+
+    /// Most processors of a machine.
+    pub const CPUS: u32 = 64;
+    /// Least memory of a machine, in MiB.
+    pub const MIN_MEMORY_MIB: u32 = 64;
+    /// Most memory of a machine, in MiB.
+    pub const MAX_MEMORY_MIB: u32 = 1 << 20;
+    /// Most disks of a machine.
+    pub const DISKS: usize = 16;
+    /// Most NICs of a machine.
+    pub const NICS: usize = 8;
+    /// Largest disk, in GiB.
+    pub const DISK_GIB: u32 = 65_536;
+    /// Largest part of a cloud-init seed, in bytes.
+    pub const CLOUD_INIT_BYTES: usize = 64 * 1024;
+    /// Longest time for a boot, in seconds.
+    pub const BOOT_TIMEOUT_SECONDS: u32 = 3600;
+    /// Longest description, in bytes.
+    pub const DESCRIPTION_BYTES: usize = 4096;
+
+    /// Number of processors.
+    pub fn cpus(field: &str, n: u32) -> Result<(), Status> {
+        within(field, u64::from(n), 1, u64::from(CPUS), "processors")
+    }
+
+    /// Memory, in MiB.
+    pub fn memory(field: &str, mib: u32) -> Result<(), Status> {
+        within(
+            field,
+            u64::from(mib),
+            u64::from(MIN_MEMORY_MIB),
+            u64::from(MAX_MEMORY_MIB),
+            "MiB",
+        )
+    }
+
+    /// A number between two others.
+    pub fn within(field: &str, n: u64, least: u64, most: u64, unit: &str) -> Result<(), Status> {
+        if (least..=most).contains(&n) {
+            Ok(())
+        } else {
+            Err(Status::invalid(
+                field,
+                format_args!("{n} is not between {least} and {most} {unit}"),
+            ))
+        }
+    }
+
+    /// A text that is not too long.
+    pub fn length(field: &str, text: &str, most: usize) -> Result<(), Status> {
+        if text.len() <= most {
+            Ok(())
+        } else {
+            let why = format!("{} bytes are more than the {most} allowed", text.len());
+            Err(Status {
+                code: Code::InvalidArgument,
+                ..Status::invalid(field, why)
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::{Condition, Firmware, Lineage, LineageKind};
+    use crate::{HostId, SnapshotId, Timestamp, VmId};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    const T: Timestamp = Timestamp::from_micros(1);
+
+    fn vm() -> Vm {
+        Vm {
+            id: VmId(Uuid::nil()),
+            name: "web-1".parse().unwrap(),
+            state: VmState::Stopped,
+            running_since: None,
+            pause_reason: None,
+            error: None,
+            cpus: 1,
+            memory_mib: 128,
+            firmware: Firmware::Bios,
+            disks: vec![],
+            network_interfaces: vec![],
+            labels: Default::default(),
+            host: HostId(Uuid::nil()),
+            bios_uuid: Uuid::nil(),
+            lineage: Lineage {
+                kind: LineageKind::Created,
+                source_image: None,
+                source_vm: None,
+                source_snapshot: None,
+                job: None,
+            },
+            locked_by: None,
+            current_snapshot: None,
+            latest_snapshot: None,
+            create_time: T,
+            generation: 0,
+        }
+    }
+
+    fn set(vm: &mut Vm, to: Condition) -> Result<(), String> {
+        let (state, since, reason, error) = to.into_parts();
+        if state != vm.state && !vm.state.can_become(state) {
+            return Err(format!("{} became {state}", vm.state));
+        }
+        (vm.state, vm.running_since, vm.pause_reason, vm.error) = (state, since, reason, error);
+        vm.condition().map(drop).map_err(|e| e.to_string())
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Power(PowerAction),
+        Snapshot,
+        Delete,
+        GuestShutsDown,
+        QemuDies,
+        DiskFull,
+        Panics,
+        RoomAgain,
+        StartFails,
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            5 => prop::sample::select(PowerAction::ALL).prop_map(Event::Power),
+            1 => Just(Event::Snapshot),
+            1 => Just(Event::Delete),
+            1 => Just(Event::GuestShutsDown),
+            1 => Just(Event::QemuDies),
+            1 => Just(Event::DiskFull),
+            1 => Just(Event::Panics),
+            1 => Just(Event::RoomAgain),
+            1 => Just(Event::StartFails),
+        ]
+    }
+
+    /// What the server does when the action is allowed, state by state.
+    fn power(vm: &mut Vm, action: PowerAction) -> Result<(), String> {
+        let since = vm.running_since.unwrap_or(T);
+        let running = Condition::Running { since };
+        match action {
+            PowerAction::Start => {
+                set(vm, Condition::Starting)?;
+                set(vm, running)
+            }
+            PowerAction::ShutDown => set(vm, Condition::Stopping { since }),
+            PowerAction::PowerOff => set(vm, Condition::Stopped),
+            // A guest that was paused when it is reset runs afterwards.
+            PowerAction::Reset if vm.state == VmState::Running => Ok(()),
+            PowerAction::Reset | PowerAction::Resume => set(vm, running),
+            PowerAction::Pause => set(
+                vm,
+                Condition::Paused {
+                    since,
+                    reason: PauseReason::User,
+                },
+            ),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_allowed_never_leads_to_what_the_model_forbids(all in prop::collection::vec(events(), 1..60)) {
+            let mut vm = vm();
+            let mut gone = false;
+            for event in all {
+                let since = vm.running_since.unwrap_or(T);
+                let done = match event {
+                    Event::Power(action) => match can_power(action, &vm) {
+                        Ok(()) => power(&mut vm, action),
+                        Err(why) => {
+                            prop_assert!(why.message.contains("web-1"), "a reason names the machine: {}", why);
+                            Ok(())
+                        }
+                    },
+                    Event::Snapshot => {
+                        if can_snapshot(&vm).is_ok() {
+                            prop_assert!(vm.state != VmState::Starting && vm.state != VmState::Error);
+                            vm.latest_snapshot = Some(SnapshotId(Uuid::nil()));
+                        }
+                        prop_assert_eq!(can_clone_latest(&vm).is_ok(), vm.latest_snapshot.is_some());
+                        Ok(())
+                    }
+                    Event::Delete => {
+                        if can_delete(&vm).is_ok() {
+                            prop_assert!(!vm.state.has_process(), "deleted while its QEMU runs");
+                            gone = true;
+                        }
+                        Ok(())
+                    }
+                    Event::GuestShutsDown | Event::QemuDies if vm.state.has_process() => set(&mut vm, Condition::Stopped),
+                    Event::DiskFull if vm.state == VmState::Running =>
+                        set(&mut vm, Condition::Paused { since, reason: PauseReason::NoSpace }),
+                    Event::Panics if vm.state == VmState::Running =>
+                        set(&mut vm, Condition::Paused { since, reason: PauseReason::GuestPanicked }),
+                    Event::RoomAgain if vm.pause_reason == Some(PauseReason::NoSpace) =>
+                        set(&mut vm, Condition::Running { since }),
+                    Event::StartFails if vm.state == VmState::Stopped => {
+                        set(&mut vm, Condition::Starting).and_then(|()|
+                            set(&mut vm, Condition::Error { error: Status::precondition("no QEMU") }))
+                    }
+                    _ => Ok(()),
+                };
+                prop_assert_eq!(done, Ok(()));
+                if gone {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_action_in_every_state_has_a_verdict_with_a_reason() {
+        for &action in PowerAction::ALL {
+            for &state in VmState::ALL {
+                let vm = Vm { state, ..vm() };
+                if let Err(why) = can_power(action, &vm) {
+                    assert_eq!(why.code, Code::FailedPrecondition);
+                    assert!(why.message.len() > 15, "{action} in {state}: {why}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_being_deleted_takes_nothing_new() {
+        let job = crate::JobId(Uuid::nil());
+        let vm = Vm {
+            locked_by: Some(crate::vm::LockedBy {
+                job,
+                kind: JobKind::DeleteVm,
+            }),
+            ..vm()
+        };
+        for verdict in [
+            can_power(PowerAction::Start, &vm),
+            can_snapshot(&vm),
+            can_clone_latest(&vm),
+            can_delete(&vm),
+        ] {
+            assert!(verdict.unwrap_err().message.contains("being deleted"));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The model of Offshoot, asked by server and console alike: ids, states and their transitions, requests,
+//! progress, errors, and what may be done in which state. No I/O; native and WASM.
+
+pub mod access;
+pub mod api;
+pub mod can;
+pub mod clone;
+pub mod feed;
+pub mod id;
+pub mod job;
+pub mod name;
+pub mod place;
+pub mod seed;
+pub mod snapshot;
+pub mod status;
+pub mod time;
+pub mod vm;
+pub mod word;
+
+pub use crate::id::*;
+pub use crate::name::{Name, NameError};
+pub use crate::status::{Code, Status};
+pub use crate::time::Timestamp;

@@ -1,0 +1,200 @@
+//! Snapshots: a tree of frozen moments of a machine's disks.
+
+use crate::{Name, SnapshotId, Timestamp, VmId, words};
+use serde::{Deserialize, Serialize};
+
+words! {
+    /// How far a snapshot has come.
+    pub enum SnapshotState {
+        /// A job is at work on it.
+        Creating = "CREATING",
+        /// It can be used.
+        Ready = "READY",
+    }
+
+    /// What a snapshot guarantees about the data in it, and how that was reached.
+    pub enum Consistency {
+        /// The machine was off.
+        Offline = "OFFLINE",
+        /// Taken while it ran, as after a power cut: journals replay.
+        Online = "ONLINE",
+        /// The guest agent froze the file systems.
+        GuestAgent = "GUEST_AGENT",
+        /// Freezing was asked for, but no agent answered.
+        NoGuestAgent = "NO_GUEST_AGENT",
+        /// The agent answered, but freezing failed.
+        QuiesceFailed = "QUIESCE_FAILED",
+    }
+}
+
+/// A snapshot of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Its id, for ever.
+    pub id: SnapshotId,
+    /// The machine it is of.
+    pub vm: VmId,
+    /// Its name, unique among the machine's living snapshots.
+    pub name: Name,
+    /// What a person wrote about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The snapshot it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SnapshotId>,
+    /// Whether the machine's disks stand on it now.
+    pub current: bool,
+    /// How far it has come.
+    pub state: SnapshotState,
+    /// What it guarantees.
+    pub consistency: Consistency,
+    /// Whether memory is kept with it.
+    pub memory: bool,
+    /// How long QEMU took to switch the disks over, in microseconds: the guest's disks stood still no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_micros: Option<u64>,
+    /// Bytes that its frozen layers take on the host.
+    #[serde(default)]
+    pub allocated_bytes: u64,
+    /// When the disks were frozen.
+    pub create_time: Timestamp,
+    /// The feed's generation of its last change.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// A request for a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TakeSnapshot {
+    /// Its name; made from the time if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// What a person writes about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Whether memory is kept too; not yet offered.
+    #[serde(default)]
+    pub memory: bool,
+    /// Whether the guest agent freezes the file systems for the moment.
+    #[serde(default)]
+    pub quiesce: bool,
+    /// A UUID that makes the request idempotent for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<uuid::Uuid>,
+}
+
+/// A snapshot's place in the tree that people look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeRow<'a> {
+    /// Its depth, from 1.
+    pub level: usize,
+    /// The snapshot; none is NOW, the running state.
+    pub snapshot: Option<&'a Snapshot>,
+}
+
+/// The rows of the tree, depth first, with NOW below the current snapshot (or first, where there is none).
+///
+/// A chain of parents that is broken or goes in circles cannot loop: what is left over stands at the top.
+pub fn tree(snapshots: &[Snapshot]) -> Vec<TreeRow<'_>> {
+    fn place<'a>(
+        rows: &mut Vec<TreeRow<'a>>,
+        left: &mut Vec<&'a Snapshot>,
+        parent: Option<SnapshotId>,
+        level: usize,
+    ) {
+        while let Some(at) = left.iter().position(|s| s.parent == parent) {
+            let snapshot = left.remove(at);
+            put(rows, left, snapshot, level);
+        }
+    }
+    fn put<'a>(
+        rows: &mut Vec<TreeRow<'a>>,
+        left: &mut Vec<&'a Snapshot>,
+        snapshot: &'a Snapshot,
+        level: usize,
+    ) {
+        rows.push(TreeRow {
+            level,
+            snapshot: Some(snapshot),
+        });
+        place(rows, left, Some(snapshot.id), level + 1);
+        if snapshot.current {
+            rows.push(TreeRow {
+                level: level + 1,
+                snapshot: None,
+            });
+        }
+    }
+    let mut left: Vec<&Snapshot> = snapshots.iter().collect();
+    left.sort_by_key(|s| (s.create_time, s.id));
+    let mut rows = Vec::with_capacity(left.len() + 1);
+    place(&mut rows, &mut left, None, 1);
+    while !left.is_empty() {
+        let orphan = left.remove(0);
+        put(&mut rows, &mut left, orphan, 1);
+    }
+    if !rows.iter().any(|r| r.snapshot.is_none()) {
+        rows.insert(
+            0,
+            TreeRow {
+                level: 1,
+                snapshot: None,
+            },
+        );
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn snapshot(n: u128, parent: Option<u128>, current: bool) -> Snapshot {
+        Snapshot {
+            id: SnapshotId(Uuid::from_u128(n)),
+            vm: VmId(Uuid::nil()),
+            name: format!("s{n}").parse().unwrap(),
+            description: String::new(),
+            parent: parent.map(|p| SnapshotId(Uuid::from_u128(p))),
+            current,
+            state: SnapshotState::Ready,
+            consistency: Consistency::Online,
+            memory: false,
+            pause_micros: None,
+            allocated_bytes: 0,
+            create_time: Timestamp::from_micros(n as i64),
+            generation: 0,
+        }
+    }
+
+    #[test]
+    fn now_stands_below_the_current_snapshot() {
+        let all = [
+            snapshot(1, None, false),
+            snapshot(2, Some(1), true),
+            snapshot(3, Some(1), false),
+        ];
+        let rows: Vec<_> = tree(&all)
+            .iter()
+            .map(|r| (r.level, r.snapshot.map(|s| s.name.to_string())))
+            .collect();
+        let s = |n: &str| Some(n.to_owned());
+        assert_eq!(rows, [(1, s("s1")), (2, s("s2")), (3, None), (2, s("s3"))]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_parents_even_circles_give_every_snapshot_once(parents in prop::collection::vec(prop::option::of(0u128..12), 0..12)) {
+            let all: Vec<_> = parents.iter().enumerate().map(|(n, p)| snapshot(n as u128, *p, n == 3)).collect();
+            let rows = tree(&all);
+            prop_assert_eq!(rows.len(), all.len() + 1);
+            prop_assert_eq!(rows.iter().filter(|r| r.snapshot.is_none()).count(), 1);
+        }
+    }
+}
