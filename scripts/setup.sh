@@ -111,19 +111,23 @@ if wants demo && [[ -z $(apt-cache pkgnames linux-image-) ]]; then update_lists;
 
 # --- programs from crates ------------------------------------------------------------------------------------------
 
-# tool CRATE PROGRAM VERSION
+# tool CRATE PROGRAM VERSION FLAG…
 tool() {
+    # Not every program tells its version; what was installed here stands in Cargo's list.
+    ! { has "$2" && grep -qsF "\"$1 $3 " "$tools/.crates.toml"; } || return 0
     [[ $("$2" --version 2>/dev/null | sed -n '1s/^[^ ]* \([0-9.]*\).*/\1/p') != "$3" ]] || return 0
     say "building $1 $3, once; it takes some minutes"
     # Its own lock file where the registry has all of that, else versions that this Rust can compile.
     local install=(env -u CARGO_TARGET_DIR CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS=fallback
-        "$cargo" install "$1" --version "=$3" --root "$tools")
+        "$cargo" install "$1" --version "=$3" --root "$tools" "${@:4}")
     run "${install[@]}" --locked || run "${install[@]}"
 }
 
 scripts/wasm-toolchain.sh ${dry:+--dry-run} >/dev/null
 # What generates the bindings must be of the version that the console is compiled with.
 tool wasm-bindgen-cli wasm-bindgen "$(grep -A1 '^name = "wasm-bindgen"$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')"
+# So must what splits the WASM.
+tool wasm_split_cli_support wasm-split-cli "$(grep -A1 '^name = "wasm_split_helpers"$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')" --features build-binary
 if wants test; then
     tool cargo-deny cargo-deny 0.20.2
     has cargo-nextest || tool cargo-nextest cargo-nextest 0.9.143

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds what the browser loads: WASM, JavaScript and style sheet, each under a name with its hash, plain and with
-# brotli, and the manifest that tells the server the names. Usage: scripts/site.sh [output folder]
+# Builds what the browser loads: WASM in parts (see app/src/pages/mod.rs), JavaScript and style sheet, plain and with
+# brotli, in a folder whose name is a hash of it all, and the manifest that tells the server that name.
+# Usage: scripts/site.sh [output folder]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,35 +12,35 @@ PATH=$PATH:${OFFSHOOT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/offshoot}/tools/bin
 need() {
     command -v "$1" >/dev/null || { echo "site: $1 is missing: $2" >&2; exit 1; }
 }
-version=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml)
-need wasm-bindgen "cargo install wasm-bindgen-cli --version $version"
+bindgen=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml)
+need wasm-bindgen "cargo install wasm-bindgen-cli --version $bindgen"
+need wasm-split-cli "cargo install wasm_split_cli_support --features build-binary"
 need brotli "apt-get install brotli"
-[ "$(wasm-bindgen --version)" = "wasm-bindgen $version" ] || {
-    echo "site: $(wasm-bindgen --version) is not the $version that Cargo.toml asks for" >&2
+[ "$(wasm-bindgen --version)" = "wasm-bindgen $bindgen" ] || {
+    echo "site: $(wasm-bindgen --version) is not the $bindgen that Cargo.toml asks for" >&2
     exit 1
 }
 
-# A host .so of every server build is spared: only here is the crate a cdylib.
+# A host .so of every server build is spared: only here is the crate a cdylib. What splits the WASM goes by relocations.
 ${CARGO:-cargo} rustc --package app --lib --crate-type cdylib --no-default-features --features hydrate \
-    --target wasm32-unknown-unknown --profile wasm-release
+    --target wasm32-unknown-unknown --profile wasm-release -- -Clink-args=--emit-relocs
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-wasm-bindgen --target web --no-typescript --remove-name-section --remove-producers-section \
-    --out-dir "$work" --out-name app "$target/wasm32-unknown-unknown/wasm-release/app.wasm"
-cat style/*.css >"$work/app.css"
+mkdir "$work/split" "$work/pkg"
+wasm-split-cli "$target/wasm32-unknown-unknown/wasm-release/app.wasm" "$work/split" --target web --out-name app
+wasm-bindgen --target web --no-typescript --keep-lld-exports --no-demangle --remove-name-section \
+    --remove-producers-section --out-dir "$work/pkg" --out-name app "$work/split/app.wasm"
+rm "$work/split/app.wasm"
+mv "$work"/split/* "$work/pkg/"
+cat style/*.css >"$work/pkg/app.css"
+find "$work/pkg" -type f -print0 | xargs -0 -P "$(nproc)" -n 1 brotli --quality=11 --keep
+version=$(cat "$work"/pkg/* | sha256sum | cut -c1-16)
 
 rm -rf "$out"
 mkdir -p "$out/pkg"
-declare -A name
-for kind in js wasm css; do
-    file=$work/app.$kind
-    [ $kind != wasm ] || file=$work/app_bg.wasm
-    name[$kind]=app-$(sha256sum "$file" | cut -c1-16).$kind
-    cp "$file" "$out/pkg/${name[$kind]}"
-    brotli --quality=11 --keep "$out/pkg/${name[$kind]}"
-done
-printf '{"js":"%s","wasm":"%s","css":"%s"}\n' "${name[js]}" "${name[wasm]}" "${name[css]}" >"$out/manifest.json"
+mv "$work/pkg" "$out/pkg/$version"
+printf '{"version":"%s"}\n' "$version" >"$out/manifest.json"
 
-kb=$(($(cat "$out/pkg/${name[js]}.br" "$out/pkg/${name[wasm]}.br" | wc -c) / 1024))
-echo "site: $out, first load $kb KB of JavaScript and WASM with brotli"
+kb=$(($(cd "$out/pkg/$version" && cat app.js.br __wasm_split.js.br app_bg.wasm.br | wc -c) / 1024))
+echo "site: $out, $kb KB of JavaScript and WASM with brotli on the overview"

@@ -9,7 +9,7 @@ use leptos::prelude::*;
 use leptos_meta::{Title, provide_meta_context};
 use leptos_router::components::{FlatRoutes, Route, Router};
 use leptos_router::hooks::use_location;
-use leptos_router::{SsrMode, path};
+use leptos_router::{Lazy, SsrMode, path};
 
 /// The console.
 #[component]
@@ -54,13 +54,13 @@ fn Inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
             <Frame>
                 <FlatRoutes fallback=pages::not_found>
                     <Route path=path!("/") view=pages::overview::page ssr=SsrMode::Async/>
-                    <Route path=path!("/vms") view=pages::vms::page ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/new") view=pages::new_vm::page ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/:vm") view=pages::vm::page ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/:vm/clone") view=pages::new_clone::page ssr=SsrMode::Async/>
-                    <Route path=path!("/jobs") view=pages::jobs::page ssr=SsrMode::Async/>
-                    <Route path=path!("/jobs/:job") view=pages::job::page ssr=SsrMode::Async/>
-                    <Route path=path!("/settings") view=pages::settings::page ssr=SsrMode::Async/>
+                    <Route path=path!("/vms") view={Lazy::<pages::Vms>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/new") view={Lazy::<pages::NewVm>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/:vm") view={Lazy::<pages::OneVm>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/:vm/clone") view={Lazy::<pages::NewClone>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>
                 </FlatRoutes>
             </Frame>
         }

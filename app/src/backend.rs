@@ -29,11 +29,6 @@ pub fn outcome(http: u16, body: String) -> Outcome {
     }
 }
 
-/// Makes a call without its types, through the backend in context.
-pub fn send(call: RawCall) -> Pending {
-    Way::here().send(call)
-}
-
 #[cfg(feature = "hydrate")]
 fn elsewhere(call: RawCall) -> Pending {
     Box::pin(send_wrapper::SendWrapper::new(fetch(call)))
@@ -57,7 +52,31 @@ pub fn read<A: serde::de::DeserializeOwned>(body: &str) -> Result<A, Status> {
 
 #[cfg(feature = "hydrate")]
 async fn fetch(call: RawCall) -> Outcome {
-    use gloo_net::http::{Method, RequestBuilder};
+    use shared::api::Method;
+    let method = match call.method {
+        Method::Get => gloo_net::http::Method::GET,
+        Method::Post => gloo_net::http::Method::POST,
+        Method::Patch => gloo_net::http::Method::PATCH,
+        Method::Put => gloo_net::http::Method::PUT,
+        Method::Delete => gloo_net::http::Method::DELETE,
+    };
+    let body = call.body.map(|body| ("application/json", body));
+    request(&call.path, method, body).await
+}
+
+/// Sends a form, and answers what the server made of it.
+#[cfg(feature = "hydrate")]
+pub async fn post(action: &str, fields: &crate::forms::Fields) -> Result<crate::forms::Done, Status> {
+    let pairs = fields
+        .iter()
+        .map(|(name, value)| format!("{}={}", shared::api::encode(name), shared::api::encode(value)));
+    let body = pairs.collect::<Vec<_>>().join("&");
+    let body = Some(("application/x-www-form-urlencoded", body));
+    read(&request(action, gloo_net::http::Method::POST, body).await?)
+}
+
+#[cfg(feature = "hydrate")]
+async fn request(path: &str, method: gloo_net::http::Method, body: Option<(&str, String)>) -> Outcome {
     let away = |e: gloo_net::Error| {
         let mut status = Status::new(Code::Unavailable, crate::words::w().server_away);
         status
@@ -65,16 +84,11 @@ async fn fetch(call: RawCall) -> Outcome {
             .push(serde_json::json!({ "reason": e.to_string() }));
         status
     };
-    let method = match call.method {
-        shared::api::Method::Get => Method::GET,
-        shared::api::Method::Post => Method::POST,
-        shared::api::Method::Patch => Method::PATCH,
-        shared::api::Method::Put => Method::PUT,
-        shared::api::Method::Delete => Method::DELETE,
-    };
-    let request = RequestBuilder::new(&call.path).method(method);
-    let request = match call.body {
-        Some(body) => request.header("content-type", "application/json").body(body),
+    let request = gloo_net::http::RequestBuilder::new(path)
+        .method(method)
+        .header("accept", "application/json");
+    let request = match body {
+        Some((kind, body)) => request.header("content-type", kind).body(body),
         None => request.build(),
     };
     let answer = request.map_err(away)?.send().await.map_err(away)?;

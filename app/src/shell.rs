@@ -9,15 +9,11 @@ use leptos_meta::MetaTags;
 use serde::Deserialize;
 use shared::Timestamp;
 
-/// File names below `/pkg/`, as `site/manifest.json` has them.
+/// Where the browser's files are, as `site/manifest.json` has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Assets {
-    /// The JavaScript that loads the WASM.
-    pub js: String,
-    /// The WASM.
-    pub wasm: String,
-    /// The style sheet.
-    pub css: String,
+    /// The folder below `/pkg/`, named by a hash of what is in it.
+    pub version: String,
 }
 
 /// What the server knows of a page before it renders.
@@ -51,8 +47,13 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         theme,
         flash,
     } = options;
-    let pkg = |file: &str| format!("/pkg/{file}");
-    let (js, wasm, css) = (pkg(&assets.js), pkg(&assets.wasm), pkg(&assets.css));
+    let pkg = |file: &str| format!("/pkg/{}/{file}", assets.version);
+    let (js, split, wasm, css) = (
+        pkg("app.js"),
+        pkg("__wasm_split.js"),
+        pkg("app_bg.wasm"),
+        pkg("app.css"),
+    );
     let script = format!(
         "import init,{{hydrate}} from \"{js}\";init({{module_or_path:\"{wasm}\"}}).then(()=>hydrate());"
     );
@@ -80,6 +81,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
                 <link rel="icon" href=ICON/>
                 <link rel="stylesheet" href=css/>
                 <link rel="modulepreload" href=js nonce=use_nonce()/>
+                <link rel="modulepreload" href=split nonce=use_nonce()/>
                 <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin=""/>
                 <script type="module" nonce=use_nonce() inner_html=script></script>
                 <MetaTags/>

@@ -34,8 +34,8 @@ pub fn put(sentence: &str, parts: &[&str]) -> String {
 macro_rules! table {
     ($($name:ident: $text:literal,)*) => {
         /// The words of a language.
-        // Some are said in the browser alone.
-        #[cfg_attr(not(feature = "hydrate"), allow(dead_code))]
+        // Some are said in the browser alone, some by the server alone.
+        #[allow(dead_code)]
         pub struct Words { $(pub $name: &'static str,)* }
 
         pub static ENGLISH: Words = Words { $($name: $text,)* };

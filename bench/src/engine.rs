@@ -246,10 +246,6 @@ fn past(job: &Job, n: usize) -> Job {
 /// Jobs per second, from the first request until the last job has succeeded.
 async fn rate(jobs: &Jobs, sources: &[VmId], count: usize) -> Result<f64> {
     let begin = Instant::now();
-    eprintln!(
-        "PROFILE cpu {:?}",
-        rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime)
-    );
     let asked: Vec<JobId> = stream::iter(0..count)
         .map(|n| async move {
             jobs.clone_vm(sources[n % sources.len()], request(), by())
@@ -265,11 +261,6 @@ async fn rate(jobs: &Jobs, sources: &[VmId], count: usize) -> Result<f64> {
         look.tick().await;
     }
     let rate = count as f64 / begin.elapsed().as_secs_f64();
-    eprintln!(
-        "PROFILE cpu {:?} wall {:?}",
-        rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime),
-        begin.elapsed()
-    );
     for id in asked {
         ended(jobs, id).await?;
     }

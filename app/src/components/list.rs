@@ -1,13 +1,10 @@
 //! Lists that stay fresh: a page of a list as the API gives it, each row with a signal of its own.
 
-use super::load::load;
-use crate::backend;
+use super::load::{Bodies, all, body, load};
 use crate::feed::{Change, Live, on_change};
 use leptos::prelude::*;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use shared::Status;
-use shared::api::{Call, JobPage, ListJobs, ListQuery, ListVms, VmPage};
+use shared::api::{Call, JobPage, ListJobs, ListQuery, ListVms, RawCall, VmPage};
 use shared::job::Job;
 use shared::vm::Vm;
 
@@ -15,7 +12,7 @@ use shared::vm::Vm;
 const NUDGE: i32 = 400;
 
 /// A page of a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Paged<T> {
     pub items: Vec<T>,
     pub next: String,
@@ -23,18 +20,18 @@ pub struct Paged<T> {
 }
 
 /// A thing that the API lists.
-pub trait Listed: Live + Serialize + DeserializeOwned {
-    fn list(query: ListQuery) -> shared::api::RawCall;
-    fn read(body: &str) -> Result<Paged<Self>, Status>;
+pub trait Listed: Live {
+    fn list(query: ListQuery) -> RawCall;
+    fn read(bodies: &Bodies) -> Result<Paged<Self>, Status>;
 }
 
 impl Listed for Vm {
-    fn list(query: ListQuery) -> shared::api::RawCall {
+    fn list(query: ListQuery) -> RawCall {
         ListVms { query }.raw()
     }
 
-    fn read(body: &str) -> Result<Paged<Self>, Status> {
-        let page: VmPage = backend::read(body)?;
+    fn read(bodies: &Bodies) -> Result<Paged<Self>, Status> {
+        let page: VmPage = body(bodies, 0)?;
         Ok(Paged {
             items: page.vms,
             next: page.next_page_token,
@@ -44,12 +41,12 @@ impl Listed for Vm {
 }
 
 impl Listed for Job {
-    fn list(query: ListQuery) -> shared::api::RawCall {
+    fn list(query: ListQuery) -> RawCall {
         ListJobs { query }.raw()
     }
 
-    fn read(body: &str) -> Result<Paged<Self>, Status> {
-        let page: JobPage = backend::read(body)?;
+    fn read(bodies: &Bodies) -> Result<Paged<Self>, Status> {
+        let page: JobPage = body(bodies, 0)?;
         Ok(Paged {
             items: page.jobs,
             next: page.next_page_token,
@@ -142,11 +139,10 @@ pub fn live_list<T: Listed>(
 ) -> AnyView {
     let nudges = RwSignal::new(0_u32);
     load(
-        move || (query.get(), nudges.get()),
-        |(query, _)| {
-            let pending = backend::send(T::list(query));
-            async move { T::read(&pending.await?) }
-        },
+        // What is asked for, and how often.
+        move || format!("{} {}", nudges.get(), query.with(ListQuery::to_query)),
+        move |_| all([T::list(query.get_untracked())]),
+        T::read,
         |old, new| *old = new,
         move |data: RwSignal<Paged<T>>| {
             let rows = data.with_untracked(|page| Rows::new(&page.items));

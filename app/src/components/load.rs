@@ -1,82 +1,137 @@
 //! Loading what a page shows: on the server before it answers, in the browser when the address changes, when the feed
 //! says so, and while the link is lost. What was good stays until something better is there.
+//!
+//! All pages share one kind of resource, the bodies that the API answered: what is generic is compiled for every type
+//! it is used with, and the browser loads all of that.
 
 use super::error;
+use crate::backend::Way;
 use crate::feed::feed;
-use leptos::either::Either;
 use leptos::prelude::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use shared::Status;
+use shared::api::RawCall;
 use std::future::Future;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
-/// What is shown.
-type State<T> = RwSignal<Result<RwSignal<T>, Status>>;
+/// The body of each call that was made.
+pub type Bodies = Vec<String>;
+/// Calls on their way.
+pub type Loading = Pin<Box<dyn Future<Output = Result<Bodies, Status>> + Send>>;
+
+/// Makes calls side by side; all have to succeed.
+pub fn all(calls: impl IntoIterator<Item = RawCall>) -> Loading {
+    let way = Way::here();
+    let pending: Vec<_> = calls.into_iter().map(|call| way.send(call)).collect();
+    Box::pin(async move {
+        futures_util::future::join_all(pending)
+            .await
+            .into_iter()
+            .collect()
+    })
+}
+
+/// Reads the body of one of the calls.
+pub fn body<A: serde::de::DeserializeOwned>(bodies: &Bodies, n: usize) -> Result<A, Status> {
+    crate::backend::read(bodies.get(n).map_or("", String::as_str))
+}
 
 /// Loads with `fetch` whenever `key` changes, and shows. Later answers go through `merge`, which has the last word on
 /// what is newer.
-pub fn load<K, T, F>(
-    key: impl Fn() -> K + Send + Sync + 'static,
-    fetch: impl Fn(K) -> F + Send + Sync + 'static,
+pub fn load<T: Send + Sync + 'static>(
+    key: impl Fn() -> String + Send + Sync + 'static,
+    fetch: impl Fn(String) -> Loading + Send + Sync + 'static,
+    read: fn(&Bodies) -> Result<T, Status>,
     merge: fn(&mut T, T),
     show: impl Fn(RwSignal<T>) -> AnyView + Send + Sync + 'static,
-) -> AnyView
-where
-    K: PartialEq + Clone + Send + Sync + 'static,
-    T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
-    F: Future<Output = Result<T, Status>> + Send + 'static,
-{
+) -> AnyView {
+    shown(
+        Arc::new(key),
+        Arc::new(fetch),
+        Arc::new(Of {
+            data: OnceLock::new(),
+            owner: Owner::current(),
+            read,
+            merge,
+            show: Box::new(show),
+        }),
+    )
+}
+
+/// What a page makes of its answers.
+trait Shown: Send + Sync {
+    /// Takes an answer.
+    fn take(&self, bodies: &Bodies) -> Result<(), Status>;
+    /// Draws what was taken.
+    fn draw(&self) -> AnyView;
+}
+
+struct Of<T: Send + Sync + 'static> {
+    data: OnceLock<RwSignal<T>>,
+    /// Of the page: the data live as long as it does.
+    owner: Option<Owner>,
+    read: fn(&Bodies) -> Result<T, Status>,
+    merge: fn(&mut T, T),
+    show: Box<dyn Fn(RwSignal<T>) -> AnyView + Send + Sync>,
+}
+
+impl<T: Send + Sync + 'static> Shown for Of<T> {
+    fn take(&self, bodies: &Bodies) -> Result<(), Status> {
+        let new = (self.read)(bodies)?;
+        if let Some(data) = self.data.get() {
+            data.update(|old| (self.merge)(old, new));
+        } else {
+            let make = || RwSignal::new(new);
+            let data = match &self.owner {
+                Some(owner) => owner.with(make),
+                None => make(),
+            };
+            // Only this has set it: answers are taken one after the other.
+            _ = self.data.set(data);
+        }
+        Ok(())
+    }
+
+    fn draw(&self) -> AnyView {
+        match self.data.get() {
+            Some(data) => (self.show)(*data),
+            None => ().into_any(),
+        }
+    }
+}
+
+fn shown(
+    key: Arc<dyn Fn() -> String + Send + Sync>,
+    fetch: Arc<dyn Fn(String) -> Loading + Send + Sync>,
+    page: Arc<dyn Shown>,
+) -> AnyView {
     let reloads = feed().reloads;
     let resource = Resource::new(move || (key(), reloads.get()), move |(key, _)| fetch(key));
-    let show: Arc<dyn Fn(RwSignal<T>) -> AnyView + Send + Sync> = Arc::new(show);
-    let owner = Owner::current();
     view! {
         <Transition>
             {Suspend::new(async move {
-                let first = resource.await;
-                let state: State<T> = RwSignal::new(first.map(RwSignal::new));
+                let first = resource.await.and_then(|bodies| page.take(&bodies));
+                let state = RwSignal::new(first);
+                let later = page.clone();
                 Effect::new(move |again: Option<()>| {
-                    let answer = resource.get();
-                    if let (Some(()), Some(answer)) = (again, answer) {
-                        take(state, answer, merge, owner.as_ref());
+                    if let (Some(()), Some(answer)) = (again, resource.get()) {
+                        let taken = answer.and_then(|bodies| later.take(&bodies));
+                        // The last good data stay.
+                        if state.with_untracked(Result::is_err) {
+                            state.set(taken);
+                        }
                     }
                 });
                 let good = Memo::new(move |_| state.with(Result::is_ok));
                 move || {
-                    good.track();
-                    match state.get_untracked() {
-                        Ok(data) => Either::Left(show(data)),
-                        Err(_) => {
-                            Either::Right(move || state.with(|s| s.as_ref().err().map(error::page)))
-                        }
+                    if good.get() {
+                        page.draw()
+                    } else {
+                        (move || state.with(|s| s.as_ref().err().map(error::page))).into_any()
                     }
                 }
             })}
         </Transition>
     }
     .into_any()
-}
-
-fn take<T: Send + Sync + 'static>(
-    state: State<T>,
-    answer: Result<T, Status>,
-    merge: fn(&mut T, T),
-    owner: Option<&Owner>,
-) {
-    match (state.get_untracked(), answer) {
-        (Ok(data), Ok(new)) => data.update(|old| merge(old, new)),
-        // Kept beyond this effect's next run.
-        (Err(_), Ok(new)) => {
-            let make = || RwSignal::new(new);
-            let data = match owner {
-                Some(owner) => owner.with(make),
-                None => make(),
-            };
-            state.set(Ok(data));
-        }
-        (Err(_), Err(e)) => state.set(Err(e)),
-        // The last good data stay.
-        (Ok(_), Err(_)) => {}
-    }
 }

@@ -167,7 +167,7 @@ fn find(typed: RwSignal<String>, machines: RwSignal<Vec<String>>) {
             filter,
             ..ListQuery::default()
         };
-        let pending = crate::backend::send(ListVms { query }.raw());
+        let pending = crate::backend::Way::here().send(ListVms { query }.raw());
         leptos::task::spawn_local(async move {
             let page = pending
                 .await

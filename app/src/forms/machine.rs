@@ -1,6 +1,7 @@
 //! The forms that speak of machines.
 
-use super::Form;
+use super::parse::Form;
+use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use shared::api::{
     Call, DeleteVm, Pause, PostCloneJob, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
@@ -10,11 +11,6 @@ use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECOND
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm};
 use shared::{Status, can};
-
-/// What `source` says for "snapshot now and clone"; else it is a snapshot's id, or nothing for the latest.
-pub const SOURCE_NOW: &str = "now";
-/// What `network` says for no NIC at all; else it is a network, or nothing for the isolated one.
-pub const NETWORK_NONE: &str = "none";
 
 pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
     let request = CreateVm {

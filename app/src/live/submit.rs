@@ -1,9 +1,9 @@
 //! Catches what would leave the page: forms that post, forms that filter, and buttons that are not allowed.
 
 use super::browser::{self, fields, met};
-use crate::backend::{Outcome, send};
-use crate::env::{Flashes, Theme};
-use crate::forms::{self, Action, Done, THEME_COOKIE};
+use crate::backend;
+use crate::env::Flashes;
+use crate::forms::{self, Done, Flash};
 use crate::words::w;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -89,8 +89,21 @@ fn submitted(e: &Event, navigate: &Navigate, flashes: Flashes) {
     _ = form.set_attribute("data-busy", "");
     let navigate = navigate.clone();
     spawn_local(async move {
-        let results = run(&action, &fields).await;
-        let Done { to, flash } = forms::after(&action, &fields, &results);
+        let Done { to, flash } = backend::post(&action, &fields)
+            .await
+            .unwrap_or_else(|error| Done {
+                to: here(),
+                flash: Flash {
+                    action: action.clone(),
+                    inline: fields.iter().any(|(name, _)| name == "inline"),
+                    error: Some(error),
+                    ..Flash::default()
+                },
+            });
+        if let Some((_, theme)) = fields.iter().find(|(name, _)| name == "theme") {
+            // Fails only for a name that is no attribute's.
+            _ = browser::root().set_attribute("data-theme", theme);
+        }
         let ok = flash.error.is_none();
         let field = flash.error.as_ref().and_then(|e| e.field().map(str::to_owned));
         flashes.0.set((action != "/do/theme").then_some(flash));
@@ -113,35 +126,6 @@ fn submitted(e: &Event, navigate: &Navigate, flashes: Flashes) {
             }
         }
     });
-}
-
-async fn run(action: &str, fields: &forms::Fields) -> Vec<Outcome> {
-    let calls = match forms::parse(action, fields) {
-        Ok(Action::Calls(calls)) => calls,
-        Ok(Action::Theme(theme)) => {
-            set_theme(theme);
-            return Vec::new();
-        }
-        Err(status) => return vec![Err(status)],
-    };
-    let mut results = Vec::with_capacity(calls.len());
-    for call in calls {
-        results.push(send(call).await);
-    }
-    results
-}
-
-fn set_theme(theme: Theme) {
-    // Fails only for a name that is no attribute's.
-    _ = browser::root().set_attribute("data-theme", theme.word());
-    let cookie = format!(
-        "{THEME_COOKIE}={}; Path=/; Max-Age=31536000; SameSite=Lax",
-        theme.word()
-    );
-    if let Ok(page) = browser::document().dyn_into::<web_sys::HtmlDocument>() {
-        // A browser that keeps no cookies keeps the theme for this page only.
-        _ = page.set_cookie(&cookie);
-    }
 }
 
 fn here() -> String {

@@ -3,13 +3,12 @@
 mod figures;
 
 use super::param;
-use crate::backend::Way;
 use crate::components::button::{self, Button};
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::Fields;
 use crate::components::frame::bar;
 use crate::components::list::throttled;
-use crate::components::load::load;
+use crate::components::load::{Bodies, all, body, load};
 use crate::components::state::{Tone, job_pill};
 use crate::components::time::ago;
 use crate::components::{error, job as parts};
@@ -19,8 +18,8 @@ use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
-use serde::{Deserialize, Serialize};
-use shared::api::{GetJob, GetJobLog, ListQuery, MAX_PAGE_SIZE};
+use shared::Status;
+use shared::api::{Call, GetJob, GetJobLog, ListQuery, LogPage, MAX_PAGE_SIZE, RawCall};
 use shared::can::{can_cancel, can_retry};
 use shared::clone::ProofStrength;
 use shared::job::{Job, JobState, LogLine};
@@ -30,7 +29,7 @@ use shared::job::{Job, JobState, LogLine};
 const LOG: i32 = 1_000;
 
 /// A job with its log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Data {
     job: Job,
     log: Vec<LogLine>,
@@ -49,40 +48,41 @@ impl Data {
 
 pub fn page() -> AnyView {
     let id = param("job");
-    let one = move || {
+    let page = move || {
         let id = id.get();
         let short = id.get(..8).unwrap_or(&id).to_owned();
         view! {
             {bar(vec![("/jobs".to_owned(), w().jobs.to_owned())], short)}
-            {read(id)}
+            {one(id)}
         }
     };
-    one.into_any()
+    page.into_any()
 }
 
-fn read(id: String) -> AnyView {
+fn one(id: String) -> AnyView {
     let looks = RwSignal::new(0_u32);
     load(
-        move || (id.clone(), looks.get()),
-        |(id, _)| {
-            let way = Way::here();
-            async move {
-                let query = ListQuery {
-                    page_size: Some(MAX_PAGE_SIZE),
-                    ..ListQuery::default()
-                };
-                let job = way.call(&GetJob { id: id.clone() });
-                let log = way.call(&GetJobLog { id, query });
-                let (job, log) = futures_util::join!(job, log);
-                Ok(Data {
-                    job: job?,
-                    log: log?.lines,
-                })
-            }
-        },
+        move || looks.get().to_string(),
+        move |_| all(calls(id.clone())),
+        read,
         Data::merge,
         move |data| shown(data, looks),
     )
+}
+
+fn calls(id: String) -> [RawCall; 2] {
+    let query = ListQuery {
+        page_size: Some(MAX_PAGE_SIZE),
+        ..ListQuery::default()
+    };
+    [GetJob { id: id.clone() }.raw(), GetJobLog { id, query }.raw()]
+}
+
+fn read(bodies: &Bodies) -> Result<Data, Status> {
+    Ok(Data {
+        job: body(bodies, 0)?,
+        log: body::<LogPage>(bodies, 1)?.lines,
+    })
 }
 
 /// Takes what the feed says, and looks at the log again: at each change, and from time to time while at work.

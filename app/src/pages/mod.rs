@@ -1,21 +1,79 @@
-//! The pages.
+//! The pages. All but the one for signing in are loaded by the browser when they are first seen.
 
-pub mod job;
-pub mod jobs;
+mod job;
+mod jobs;
 pub mod login;
-pub mod new_clone;
-pub mod new_vm;
+mod new_clone;
+mod new_vm;
 pub mod overview;
-pub mod settings;
-pub mod vm;
-pub mod vms;
+mod settings;
+mod vm;
+mod vms;
 
 use crate::components::error;
 use crate::components::frame::bar;
 use crate::words::w;
 use leptos::prelude::*;
+use leptos_router::LazyRoute;
 use leptos_router::hooks::{use_params_map, use_query_map};
 use shared::Status;
+
+/// Pages that the browser loads together: the more there are of these, the more small files there would be with what
+/// two or three of them share.
+macro_rules! lazy {
+    ($($load:ident $preload:ident { $($(#[$doc:meta])* $Page:ident: $page:path;)* })*) => {$(
+        #[lazy]
+        fn $load(page: &'static str) -> AnyView {
+            match page {
+                $(stringify!($Page) => $page(),)*
+                _ => not_found(),
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            pub struct $Page;
+
+            impl LazyRoute for $Page {
+                fn data() -> Self {
+                    Self
+                }
+
+                async fn view(_: Self) -> AnyView {
+                    $load(stringify!($Page)).await
+                }
+
+                async fn preload() {
+                    #[cfg(feature = "hydrate")]
+                    $preload().await;
+                }
+            }
+        )*
+    )*};
+}
+
+lazy! {
+    lists __preload_lists {
+        /// `/vms`
+        Vms: vms::page;
+        /// `/jobs`
+        Jobs: jobs::page;
+    }
+    details __preload_details {
+        /// `/vms/{vm}`
+        OneVm: vm::page;
+        /// `/jobs/{job}`
+        OneJob: job::page;
+    }
+    sheets __preload_sheets {
+        /// `/vms/new`
+        NewVm: new_vm::page;
+        /// `/vms/{vm}/clone`
+        NewClone: new_clone::page;
+        /// `/settings`
+        Settings: settings::page;
+    }
+}
 
 /// A part of the path.
 pub fn param(name: &'static str) -> Memo<String> {

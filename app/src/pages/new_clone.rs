@@ -1,10 +1,9 @@
 //! A new clone: from which snapshot, how, as what; and what will happen then.
 
 use super::{param, query};
-use crate::backend::Way;
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
-use crate::components::load::load;
+use crate::components::load::{Bodies, all, body, load};
 use crate::components::tree::consistency;
 use crate::env::clock;
 use crate::feed::{Live, apply, newer, on_change};
@@ -13,8 +12,11 @@ use crate::forms::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
-use serde::{Deserialize, Serialize};
-use shared::api::{GetVm, ListNetworks, ListQuery, ListSnapshots, ListStorages, MAX_PAGE_SIZE};
+use shared::Status;
+use shared::api::{
+    Call, GetVm, ListNetworks, ListQuery, ListSnapshots, ListStorages, MAX_PAGE_SIZE, NetworkPage, RawCall,
+    SnapshotPage, StoragePage,
+};
 use shared::can;
 use shared::clone::{CloneMode, DEFAULT_BOOT_TIMEOUT_SECONDS};
 use shared::place::{Network, NetworkKind, Storage};
@@ -22,7 +24,7 @@ use shared::snapshot::{Snapshot, SnapshotState};
 use shared::vm::Vm;
 
 /// What the form needs to know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Data {
     vm: Vm,
     snapshots: Vec<Snapshot>,
@@ -40,33 +42,36 @@ pub fn page() -> AnyView {
         ];
         view! {
             {bar(trail, w().new_clone.to_owned())}
-            {load(move || name.clone(), fetch, |old, new| *old = new, shown)}
+            {load(move || name.clone(), |vm| all(calls(vm)), read, |old, new| *old = new, shown)}
         }
     };
     one.into_any()
 }
 
-fn fetch(vm: String) -> impl Future<Output = Result<Data, shared::Status>> + Send {
-    let way = Way::here();
-    async move {
-        let query = ListQuery {
-            page_size: Some(MAX_PAGE_SIZE),
-            ..ListQuery::default()
-        };
-        let all = ListQuery::default();
-        let (vm, snapshots, networks, storages) = futures_util::join!(
-            way.call(&GetVm { vm: vm.clone() }),
-            way.call(&ListSnapshots { vm, query }),
-            way.call(&ListNetworks { query: all.clone() }),
-            way.call(&ListStorages { query: all }),
-        );
-        Ok(Data {
-            vm: vm?,
-            snapshots: snapshots?.snapshots,
-            networks: networks?.networks,
-            storage: storages?.storages.into_iter().find(|s| s.default),
-        })
-    }
+fn calls(vm: String) -> [RawCall; 4] {
+    let query = ListQuery {
+        page_size: Some(MAX_PAGE_SIZE),
+        ..ListQuery::default()
+    };
+    let all = ListQuery::default();
+    [
+        GetVm { vm: vm.clone() }.raw(),
+        ListSnapshots { vm, query }.raw(),
+        ListNetworks { query: all.clone() }.raw(),
+        ListStorages { query: all }.raw(),
+    ]
+}
+
+fn read(bodies: &Bodies) -> Result<Data, Status> {
+    Ok(Data {
+        vm: body(bodies, 0)?,
+        snapshots: body::<SnapshotPage>(bodies, 1)?.snapshots,
+        networks: body::<NetworkPage>(bodies, 2)?.networks,
+        storage: body::<StoragePage>(bodies, 3)?
+            .storages
+            .into_iter()
+            .find(|s| s.default),
+    })
 }
 
 fn shown(data: RwSignal<Data>) -> AnyView {
@@ -164,7 +169,7 @@ fn verdict(data: &Data, source: &str) -> can::Verdict {
         SOURCE_NOW => can::can_clone_now(&data.vm),
         id => match find(data, id) {
             Some(snapshot) => can::can_clone_from(&data.vm, snapshot),
-            None => Err(shared::Status::not_found("snapshot", id)),
+            None => Err(Status::not_found("snapshot", id)),
         },
     }
 }

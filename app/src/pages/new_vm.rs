@@ -1,21 +1,20 @@
 //! A new machine.
 
 use super::empty;
-use crate::backend::Way;
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
-use crate::components::load::load;
+use crate::components::load::{Bodies, all, body, load};
 use crate::format;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
-use serde::{Deserialize, Serialize};
-use shared::api::{ListHosts, ListImages, ListQuery};
+use shared::Status;
+use shared::api::{Call, HostPage, ImagePage, ListHosts, ListImages, ListQuery, RawCall};
 use shared::can::limit;
 use shared::place::{Host, Image};
 
 /// What the form needs to know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Data {
     images: Vec<Image>,
     host: Option<Host>,
@@ -26,24 +25,24 @@ pub fn page() -> AnyView {
     view! {
         <Title text=w().new_machine/>
         {bar(trail, w().new_machine.to_owned())}
-        {load(|| (), |()| fetch(), |old, new| *old = new, shown)}
+        {load(String::new, |_| all(calls()), read, |old, new| *old = new, shown)}
     }
     .into_any()
 }
 
-fn fetch() -> impl Future<Output = Result<Data, shared::Status>> + Send {
-    let way = Way::here();
-    async move {
-        let query = ListQuery::default();
-        let (images, hosts) = futures_util::join!(
-            way.call(&ListImages { query: query.clone() }),
-            way.call(&ListHosts { query })
-        );
-        Ok(Data {
-            images: images?.images,
-            host: hosts?.hosts.into_iter().next(),
-        })
-    }
+fn calls() -> [RawCall; 2] {
+    let query = ListQuery::default();
+    [
+        ListImages { query: query.clone() }.raw(),
+        ListHosts { query }.raw(),
+    ]
+}
+
+fn read(bodies: &Bodies) -> Result<Data, Status> {
+    Ok(Data {
+        images: body::<ImagePage>(bodies, 0)?.images,
+        host: body::<HostPage>(bodies, 1)?.hosts.into_iter().next(),
+    })
 }
 
 fn shown(data: RwSignal<Data>) -> AnyView {

@@ -1,10 +1,9 @@
 //! The overview: figures, what is going on, what went wrong.
 
 use super::empty;
-use crate::backend::Way;
 use crate::components::frame::bar;
 use crate::components::list::throttled;
-use crate::components::load::load;
+use crate::components::load::{Bodies, all, body, load};
 use crate::components::state::{Tone, pill, vm_pill};
 use crate::components::time::ago;
 use crate::components::{error, job as parts};
@@ -13,8 +12,11 @@ use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
-use serde::{Deserialize, Serialize};
-use shared::api::{GetSummary, ListJobs, ListQuery, ListStorages, ListVms, Summary};
+use shared::Status;
+use shared::api::{
+    Call, GetSummary, JobPage, ListJobs, ListQuery, ListStorages, ListVms, RawCall, StoragePage, Summary,
+    VmPage,
+};
 use shared::job::{Job, JobState};
 use shared::place::Storage;
 use shared::vm::{PauseReason, Vm, VmState};
@@ -25,7 +27,7 @@ const JOBS: u32 = 30;
 const RECENT: usize = 8;
 
 /// What the overview shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Data {
     summary: Summary,
     /// The newest jobs, at work or over.
@@ -48,43 +50,48 @@ pub fn page() -> AnyView {
                 </a>
             </div>
         </div>
-        {load(move || looks.get(), |_| fetch(), |old, new| *old = new, move |data| shown(data, looks))}
+        {load(
+            move || looks.get().to_string(),
+            |_| all(calls()),
+            read,
+            |old, new| *old = new,
+            move |data| shown(data, looks),
+        )}
     }
     .into_any()
 }
 
-fn fetch() -> impl Future<Output = Result<Data, shared::Status>> + Send {
-    let way = Way::here();
+fn calls() -> [RawCall; 5] {
     let list = |size, filter: &str| ListQuery {
         page_size: Some(size),
         filter: Some(filter.to_owned()).filter(|f| !f.is_empty()),
         ..ListQuery::default()
     };
-    async move {
-        let (summary, jobs, failed, paused, storages) = futures_util::join!(
-            way.call(&GetSummary {}),
-            way.call(&ListJobs {
-                query: list(JOBS, "")
-            }),
-            way.call(&ListVms {
-                query: list(10, "state=ERROR")
-            }),
-            way.call(&ListVms {
-                query: list(30, "state=PAUSED")
-            }),
-            way.call(&ListStorages {
-                query: ListQuery::default()
-            }),
-        );
-        let mut vms = failed?.vms;
-        vms.extend(paused?.vms);
-        Ok(Data {
-            summary: summary?,
-            jobs: jobs?.jobs,
-            vms,
-            storages: storages?.storages,
-        })
-    }
+    let machines = |size, filter| {
+        ListVms {
+            query: list(size, filter),
+        }
+        .raw()
+    };
+    let (query, all) = (list(JOBS, ""), ListQuery::default());
+    [
+        GetSummary {}.raw(),
+        ListJobs { query }.raw(),
+        machines(10, "state=ERROR"),
+        machines(30, "state=PAUSED"),
+        ListStorages { query: all }.raw(),
+    ]
+}
+
+fn read(bodies: &Bodies) -> Result<Data, Status> {
+    let mut vms = body::<VmPage>(bodies, 2)?.vms;
+    vms.extend(body::<VmPage>(bodies, 3)?.vms);
+    Ok(Data {
+        summary: body(bodies, 0)?,
+        jobs: body::<JobPage>(bodies, 1)?.jobs,
+        vms,
+        storages: body::<StoragePage>(bodies, 4)?.storages,
+    })
 }
 
 /// Whether somebody should look at a machine.

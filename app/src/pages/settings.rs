@@ -1,29 +1,28 @@
 //! Settings: who one is, one's password, one's tokens, the colours.
 
-use crate::backend::Way;
 use crate::components::button::{self, copy};
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
-use crate::components::load::load;
+use crate::components::load::{Bodies, all, body, load};
 use crate::components::time::ago;
 use crate::env::{Env, Theme, flash};
 use crate::feed::on_change;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
-use serde::{Deserialize, Serialize};
+use shared::Status;
 use shared::access::{Me, Token};
-use shared::api::{GetMe, GetSummary, ListQuery, ListTokens, Summary};
+use shared::api::{Call, GetMe, GetSummary, ListQuery, ListTokens, RawCall, Summary, TokenPage};
 use shared::feed::Noun;
 
 /// Where the forms of this page come back to.
 const HERE: &str = "/settings";
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Data {
     me: Me,
     tokens: Vec<Token>,
-    summary: Option<Summary>,
+    summary: Summary,
 }
 
 pub fn page() -> AnyView {
@@ -47,27 +46,22 @@ pub fn page() -> AnyView {
         <div class="title">
             <h1 tabindex="-1">{w().settings}</h1>
         </div>
-        {load(move || looks.get(), |_| fetch(), |old, new| *old = new, shown)}
+        {load(move || looks.get().to_string(), |_| all(calls()), read, |old, new| *old = new, shown)}
     }
     .into_any()
 }
 
-fn fetch() -> impl Future<Output = Result<Data, shared::Status>> + Send {
-    let way = Way::here();
-    async move {
-        let (me, tokens, summary) = futures_util::join!(
-            way.call(&GetMe {}),
-            way.call(&ListTokens {
-                query: ListQuery::default()
-            }),
-            way.call(&GetSummary {}),
-        );
-        Ok(Data {
-            me: me?,
-            tokens: tokens?.tokens,
-            summary: summary.ok(),
-        })
-    }
+fn calls() -> [RawCall; 3] {
+    let query = ListQuery::default();
+    [GetMe {}.raw(), ListTokens { query }.raw(), GetSummary {}.raw()]
+}
+
+fn read(bodies: &Bodies) -> Result<Data, Status> {
+    Ok(Data {
+        me: body(bodies, 0)?,
+        tokens: body::<TokenPage>(bodies, 1)?.tokens,
+        summary: body(bodies, 2)?,
+    })
 }
 
 fn shown(data: RwSignal<Data>) -> AnyView {
@@ -103,7 +97,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         {password(data.with_untracked(|d| d.me.has_password))}
                     </div>
                 </section>
-                {move || data.with(|d| d.summary.as_ref().map(about))}
+                {move || data.with(|d| about(&d.summary))}
             </div>
         </div>
     }

@@ -32,7 +32,7 @@ pub fn page() -> AnyView {
         };
         view! {
             {bar(vec![("/vms".to_owned(), w().machines.to_owned())], here)}
-            {load(move || name.clone(), data::fetch, Data::merge, shown)}
+            {load(move || name.clone(), data::fetch, data::read, Data::merge, shown)}
         }
     };
     one.into_any()

@@ -295,7 +295,7 @@ impl Access {
             .write(move |tx| {
                 Box::pin(async move {
                     rows::insert_token(tx.conn(), &token, user, &kept).await?;
-                    tx.changed(shared::feed::Noun::Token, token.id, false).await?;
+                    tx.changed(shared::feed::Noun::Token, token.id, false);
                     Ok(())
                 })
             })

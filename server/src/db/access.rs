@@ -355,7 +355,7 @@ pub async fn touch_token(tx: &mut Tx, id: TokenId, minute: Timestamp) -> Result<
     .await
     .map_err(sql("note the use of a token"))?;
     if done.rows_affected() > 0 {
-        tx.changed(Noun::Token, id, false).await?;
+        tx.changed(Noun::Token, id, false);
     }
     Ok(())
 }
@@ -374,7 +374,7 @@ pub async fn delete_token(tx: &mut Tx, user: UserId, id: &str, now: Timestamp) -
     if done.rows_affected() == 0 {
         return Err(Status::new(Code::NotFound, format!("you have no token with the id {id}")).into());
     }
-    tx.changed(Noun::Token, id, true).await?;
+    tx.changed(Noun::Token, id, true);
     Ok(())
 }
 

@@ -79,7 +79,7 @@ pub async fn insert(
     .execute(tx.conn())
     .await;
     super::taken("image", name, done)?;
-    tx.changed(Noun::Image, id, false).await?;
+    tx.changed(Noun::Image, id, false);
     Ok(())
 }
 
@@ -91,7 +91,7 @@ pub async fn delete(tx: &mut Tx, id: ImageId) -> Result<(), DbError> {
         .await
         .map_err(sql("delete an image"))?;
     if done.rows_affected() > 0 {
-        tx.changed(Noun::Image, id, true).await?;
+        tx.changed(Noun::Image, id, true);
     }
     Ok(())
 }

@@ -12,6 +12,9 @@ use uuid::Uuid;
 const SELECT: &str = "SELECT jobs.*, COALESCE(changes.generation, 0) AS generation
     FROM jobs LEFT JOIN changes ON changes.noun = 'job' AND changes.id = jobs.id WHERE 1 = 1";
 
+/// How many lines of a log one statement writes at most.
+const LOG_ROWS: usize = 100;
+
 /// What jobs may be listed by.
 pub const FIELDS: &[Field] = &[
     Field {
@@ -212,8 +215,8 @@ fn product(resources: &[Resource]) -> Option<&str> {
         .map(|r| r.id.as_str())
 }
 
-/// Writes a new job down, with the id of the request that made it.
-pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<(), DbError> {
+/// Writes a new job down, with the id of the request that made it; answers its generation.
+pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<u64, DbError> {
     let alias = match &job.spec {
         shared::job::JobSpec::CloneVm(spec) => spec.request.clone_job_id.as_ref().map(|n| n.as_str()),
         _ => None,
@@ -240,8 +243,7 @@ pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<(),
     .execute(tx.conn())
     .await
     .map_err(sql("write a job"))?;
-    tx.changed(Noun::Job, job.id, false).await?;
-    Ok(())
+    Ok(tx.changed(Noun::Job, job.id, false))
 }
 
 /// Writes down how far a job has come, and what its steps minted.
@@ -273,7 +275,7 @@ pub async fn save(tx: &mut Tx, job: &Job, data: &serde_json::Value) -> Result<()
     .execute(tx.conn())
     .await
     .map_err(sql("save a job"))?;
-    tx.changed(Noun::Job, job.id, false).await?;
+    tx.changed(Noun::Job, job.id, false);
     Ok(())
 }
 
@@ -321,7 +323,7 @@ pub async fn request_cancel(tx: &mut Tx, id: JobId) -> Result<(), DbError> {
         .execute(tx.conn())
         .await
         .map_err(sql("note a cancel"))?;
-    tx.changed(Noun::Job, id, false).await?;
+    tx.changed(Noun::Job, id, false);
     Ok(())
 }
 
@@ -337,11 +339,15 @@ pub async fn cancel_requested(tx: &mut Tx, id: JobId) -> Result<bool, DbError> {
 
 /// Adds lines to a job's log.
 pub async fn log(tx: &mut Tx, id: JobId, lines: &[LogLine]) -> Result<(), DbError> {
-    for line in lines {
-        sqlx::query("INSERT INTO job_log (job, time, text) VALUES ($1, $2, $3)")
-            .bind(id.to_string())
-            .bind(line.time.micros())
-            .bind(&line.text)
+    for lines in lines.chunks(LOG_ROWS) {
+        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO job_log (job, time, text) ");
+        query.push_values(lines, |mut row, line| {
+            row.push_bind(id.to_string())
+                .push_bind(line.time.micros())
+                .push_bind(&line.text);
+        });
+        query
+            .build()
             .execute(tx.conn())
             .await
             .map_err(sql("write a job's log"))?;

@@ -20,7 +20,8 @@ use shared::{Code, Status, Timestamp};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Row, SqlitePool};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqlitePool};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,28 +114,42 @@ impl Tx {
         &mut self.conn
     }
 
-    /// Marks a thing as changed (or gone) in this transaction; answers the generation of the change.
-    pub async fn changed(&mut self, noun: Noun, id: impl ToString, deleted: bool) -> Result<u64, DbError> {
+    /// Marks a thing as changed (or gone) in this transaction. Its generation is written with the commit, once for all
+    /// changes of it: a row read inside the transaction shows the one before.
+    pub fn changed(&mut self, noun: Noun, id: impl ToString, deleted: bool) -> u64 {
         self.generation += 1;
-        let change = Change {
+        self.changed.push(Change {
             generation: self.generation,
             noun,
             id: id.to_string(),
             deleted,
-        };
-        sqlx::query(
-            "INSERT INTO changes (noun, id, generation, deleted) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (noun, id) DO UPDATE SET generation = excluded.generation, deleted = excluded.deleted",
-        )
-        .bind(noun.word())
-        .bind(&change.id)
-        .bind(change.generation as i64)
-        .bind(i64::from(deleted))
-        .execute(&mut self.conn)
-        .await
-        .map_err(sql("write a change"))?;
-        self.changed.push(change);
-        Ok(self.generation)
+        });
+        self.generation
+    }
+
+    async fn write_changes(&mut self) -> Result<(), sqlx::Error> {
+        let last: HashMap<(Noun, &str), &Change> = self
+            .changed
+            .iter()
+            .map(|c| ((c.noun, c.id.as_str()), c))
+            .collect();
+        let mut last: Vec<_> = last.into_values().collect();
+        last.sort_by_key(|c| c.generation);
+        for rows in last.chunks(GROUP) {
+            let mut query =
+                QueryBuilder::<Sqlite>::new("INSERT INTO changes (noun, id, generation, deleted) ");
+            query.push_values(rows, |mut row, change| {
+                row.push_bind(change.noun.word())
+                    .push_bind(&change.id)
+                    .push_bind(change.generation as i64)
+                    .push_bind(i64::from(change.deleted));
+            });
+            query.push(
+                " ON CONFLICT (noun, id) DO UPDATE SET generation = excluded.generation, deleted = excluded.deleted",
+            );
+            query.build().execute(&mut self.conn).await?;
+        }
+        Ok(())
     }
 }
 
@@ -335,21 +350,26 @@ async fn group(
     batch: impl Iterator<Item = Work>,
     ran: &mut Vec<Ran>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut tx.conn).await?;
-    for work in batch {
-        sqlx::query("SAVEPOINT work").execute(&mut tx.conn).await?;
+    run(tx, "BEGIN IMMEDIATE; SAVEPOINT work").await?;
+    let mut batch = batch.peekable();
+    while let Some(work) = batch.next() {
         let (generation, changes) = (tx.generation, tx.changed.len());
         let (keep, done) = work(tx).await;
         ran.push(done);
         if !keep {
-            sqlx::query("ROLLBACK TO work").execute(&mut tx.conn).await?;
+            run(tx, "ROLLBACK TO work").await?;
             tx.generation = generation;
             tx.changed.truncate(changes);
+        } else if batch.peek().is_some() {
+            run(tx, "RELEASE work; SAVEPOINT work").await?;
         }
-        sqlx::query("RELEASE work").execute(&mut tx.conn).await?;
     }
-    sqlx::query("COMMIT").execute(&mut tx.conn).await?;
-    Ok(())
+    tx.write_changes().await?;
+    run(tx, "COMMIT").await
+}
+
+async fn run(tx: &mut Tx, statements: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(statements).execute(&mut tx.conn).await.map(drop)
 }
 
 /// A column that holds a word or an id.

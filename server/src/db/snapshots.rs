@@ -120,7 +120,7 @@ pub async fn insert(tx: &mut Tx, s: &Snapshot) -> Result<(), DbError> {
     .execute(tx.conn())
     .await;
     super::taken("snapshot of this VM", &s.name, done)?;
-    tx.changed(Noun::Snapshot, s.id, false).await?;
+    tx.changed(Noun::Snapshot, s.id, false);
     Ok(())
 }
 
@@ -162,7 +162,7 @@ pub async fn ready(tx: &mut Tx, id: SnapshotId, frozen: &Frozen) -> Result<(), D
         .await
         .map_err(sql("write a snapshot's layer"))?;
     }
-    tx.changed(Noun::Snapshot, id, false).await?;
+    tx.changed(Noun::Snapshot, id, false);
     Ok(())
 }
 
@@ -199,9 +199,9 @@ pub async fn delete(tx: &mut Tx, id: SnapshotId) -> Result<(), DbError> {
         .await
         .map_err(sql("delete a snapshot"))?;
     if moved.rows_affected() > 0 {
-        tx.changed(Noun::Vm, row.get::<&str, _>("vm"), false).await?;
+        tx.changed(Noun::Vm, row.get::<&str, _>("vm"), false);
     }
-    tx.changed(Noun::Snapshot, id, true).await?;
+    tx.changed(Noun::Snapshot, id, true);
     Ok(())
 }
 

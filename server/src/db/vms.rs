@@ -330,7 +330,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
                 .map_err(sql("write a NIC"))?;
         }
     }
-    tx.changed(Noun::Vm, vm.id, false).await?;
+    tx.changed(Noun::Vm, vm.id, false);
     Ok(())
 }
 
@@ -366,7 +366,7 @@ pub async fn set_condition(tx: &mut Tx, id: VmId, to: Condition) -> Result<bool,
     .map_err(sql("set a VM's state"))?;
     let changed = done.rows_affected() > 0;
     if changed {
-        tx.changed(Noun::Vm, id, false).await?;
+        tx.changed(Noun::Vm, id, false);
     }
     Ok(changed)
 }
@@ -380,7 +380,7 @@ pub async fn set_labels(tx: &mut Tx, id: VmId, labels: &BTreeMap<String, String>
         .await
         .map_err(sql("set a VM's labels"))?;
     if done.rows_affected() > 0 {
-        tx.changed(Noun::Vm, id, false).await?;
+        tx.changed(Noun::Vm, id, false);
     }
     Ok(done.rows_affected() > 0)
 }
@@ -393,7 +393,7 @@ pub async fn set_current(tx: &mut Tx, id: VmId, snapshot: Option<SnapshotId>) ->
         .execute(tx.conn())
         .await
         .map_err(sql("set a VM's current snapshot"))?;
-    tx.changed(Noun::Vm, id, false).await?;
+    tx.changed(Noun::Vm, id, false);
     Ok(())
 }
 
@@ -416,8 +416,7 @@ pub async fn delete(tx: &mut Tx, id: VmId) -> Result<Vec<LayerId>, DbError> {
         .await
         .map_err(sql("read a VM's snapshots"))?;
     for snapshot in &snapshots {
-        tx.changed(Noun::Snapshot, snapshot.get::<&str, _>("id"), true)
-            .await?;
+        tx.changed(Noun::Snapshot, snapshot.get::<&str, _>("id"), true);
     }
     let done = sqlx::query("DELETE FROM vms WHERE id = $1")
         .bind(&id_text)
@@ -425,7 +424,7 @@ pub async fn delete(tx: &mut Tx, id: VmId) -> Result<Vec<LayerId>, DbError> {
         .await
         .map_err(sql("delete a VM"))?;
     if done.rows_affected() > 0 {
-        tx.changed(Noun::Vm, id, true).await?;
+        tx.changed(Noun::Vm, id, true);
     }
     rows.iter().map(|r| word(r, "layer")).collect()
 }

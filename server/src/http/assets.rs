@@ -11,7 +11,7 @@ use std::path::Path;
 use tower::ServiceExt;
 use tower_http::services::ServeDir;
 
-/// The names of the files that pages load, from the manifest beside them. Without one the console still works, as
+/// The folder of the files that pages load, from the manifest beside it. Without one the console still works, as
 /// HTML alone.
 pub fn manifest(site_dir: &Path) -> Assets {
     let path = site_dir.join("manifest.json");
@@ -21,14 +21,12 @@ pub fn manifest(site_dir: &Path) -> Assets {
     read.unwrap_or_else(|why| {
         tracing::warn!(path = %path.display(), why, "the console's files are not there: its pages have no style and no script");
         Assets {
-            js: "app.js".to_owned(),
-            wasm: "app.wasm".to_owned(),
-            css: "app.css".to_owned(),
+            version: "missing".to_owned(),
         }
     })
 }
 
-/// GET /pkg/{file}.
+/// GET /pkg/{version}/{file}.
 pub async fn serve(State(server): State<Server>, request: Request) -> ApiResult<Response> {
     let path = request.uri().path().to_owned();
     // ServeDir decodes the path and refuses what leads out of the directory.
@@ -42,10 +40,9 @@ pub async fn serve(State(server): State<Server>, request: Request) -> ApiResult<
     if response.status() == StatusCode::NOT_FOUND {
         return Err(ApiError(Status::not_found("file", path)));
     }
-    // Names in the manifest have a hash: their content never changes.
-    let name = path.strip_prefix("/pkg/").unwrap_or_default();
-    let Assets { js, wasm, css } = &server.assets;
-    let cache = if [js, wasm, css].iter().any(|known| *known == name) {
+    // The version is a hash: what is below it never changes.
+    let own = format!("/pkg/{}/", server.assets.version);
+    let cache = if path.starts_with(&own) {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"

@@ -13,9 +13,9 @@ use app::forms::{self, Action, Flash, THEME_COOKIE};
 use app::{Backend, SetStatus, ShellOptions, Theme, shell};
 use axum::body::{Body, to_bytes};
 use axum::extract::{OriginalUri, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::{Extension, Router};
+use axum::{Extension, Json, Router};
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use leptos::nonce::Nonce;
@@ -171,12 +171,14 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
     Ok(response)
 }
 
-/// POST /do/…: what a form of the console asks for, in calls of the API, one after another.
+/// POST /do/…: what a form of the console asks for, in calls of the API, one after another. A page that lives asks for
+/// the outcome as JSON; else the next page shows it.
 pub async fn form(
     State(server): State<Server>,
     OriginalUri(uri): OriginalUri,
     caller: Option<Extension<Caller>>,
     Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
     mut jar: CookieJar,
     Fields(fields): Fields,
 ) -> ApiResult<Response> {
@@ -207,6 +209,10 @@ pub async fn form(
         }
     };
     let done = forms::after(uri.path(), &fields, &results);
+    let accepts = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    if accepts.is_some_and(|a| a.contains("application/json")) {
+        return Ok((jar, Json(done)).into_response());
+    }
     if let Some(Via::Session(session)) = caller.map(|c| c.via) {
         server.flashes.keep(session, done.flash);
     }

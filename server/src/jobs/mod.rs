@@ -295,7 +295,7 @@ async fn let_go(tx: &mut Tx, job: JobId) -> Result<(), DbError> {
 /// Tells the feed that a machine's lock has changed, if the machine is still there.
 async fn touch(tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
     if db::vms::exists(tx, vm).await? {
-        tx.changed(Noun::Vm, vm, false).await?;
+        tx.changed(Noun::Vm, vm, false);
     }
     Ok(())
 }

@@ -219,7 +219,7 @@ async fn write_down(
             message: None,
         })
         .collect();
-    let job = Job {
+    let mut job = Job {
         id: JobId(Uuid::now_v7()),
         kind: spec.kind(),
         state: JobState::Queued,
@@ -240,7 +240,7 @@ async fn write_down(
         end_time: None,
         generation: 0,
     };
-    db::jobs::insert(tx, &job, request_id).await?;
+    job.generation = db::jobs::insert(tx, &job, request_id).await?;
     Ok((job, true))
 }
 

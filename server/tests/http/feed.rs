@@ -193,7 +193,7 @@ async fn too_many_missed_changes_are_answered_by_reset() {
         .write(|tx| {
             Box::pin(async move {
                 for n in 0..1100 {
-                    tx.changed(shared::feed::Noun::Token, n, true).await?;
+                    tx.changed(shared::feed::Noun::Token, n, true);
                 }
                 Ok(())
             })
@@ -212,10 +212,12 @@ async fn a_listener_that_is_slow_loses_nothing() {
     let mut slow = std::pin::pin!(server.feed.listen(caller, None));
     // More than wait for a listener: it has to read the rest from the database.
     for n in 0..400 {
-        let change = server
-            .world()
-            .db
-            .write(move |tx| Box::pin(async move { tx.changed(shared::feed::Noun::Image, n, true).await }));
+        let change = server.world().db.write(move |tx| {
+            Box::pin(async move {
+                tx.changed(shared::feed::Noun::Image, n, true);
+                Ok(())
+            })
+        });
         change.await.unwrap();
     }
     let mut seen = Vec::new();

@@ -1,11 +1,16 @@
 //! What the page of a machine shows, loaded and kept fresh.
 
+use crate::backend::Way;
 use crate::components::lineage::DRAWN;
+use crate::components::load::{Bodies, Loading, body};
 use crate::feed::{Change, Live, apply, newer, on_change};
 use crate::words::w;
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
-use shared::api::{GetImage, GetVm, ListJobs, ListQuery, ListSnapshots, ListVms, MAX_PAGE_SIZE};
+use shared::api::{
+    Call, GetImage, GetVm, JobPage, ListJobs, ListQuery, ListSnapshots, ListVms, MAX_PAGE_SIZE, SnapshotPage,
+    VmPage,
+};
 use shared::feed::Noun;
 use shared::job::Job;
 use shared::snapshot::Snapshot;
@@ -27,7 +32,7 @@ pub struct Origin {
 }
 
 /// A machine with what belongs to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Data {
     pub vm: Vm,
     pub snapshots: Vec<Snapshot>,
@@ -92,12 +97,13 @@ pub fn follow(data: RwSignal<Data>) {
     });
 }
 
-/// Loads it.
-pub fn fetch(name: String) -> impl Future<Output = Result<Data, Status>> + Send {
-    // The calls take their way to the API from the context that is here now, not after the first await.
-    let backend = crate::backend::Way::here();
-    async move {
-        let vm = backend.call(&GetVm { vm: name }).await?;
+/// Loads it: the machine first, for the rest is asked for by its id.
+pub fn fetch(name: String) -> Loading {
+    // The way to the API is the context's that is here now, not after the first await.
+    let way = Way::here();
+    Box::pin(async move {
+        let answer = way.send(GetVm { vm: name }.raw()).await?;
+        let vm: Vm = crate::backend::read(&answer)?;
         let list = |page_size, filter: String| ListQuery {
             page_size: Some(page_size),
             filter: Some(filter).filter(|f| !f.is_empty()),
@@ -115,44 +121,48 @@ pub fn fetch(name: String) -> impl Future<Output = Result<Data, Status>> + Send 
                 ..list(DRAWN as u32, format!("sourceVm={id}"))
             },
         };
-        let jobs = ListJobs {
-            query: list(JOBS, format!("vm={id}")),
-        };
-        let made_by = ListJobs {
-            query: list(JOBS, format!("product={id}")),
+        let jobs = |filter| ListJobs {
+            query: list(JOBS, filter),
         };
         let (snapshots, clones, jobs, made_by, origins) = futures_util::join!(
-            backend.call(&snapshots),
-            backend.call(&clones),
-            backend.call(&jobs),
-            backend.call(&made_by),
-            origins(&backend, &vm),
+            way.send(snapshots.raw()),
+            way.send(clones.raw()),
+            way.send(jobs(format!("vm={id}")).raw()),
+            way.send(jobs(format!("product={id}")).raw()),
+            origins(&way, &vm),
         );
-        let clones = clones?;
-        let mut jobs = jobs?.jobs;
-        jobs.extend(made_by?.jobs);
-        jobs.sort_by_key(|j| std::cmp::Reverse((j.create_time, j.id)));
-        jobs.dedup_by_key(|j| j.id);
-        jobs.truncate(JOBS as usize);
-        Ok(Data {
-            vm,
-            snapshots: snapshots?.snapshots,
-            clone_count: clones.total_size.max(clones.vms.len() as u64),
-            clones: clones.vms,
-            jobs,
-            origins: origins?,
-            gone: false,
-        })
-    }
+        // Strings and flags always serialise.
+        let origins = serde_json::to_string(&origins?).unwrap_or_default();
+        Ok(vec![answer, snapshots?, clones?, jobs?, made_by?, origins])
+    })
+}
+
+/// Reads what was loaded.
+pub fn read(bodies: &Bodies) -> Result<Data, Status> {
+    let clones: VmPage = body(bodies, 2)?;
+    let mut jobs = body::<JobPage>(bodies, 3)?.jobs;
+    jobs.extend(body::<JobPage>(bodies, 4)?.jobs);
+    jobs.sort_by_key(|j| std::cmp::Reverse((j.create_time, j.id)));
+    jobs.dedup_by_key(|j| j.id);
+    jobs.truncate(JOBS as usize);
+    Ok(Data {
+        vm: body(bodies, 0)?,
+        snapshots: body::<SnapshotPage>(bodies, 1)?.snapshots,
+        clone_count: clones.total_size.max(clones.vms.len() as u64),
+        clones: clones.vms,
+        jobs,
+        origins: body(bodies, 5)?,
+        gone: false,
+    })
 }
 
 /// Follows a machine back to where it comes from.
-async fn origins(backend: &crate::backend::Way, vm: &Vm) -> Result<Vec<Origin>, Status> {
+async fn origins(way: &Way, vm: &Vm) -> Result<Vec<Origin>, Status> {
     let mut found = Vec::new();
     let mut lineage = vm.lineage.clone();
     while found.len() < GENERATIONS {
         if let Some(id) = lineage.source_vm {
-            let Some(parent) = there(backend.call(&GetVm { vm: id.to_string() }).await)? else {
+            let Some(parent) = there(way.call(&GetVm { vm: id.to_string() }).await)? else {
                 found.push(Origin {
                     name: w().deleted_machine.to_owned(),
                     what: w().machine.to_lowercase(),
@@ -168,11 +178,10 @@ async fn origins(backend: &crate::backend::Way, vm: &Vm) -> Result<Vec<Origin>, 
             lineage = parent.lineage;
         } else if let Some(id) = lineage.source_image {
             let image = there(
-                backend
-                    .call(&GetImage {
-                        image: id.to_string(),
-                    })
-                    .await,
+                way.call(&GetImage {
+                    image: id.to_string(),
+                })
+                .await,
             )?;
             found.push(Origin {
                 name: image.map_or_else(|| w().deleted_image.to_owned(), |i| i.name.to_string()),

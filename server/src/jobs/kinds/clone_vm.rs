@@ -290,7 +290,7 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
                 }
             }
             if let Product::Vm(new) = &product {
-                tx.changed(Noun::Vm, new.id, false).await?;
+                tx.changed(Noun::Vm, new.id, false);
             }
             Ok(())
         })

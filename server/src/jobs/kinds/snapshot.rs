@@ -256,7 +256,8 @@ pub(super) async fn unfreeze(cx: &Cx, id: VmId, minted: &Minted) -> Result<(), S
                     for (position, layer) in overlays.iter().enumerate() {
                         db::vms::put_disk(tx, id, position, *layer).await?;
                     }
-                    tx.changed(Noun::Vm, id, false).await.map(drop)
+                    tx.changed(Noun::Vm, id, false);
+                    Ok(())
                 })
             })
             .await;

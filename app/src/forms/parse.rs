@@ -1,0 +1,198 @@
+//! From a form to calls of the API, and from their outcomes to what the person is told.
+
+use super::{Done, Fields, Flash, machine, without_dialog};
+use crate::env::Theme;
+use crate::words::{put, w};
+use shared::Status;
+use shared::access::{CreateToken, SetPassword};
+use shared::api::{Call, CancelJob, DeleteToken, PostToken, PutPassword, RawCall, RetryJob};
+
+/// What a form asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Calls to make, one after another.
+    Calls(Vec<RawCall>),
+    /// Colours to remember in [`super::THEME_COOKIE`].
+    Theme(Theme),
+}
+
+/// A form's fields by name.
+#[derive(Clone, Copy)]
+pub(super) struct Form<'a>(pub(super) &'a Fields);
+
+impl<'a> Form<'a> {
+    pub(super) fn get(self, name: &str) -> Option<&'a str> {
+        let (_, value) = self.0.iter().find(|(n, _)| n == name)?;
+        Some(value.trim()).filter(|v| !v.is_empty())
+    }
+
+    /// Whether a box is ticked.
+    pub(super) fn is(self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// A field of a type that parses; none if empty.
+    pub(super) fn parse<T>(self, name: &str) -> Result<Option<T>, Status>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        self.get(name)
+            .map(|text| text.parse().map_err(|why| Status::invalid(name, why)))
+            .transpose()
+    }
+
+    /// A field that must be there.
+    pub(super) fn need<T>(self, name: &str) -> Result<T, Status>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        self.parse(name)?
+            .ok_or_else(|| Status::invalid(name, w().field_missing))
+    }
+}
+
+/// Percent-decoded parts of a path behind `/do/`.
+fn parts(path: &str) -> Option<Vec<String>> {
+    path.strip_prefix("/do/")?.split('/').map(decode).collect()
+}
+
+fn decode(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(b) = rest.next() {
+        if b == b'%' {
+            let hex = [rest.next()?, rest.next()?];
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
+        } else {
+            bytes.push(b);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// What a form asks for, or why it cannot be: the error names the field.
+pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
+    let form = Form(fields);
+    let parts = parts(path).unwrap_or_default();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let call = match parts[..] {
+        ["theme"] => return Ok(Action::Theme(form.need("theme")?)),
+        [noun @ ("vms" | "jobs"), "bulk"] => return bulk(noun, form),
+        ["vms", "create"] => machine::create(form)?,
+        ["vms", vm, action] => machine::act(vm, action, form)?,
+        ["jobs", job, action] => job_call(job, action)?,
+        ["me", "password"] => {
+            let password = form.get("password").unwrap_or_default().to_owned();
+            if form.get("again") != Some(&*password) {
+                return Err(Status::invalid("again", w().passwords_differ));
+            }
+            let request = SetPassword { password };
+            PutPassword { request }.raw()
+        }
+        ["tokens", "create"] => {
+            let request = CreateToken {
+                name: form.need("name")?,
+            };
+            PostToken { request }.raw()
+        }
+        ["tokens", id, "revoke"] => DeleteToken { id: id.to_owned() }.raw(),
+        _ => return Err(Status::not_found("form", path)),
+    };
+    Ok(Action::Calls(vec![call]))
+}
+
+fn job_call(job: &str, action: &str) -> Result<RawCall, Status> {
+    let id = job.to_owned();
+    match action {
+        "cancel" => Ok(CancelJob { id }.raw()),
+        "retry" => Ok(RetryJob { id }.raw()),
+        _ => Err(Status::not_found("action", action)),
+    }
+}
+
+fn bulk(noun: &str, form: Form<'_>) -> Result<Action, Status> {
+    let action: String = form.need("action")?;
+    let ids = form.0.iter().filter(|(name, _)| name == "id");
+    let calls: Vec<_> = ids
+        .map(|(_, id)| match noun {
+            "vms" => machine::act(id, &action, Form(&[])),
+            _ => job_call(id, &action),
+        })
+        .collect::<Result<_, _>>()?;
+    if calls.is_empty() {
+        return Err(Status::invalid("id", w().nothing_selected));
+    }
+    Ok(Action::Calls(calls))
+}
+
+/// Where to go after a form, and what to tell. `results` has the outcome of each call; it is empty for a theme, and
+/// has the one error when [`parse`] found it.
+pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -> Done {
+    let form = Form(fields);
+    let parts = parts(path).unwrap_or_default();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let back = form.get("back").filter(|b| is_local(b)).unwrap_or("/");
+    let mut flash = Flash {
+        action: path.to_owned(),
+        inline: form.is("inline"),
+        ..Flash::default()
+    };
+    let failed = results.iter().filter(|r| r.is_err()).count();
+    if let Some(Err(first)) = results.iter().find(|r| r.is_err()) {
+        let mut error = first.clone();
+        if results.len() > 1 {
+            let done = (results.len() - failed).to_string();
+            let all = results.len().to_string();
+            error.message = put(w().bulk_partly, &[&done, &all, &error.message]);
+        }
+        flash.error = Some(error);
+        let secret = |name: &str| name.starts_with("password") || name == "again";
+        flash.fields = fields.iter().filter(|(n, _)| !secret(n)).cloned().collect();
+        return Done {
+            to: back.to_owned(),
+            flash,
+        };
+    }
+    let answer: serde_json::Value = match results {
+        [Ok(body)] => serde_json::from_str(body).unwrap_or_default(),
+        _ => serde_json::Value::Null,
+    };
+    let word = |pointer: &str| answer.pointer(pointer)?.as_str().map(str::to_owned);
+    // A clone job answers in the seed's names; its own id is beside them.
+    flash.job = word("/offshoot/id").or_else(|| word("/id"));
+    flash.secret = word("/secret");
+    flash.text = match parts[..] {
+        ["theme"] => String::new(),
+        [_, "bulk"] => put(w().bulk_done, &[&results.len().to_string()]),
+        ["vms", "create"] => w().flash_create.to_owned(),
+        ["vms", _, action] => machine::done(action).to_owned(),
+        ["jobs", _, "retry"] => w().flash_retry.to_owned(),
+        ["jobs", ..] => w().flash_cancel.to_owned(),
+        ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
+        ["tokens", ..] => w().flash_token.to_owned(),
+        _ => w().flash_password.to_owned(),
+    };
+    let job_page = || flash.job.as_ref().map(|id| format!("/jobs/{id}"));
+    let to = match parts[..] {
+        ["vms", "create"] | ["vms", _, "clone" | "delete"] | ["jobs", _, "retry"] => job_page(),
+        _ => None,
+    };
+    let to = to.unwrap_or_else(|| without_dialog(back));
+    if to.starts_with("/jobs/") {
+        // One is there already.
+        flash.job = None;
+    }
+    Done { to, flash }
+}
+
+/// Whether a path stays on this server: `//host` and `/\host` leave it.
+fn is_local(path: &str) -> bool {
+    let mut chars = path.chars();
+    chars.next() == Some('/')
+        && !matches!(chars.next(), Some('/' | '\\'))
+        && !path.chars().any(|c| c.is_control() || c == '\\')
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
