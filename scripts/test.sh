@@ -32,12 +32,6 @@ report() {
     exit $failed
 }
 
-end_to_end() {
-    [[ -x end2end/run.sh ]] || { echo "there is no end2end/run.sh" && return 1; }
-    # Those that hold on every machine so far; `end2end/run.sh` alone runs all there are.
-    end2end/run.sh --grep "$(paste -sd '|' end2end/required.txt)"
-}
-
 step "set-up" scripts/setup.sh test || report
 step "sources and target directory" scripts/checkout.sh || report
 step "lints" scripts/lint.sh || true
@@ -47,5 +41,5 @@ step "build" "$cargo" nextest run --locked --release --workspace --no-run || rep
 step "unit, property and integration tests" "$cargo" nextest run --locked --release --workspace || true
 step "documentation tests" "$cargo" test --locked --release --workspace --doc || true
 step "scripts" scripts/check.sh || true
-step "end to end" end_to_end || true
+step "end to end" end2end/run.sh || true
 report

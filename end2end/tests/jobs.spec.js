@@ -61,7 +61,8 @@ test('a step that fails tells what, why, and what to do; and can be tried again'
   await expect(trouble).toContainText(copied);
 
   const steps = page.getByRole('region', { name: 'Steps' }).getByRole('listitem');
-  await expect(steps.filter({ hasText: 'Instantiating' })).toContainText('undone');
+  await expect(steps.filter({ hasText: 'Instantiating' })).toContainText('failed');
+  await expect(steps.filter({ hasText: 'Preparing VM disks' })).toContainText('undone');
   await expect(page.getByRole('region', { name: 'What was cleaned up' })).toContainText('Nothing was left behind');
   expect((await server.ask('GET', '/api/v1/vms/fail-at-instantiating-a')).status).toBe(404);
 

@@ -39,7 +39,9 @@ test('the first start prints a link that signs in once; then a password does', a
   await expect(h1(page)).toHaveText('Overview');
 });
 
-test('signing in leads to where one wanted to go, and a session ends everywhere', async ({ fresh, another }) => {
+test('signing in leads to where one wanted to go, and a session ends everywhere', async ({ fresh, another, complaints }) => {
+  // The second tab asks, and hears so, that its session has ended.
+  complaints.expected(/401 \(Unauthorized\)/);
   await fresh.signIn();
   const context = await another({}, fresh);
   const page = await context.newPage();

@@ -85,20 +85,30 @@ pub fn sign_in_again() {
     }
 }
 
+/// For how many frames the heading of a new page is waited for.
+#[cfg(feature = "hydrate")]
+const FRAMES: u32 = 600;
+
 /// When a new page has come, moves to its heading and says what it is.
 #[cfg(feature = "hydrate")]
 pub fn arrivals(routing: leptos::prelude::ReadSignal<bool>, path: leptos::prelude::Memo<String>) {
     use leptos::prelude::*;
 
-    let arrived = || {
-        browser::soon(|| {
+    /// The heading of a page that still loads comes with its data.
+    fn greet(patience: u32) {
+        browser::soon(move || {
             // With a dialog open the focus is where it belongs.
-            if browser::find("dialog[open]").is_none() {
-                browser::focus("main h1");
+            if browser::find("dialog[open]").is_some() {
+                return;
             }
-            browser::announce(&browser::document().title());
+            if browser::focus("main h1") {
+                browser::announce(&browser::document().title());
+            } else if patience > 0 {
+                greet(patience - 1);
+            }
         });
-    };
+    }
+    let arrived = || greet(FRAMES);
     Effect::new(move |before: Option<bool>| {
         let now = routing.get();
         if before == Some(true) && !now {
