@@ -35,6 +35,12 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
     stroke='%230b9b6b' stroke-width='1.9' stroke-linecap='round' stroke-linejoin='round'%3E%3Cpath d='M10 18V8M10 12C10 8 \
     6.5 6.5 3 6.5 3 10 6 12 10 12Z M10 9c0-4 3-6 7-6 0 4-3 6-7 6Z'/%3E%3C/svg%3E";
 
+/// A part of the WASM that cannot be loaded, because the server has another version by now, ends the page: it is loaded
+/// again, but not without end.
+const RELOAD: &str = "addEventListener(\"unhandledrejection\",e=>{const s=sessionStorage;\
+    if(e.reason instanceof WebAssembly.RuntimeError&&!(Date.now()-s.reloaded<1e4)){s.reloaded=Date.now();\
+    location.reload()}});";
+
 /// The whole document.
 ///
 /// The page needs `script-src 'nonce-…' 'strict-dynamic' 'wasm-unsafe-eval'`, `style-src 'self'` and
@@ -55,7 +61,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         pkg("app.css"),
     );
     let script = format!(
-        "import init,{{hydrate}} from \"{js}\";init({{module_or_path:\"{wasm}\"}}).then(()=>hydrate());"
+        "{RELOAD}import init,{{hydrate}} from \"{js}\";init({{module_or_path:\"{wasm}\"}}).then(()=>hydrate());"
     );
     // A flash is strings and numbers: it always serialises.
     let said = flash.as_ref().and_then(|f| serde_json::to_string(f).ok());

@@ -3,9 +3,9 @@
 use crate::words::{put, w};
 use leptos::prelude::*;
 
-const WIDTH: usize = 160;
+const WIDTH: usize = 156;
 const HEIGHT: usize = 36;
-const GAP_X: usize = 40;
+const GAP_X: usize = 28;
 const GAP_Y: usize = 10;
 const PAD: usize = 2;
 /// How many letters fit into a box: of its name, and of what stands below in a smaller type.
@@ -31,7 +31,7 @@ fn clip(text: &str, fits: usize) -> String {
 }
 
 fn node(node: &Node, x: usize, y: usize, class: &'static str) -> AnyView {
-    let (tx, ty) = (x + 12, y + 15);
+    let (tx, ty) = (x + 10, y + 15);
     // Below a `<g>`, `<a>` and `<title>` are those of SVG; the ones of HTML are not drawn.
     let inner = view! {
         <g>

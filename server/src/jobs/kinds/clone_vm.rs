@@ -56,10 +56,13 @@ fn target(spec: &CloneSpec) -> CloneTarget {
     })
 }
 
+/// Hex digits that tell clones apart: so many that thousands of one machine do not meet.
+const TAIL: usize = 10;
+
 /// The source's name with a few random letters behind, cut so that it stays a name.
 fn name_after(source: &Name) -> Result<Name, StepError> {
-    let tail = &Uuid::new_v4().simple().to_string()[..6];
-    let stem: String = source.as_str().chars().take(63 - 7 - tail.len()).collect();
+    let tail = &Uuid::new_v4().simple().to_string()[..TAIL];
+    let stem: String = source.as_str().chars().take(63 - 7 - TAIL).collect();
     format!("{}-clone-{tail}", stem.trim_end_matches('-'))
         .parse()
         .map_err(|e: shared::NameError| StepError::new(Code::Internal, e.to_string()))
