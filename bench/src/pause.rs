@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 const VM: &str = "ticking";
 /// Longest pause, in milliseconds.
@@ -21,6 +22,11 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// Between two snapshots, for the host to come to rest.
 const REST: Duration = Duration::from_millis(500);
 
+/// So many ticks after its start the guest is at rest.
+const SETTLED: usize = 5_000;
+/// How long a guest may take to get there.
+const BOOTS_WITHIN: Duration = Duration::from_secs(90);
+
 /// Takes the figures of the pause.
 pub async fn take(site: &Site, size: Size) -> Result<Vec<Figure>> {
     clone::create(site, VM, "demo", json!({"metaData": "tick: 1000\n"})).await?;
@@ -29,7 +35,8 @@ pub async fn take(site: &Site, size: Size) -> Result<Vec<Figure>> {
         .await?
         .ok_or("no ticking machine")?
         .id;
-    let ticks = Ticks::listen(&world.data_dir.join("run").join(vm.to_string()).join("serial"))?;
+    let mut ticks = Ticks::listen(&world.data_dir.join("run").join(vm.to_string()).join("serial"))?;
+    ticks.settle().await?;
 
     let (mut taken, mut spans) = (Vec::new(), Vec::new());
     let mut qmp = Vec::new();
@@ -135,7 +142,10 @@ fn gaps(arrivals: &[Instant], from: Instant, to: Instant) -> Vec<f64> {
 }
 
 /// The ticks of a guest as they arrive, until its machine ends.
-struct Ticks(Arc<Mutex<Vec<Instant>>>);
+struct Ticks {
+    all: Arc<Mutex<Vec<Instant>>>,
+    count: watch::Receiver<usize>,
+}
 
 impl Ticks {
     /// Reads them from the serial port's socket, in a thread of its own: nothing else delays them.
@@ -143,21 +153,34 @@ impl Ticks {
         let serial = BufReader::new(UnixStream::connect(socket)?);
         let arrivals = Arc::new(Mutex::new(Vec::new()));
         let ticks = arrivals.clone();
+        let (counted, count) = watch::channel(0);
         std::thread::spawn(move || {
             // Lines that are not UTF-8 were torn: they are no ticks.
             for line in serial.split(b'\n').map_while(std::io::Result::ok) {
                 if line.starts_with(b"offshoot-guest ") {
-                    ticks
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(Instant::now());
+                    let now = Instant::now();
+                    ticks.lock().unwrap_or_else(PoisonError::into_inner).push(now);
+                    counted.send_modify(|n| *n += 1);
                 }
             }
         });
-        Ok(Self(arrivals))
+        Ok(Self {
+            all: arrivals,
+            count,
+        })
+    }
+
+    /// Until the guest has booted, and has ticked for some seconds.
+    async fn settle(&mut self) -> Result<()> {
+        let enough = self.count.wait_for(|n| *n >= SETTLED);
+        tokio::time::timeout(BOOTS_WITHIN, enough)
+            .await
+            .map_err(|_| "the guest does not tick")?
+            .map_err(|_| "the ticking machine has ended")?;
+        Ok(())
     }
 
     fn all(&self) -> Vec<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
