@@ -54,6 +54,9 @@ macro_rules! commands {
 struct QueryBlock {}
 
 #[derive(Serialize)]
+struct QueryStats {}
+
+#[derive(Serialize)]
 struct QueryNodes {
     flat: bool,
 }
@@ -64,6 +67,7 @@ struct AddNode(Value);
 
 commands! {
     QueryBlock = "query-block" -> Vec<Drive>;
+    QueryStats = "query-blockstats" -> Vec<Stats>;
     QueryNodes = "query-named-block-nodes" -> Vec<Node>;
     AddNode = "blockdev-add" -> Empty;
 }
@@ -80,6 +84,12 @@ struct Drive {
 struct Node {
     node_name: Option<String>,
     file: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Stats {
+    node_name: Option<String>,
 }
 
 /// The state, and whether the guest agent has its port open.
@@ -136,17 +146,18 @@ pub async fn control(monitor: &Qmp, vm: VmId, what: Control, now: RunState) -> R
     .map_err(failed)
 }
 
+/// Whether a node of this name is known.
+async fn is_there(monitor: &Qmp, name: &str) -> Result<bool, ExecuteError> {
+    let nodes = monitor.execute(QueryNodes { flat: true }).await?;
+    Ok(nodes.iter().any(|n| n.node_name.as_deref() == Some(name)))
+}
+
 /// Has every disk written to its new layer from the same moment on.
 pub async fn freeze(monitor: &Qmp, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError> {
     let failed = failed("freeze the disks of", vm);
-    let names = |nodes: Vec<Node>| {
-        nodes
-            .into_iter()
-            .filter_map(|n| n.node_name)
-            .collect::<HashSet<_>>()
-    };
-    let drives = monitor.execute(QueryBlock {}).await.map_err(&failed)?;
-    let active = names(drives.into_iter().filter_map(|d| d.inserted).collect());
+    // Each layer's description would hold the guest up, the longer the longer its chain is; the statistics do not.
+    let drives = monitor.execute(QueryStats {}).await.map_err(&failed)?;
+    let active: HashSet<_> = drives.into_iter().filter_map(|n| n.node_name).collect();
     let todo: Vec<_> = switch
         .iter()
         .filter(|s| !active.contains(&node_name(s.new.id)))
@@ -160,18 +171,17 @@ pub async fn freeze(monitor: &Qmp, vm: VmId, switch: &[DiskSwitch]) -> Result<Fr
     if todo.is_empty() {
         return Ok(Frozen { micros: 0 });
     }
-    // An earlier call may have come this far.
-    let there = names(
-        monitor
-            .execute(QueryNodes { flat: true })
-            .await
-            .map_err(&failed)?,
-    );
     let switched = async {
-        for disk in todo.iter().filter(|s| !there.contains(&node_name(s.new.id))) {
-            monitor
+        for disk in &todo {
+            let added = monitor
                 .execute(AddNode(layer(&disk.new, Value::Null, true)))
-                .await?;
+                .await;
+            // An earlier call may have come this far.
+            if let Err(e) = added
+                && !is_there(monitor, &node_name(disk.new.id)).await?
+            {
+                return Err(e);
+            }
         }
         let actions = todo.iter().map(|disk| {
             qmp::TransactionAction::blockdev_snapshot(qmp::BlockdevSnapshotWrapper {
