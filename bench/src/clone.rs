@@ -93,7 +93,7 @@ async fn figures(site: &Site, dir: &Path, size: Size) -> Result<Vec<Figure>> {
             ),
         ),
     ];
-    all.extend(full(site, dir, size.pick(5, 2)).await?);
+    all.extend(full(site, dir, size.pick(9, 2)).await?);
     // The machines of the next figure have the host for themselves.
     for source in [SMALL.name, BIG.name] {
         stop(site, source).await?;

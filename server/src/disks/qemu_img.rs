@@ -79,7 +79,8 @@ impl QemuImg {
         progress(0, total);
 
         let part = part(to);
-        let mut command = qemu_img(&["convert", "-p", "-O", "qcow2", source]);
+        // Written in the order in which it is read it takes a tenth longer.
+        let mut command = qemu_img(&["convert", "-p", "-W", "-O", "qcow2", source]);
         let mut child = command.arg(&part).spawn().map_err(spawn_error)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut last = 0;
