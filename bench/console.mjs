@@ -182,12 +182,13 @@ async function slowdown() {
     for (let n = 0, x = 0; n < 3e7; n++) x = (x * 31 + n) | 0;
     return performance.now() - begin;
   };
+  // The fastest of some: what else the host does only ever adds.
   const measure = async (rate) => {
     const page = await fresh(rate);
-    await page.evaluate(spin);
-    const taken = await page.evaluate(spin);
+    const taken = [];
+    for (let n = 0; n < 12; n++) taken.push(await page.evaluate(spin));
     await page.context().close();
-    return taken;
+    return Math.min(...taken);
   };
   const free = await measure(1);
   return (await measure(slower)) / free;

@@ -58,12 +58,12 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
         ])
         .arg(size.pick("9", "1"))
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
         .await?;
     if !out.status.success() {
-        return Err("console.mjs has failed".into());
+        let why = String::from_utf8_lossy(&out.stderr);
+        return Err(format!("console.mjs has ended with {}: {why}", out.status).into());
     }
     let taken: Taken = serde_json::from_slice(&out.stdout)?;
     if taken.slowdown < 3.0 {

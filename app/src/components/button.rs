@@ -1,6 +1,6 @@
 //! Buttons that post, links that look like buttons; when not allowed they are there all the same, with the reason.
 
-use crate::words::w;
+use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can::Verdict;
 
@@ -104,17 +104,44 @@ pub fn copy(text: String, label: &'static str) -> AnyView {
     .into_any()
 }
 
-/// The menu of a row: works without WASM.
+/// A menu: works without WASM.
 pub fn menu(of: String, items: AnyView) -> AnyView {
     view! {
         <details class="menu">
-            <summary aria-label=crate::words::put(w().more_for, &[&of])>
-                <svg viewBox="0 0 16 16" aria-hidden="true">
-                    <path d="M3 8h.01M8 8h.01M13 8h.01"></path>
-                </svg>
-            </summary>
+            {dots(&of)}
             <div class="items">{items}</div>
         </details>
+    }
+    .into_any()
+}
+
+/// The menu of a row. A table has many, so each is drawn when it is opened; without WASM it leads to the row's own page,
+/// which has the same.
+pub fn row_menu(of: String, page: String, items: impl Fn() -> AnyView + Send + Sync + 'static) -> AnyView {
+    let opened = RwSignal::new(false);
+    let shown = move || {
+        if opened.get() {
+            items()
+        } else {
+            view! { <a class="button" href=page.clone()>{w().open_page}</a> }.into_any()
+        }
+    };
+    view! {
+        <details class="menu" on:toggle=move |_| opened.set(true)>
+            {dots(&of)}
+            <div class="items">{shown}</div>
+        </details>
+    }
+    .into_any()
+}
+
+fn dots(of: &str) -> AnyView {
+    view! {
+        <summary aria-label=put(w().more_for, &[of])>
+            <svg viewBox="0 0 16 16" aria-hidden="true">
+                <path d="M3 8h.01M8 8h.01M13 8h.01"></path>
+            </svg>
+        </summary>
     }
     .into_any()
 }

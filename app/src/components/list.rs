@@ -11,6 +11,9 @@ use shared::vm::Vm;
 /// How often a list is loaded again at most, in milliseconds, when something came that it does not have.
 const NUDGE: i32 = 400;
 
+/// How many rows a page of a table has.
+pub const ROWS: u32 = 50;
+
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Paged<T> {

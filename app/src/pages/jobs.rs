@@ -4,7 +4,7 @@ use super::{contains, empty, query};
 use crate::components::button::{self, Button};
 use crate::components::frame::bar;
 use crate::components::job::{cancel_button, kind_word, machine, progress, title};
-use crate::components::list::{Paged, Row, Rows, live_list};
+use crate::components::list::{Paged, ROWS, Row, Rows, live_list};
 use crate::components::state::{job_pill, job_word};
 use crate::components::table::{self, bulk_bar, pager, sort_link};
 use crate::components::time::{ago, took};
@@ -29,7 +29,7 @@ pub fn page() -> AnyView {
         }
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         ListQuery {
-            page_size: None,
+            page_size: Some(ROWS),
             page_token: some(page.get()),
             filter: some(terms.join(" ")),
             order_by: some(sort.get()),
@@ -101,13 +101,13 @@ fn table(rows: Rows<Job>, data: RwSignal<Paged<Job>>, filtered: Memo<bool>) -> A
 
 fn one((id, job): Row<Job>) -> AnyView {
     let name = job.with_untracked(title);
-    let (menu_of, menu_job) = (name.clone(), job.clone());
+    let (menu_of, menu_job, page) = (name.clone(), job.clone(), format!("/jobs/{id}"));
     view! {
         <tr>
             {table::select_of(id, &name)}
             {move || job.with(cells)}
             <td class="more">
-                {button::menu(menu_of, (move || menu_job.with(menu)).into_any())}
+                {button::row_menu(menu_of, page, move || menu_job.with(menu))}
             </td>
         </tr>
     }

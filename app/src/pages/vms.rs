@@ -3,7 +3,7 @@
 use super::{contains, empty, query};
 use crate::components::button::{self, Button};
 use crate::components::frame::bar;
-use crate::components::list::{Paged, Row, Rows, live_list};
+use crate::components::list::{Paged, ROWS, Row, Rows, live_list};
 use crate::components::state::vm_pill;
 use crate::components::table::{self, bulk_bar, pager, sort_link};
 use crate::components::time::{ago, took};
@@ -26,7 +26,7 @@ pub fn page() -> AnyView {
         });
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         ListQuery {
-            page_size: None,
+            page_size: Some(ROWS),
             page_token: some(page.get()),
             filter: some(terms.join(" ")),
             order_by: some(sort.get()),
@@ -121,13 +121,13 @@ fn table(rows: Rows<Vm>, data: RwSignal<Paged<Vm>>, filtered: Memo<bool>) -> Any
 
 fn one((_, vm): Row<Vm>) -> AnyView {
     let name = vm.with_untracked(|v| v.name.to_string());
-    let (menu_of, menu_vm) = (name.clone(), vm.clone());
+    let (menu_of, menu_vm, page) = (name.clone(), vm.clone(), format!("/vms/{name}"));
     view! {
         <tr>
             {table::select(&name)}
             {move || vm.with(cells)}
             <td class="more">
-                {button::menu(menu_of, (move || menu_vm.with(menu)).into_any())}
+                {button::row_menu(menu_of, page, move || menu_vm.with(menu))}
             </td>
         </tr>
     }

@@ -32,6 +32,7 @@ super::table! {
     key_close: "Close what is open",
     close: "Close",
     more: "More",
+    open_page: "Open",
     more_for: "More for {0}",
     copy: "Copy",
     copy_id: "Copy id",
