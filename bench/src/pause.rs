@@ -164,10 +164,7 @@ impl Ticks {
                 }
             }
         });
-        Ok(Self {
-            all: arrivals,
-            count,
-        })
+        Ok(Self { all: arrivals, count })
     }
 
     /// Until the guest has booted, and has ticked for some seconds.

@@ -342,7 +342,22 @@ async fn a_real_guest_is_cloned_while_it_goes_on() {
         .unwrap();
     let copied = ticks(&std::fs::read_to_string(jobs.world().hypervisor.serial_log(copy)).unwrap());
     assert_ne!(&copied[0].0, nonce, "the clone has booted by itself");
+    let (source, clone) = (identity(&jobs, id), identity(&jobs, copy));
+    assert_eq!((source.len(), clone.len()), (3, 3), "{source:?} {clone:?}");
+    for (old, new) in source.iter().zip(&clone) {
+        assert_ne!(old, new, "the clone is somebody of its own");
+    }
     clean_up(&jobs).await;
+}
+
+/// What QEMU says to a guest of who it is: UUID, generation id, MAC.
+fn identity(jobs: &Jobs, vm: VmId) -> Vec<String> {
+    let run = jobs.world().data_dir.join("run").join(vm.to_string());
+    let process = std::fs::read_to_string(run.join("process")).unwrap();
+    let pid = process.split_whitespace().next().unwrap();
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    let found = regex::Regex::new(r"(?:-uuid\x00|guid=|\bmac=)([0-9a-f:-]+)").unwrap();
+    found.captures_iter(&command).map(|c| c[1].to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
