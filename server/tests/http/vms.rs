@@ -205,6 +205,10 @@ async fn screen_and_serial_are_there_while_it_runs() {
     over(&mut source, &accepted(&stop, "jobs")["id"]).await;
     let dark = site.get("/api/v1/vms/web-1/screen").await;
     assert_eq!((dark.status, dark.error().as_str()), (409, "FAILED_PRECONDITION"));
+    let shown = site
+        .request(Method::GET, "/api/v1/vms/web-1/screen")
+        .header("sec-fetch-dest", "image");
+    assert_eq!(send(shown).await.status, 204, "an <img> gets no fault");
     assert_eq!(site.get("/api/v1/vms/web-1/serial").await.error(), "NOT_FOUND");
 }
 

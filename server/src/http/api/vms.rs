@@ -8,7 +8,7 @@ use crate::http::extract::{Body, Nothing, Path, Query};
 use crate::http::route::Api;
 use crate::inventory;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use shared::Status;
@@ -166,11 +166,22 @@ async fn resume_vm(
     responses((status = 200, description = "A picture", content_type = "image/png")),
     params(("vm" = String, Path, description = "Name or id"),
         ("n" = Option<u64>, Query, description = "Gives each picture an address of its own; it changes nothing else")))]
-async fn get_vm_screen(State(server): State<Server>, Path(vm): Path<String>) -> ApiResult<Response> {
-    let vm = inventory::vm_row(server.world(), &vm).await?;
-    match server.world().hypervisor.screen(vm.id).await {
-        Ok(picture) => Ok(png(picture)),
-        Err(e) => Err(of_machine(&vm.name, &e)),
+async fn get_vm_screen(
+    State(server): State<Server>,
+    Path(vm): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let picture = async {
+        let vm = inventory::vm_row(server.world(), &vm).await?;
+        let screen = server.world().hypervisor.screen(vm.id).await;
+        screen.map(png).map_err(|e| of_machine(&vm.name, &e))
+    };
+    match picture.await {
+        // A machine ends while a page shows it. An `<img>` cannot read why, and the browser would report a fault.
+        Err(_) if headers.get("sec-fetch-dest").is_some_and(|to| to == "image") => {
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        picture => picture,
     }
 }
 
