@@ -56,7 +56,7 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
             &site.token,
             "vm-00000",
         ])
-        .arg(size.pick("9", "1"))
+        .arg(size.pick("5", "1"))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
