@@ -37,9 +37,9 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 
 /// A part of the WASM that cannot be loaded, because the server has another version by now, ends the page: it is loaded
 /// again, but not without end.
-const RELOAD: &str = "addEventListener(\"unhandledrejection\",e=>{const s=sessionStorage;\
-    if(e.reason instanceof WebAssembly.RuntimeError&&!(Date.now()-s.reloaded<1e4)){s.reloaded=Date.now();\
-    location.reload()}});";
+const RELOAD: &str = "for(const on of [\"error\",\"unhandledrejection\"])addEventListener(on,e=>{\
+    const s=sessionStorage;if((e.error??e.reason) instanceof WebAssembly.RuntimeError&&\
+    !(Date.now()-s.reloaded<1e4)){s.reloaded=Date.now();location.reload()}});";
 
 /// The whole document.
 ///
