@@ -3,6 +3,7 @@
 use crate::components::frame::Frame;
 use crate::env::{Clock, Env, Flashes};
 use crate::feed::{Feed, Link};
+use crate::hydration::piece;
 use crate::pages;
 use crate::words::w;
 use leptos::prelude::*;
@@ -32,14 +33,13 @@ pub fn App() -> impl IntoView {
     view! {
         <Title formatter=|title| format!("{title} · Offshoot")/>
         <Router set_is_routing=set_routing>
-            <Inside env routing/>
+            {piece(move || inside(env, routing))}
         </Router>
     }
 }
 
 /// What needs the router around it.
-#[component]
-fn Inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
+fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
     if let (Some(clock), Some(feed), Some(flashes)) = (use_context(), use_context(), use_context()) {
         crate::live::start(&env, clock, feed, flashes);
     }
@@ -50,7 +50,7 @@ fn Inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
         // The way in and out is a whole page load: what is signed in decides everything else.
         pages::login::page()
     } else {
-        view! {
+        let frame = || view! {
             <Frame>
                 <FlatRoutes fallback=pages::not_found>
                     <Route path=path!("/") view=pages::overview::page ssr=SsrMode::Async/>
@@ -63,8 +63,8 @@ fn Inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                     <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>
                 </FlatRoutes>
             </Frame>
-        }
-        .into_any()
+        };
+        piece(move || frame().into_any())
     };
     view! {
         {page}

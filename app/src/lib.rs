@@ -10,6 +10,7 @@ pub mod env;
 mod feed;
 mod format;
 pub mod forms;
+mod hydration;
 mod live;
 mod pages;
 mod shell;
@@ -25,5 +26,5 @@ pub use shell::{Assets, ShellOptions, shell};
 #[wasm_bindgen::prelude::wasm_bindgen]
 pub fn hydrate() {
     console_error_panic_hook::set_once();
-    leptos::mount::hydrate_lazy(App);
+    hydration::start(App);
 }

@@ -99,6 +99,26 @@ test('a dialog takes the focus, keeps it, and gives it back', async ({ page, ser
   await expect(dialog).toBeHidden();
 });
 
+test('a dialog opens over a page whose address has the id', async ({ page, server }) => {
+  await server.machine('by-id');
+  const { id } = await server.call('GET', '/api/v1/vms/by-id');
+  await open(page, `/vms/${id}`, 'by-id');
+  await page.getByRole('link', { name: 'Snapshot…' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Snapshot of by-id' });
+  await expect(dialog).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(dialog).toBeHidden();
+  // What is said of one machine is not said of the next.
+  await server.machine('by-name');
+  await open(page, `/vms/by-id/clone?source=${(await server.call('GET', '/api/v1/vms/by-id')).latestSnapshot}`, 'Clone by-id');
+  await expect(page.getByLabel('From', { exact: true })).not.toHaveValue('');
+  await page.keyboard.press('Control+k');
+  await page.keyboard.type('clone by-name');
+  await page.getByRole('option', { name: 'Clone by-name…' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Clone by-name');
+  await expect(page.getByLabel('From', { exact: true })).toHaveValue('');
+});
+
 test('a menu opens, closes, and gives the focus back', async ({ page, server }) => {
   await server.machine('menu-src');
   await open(page, '/vms?q=menu-src', 'Virtual machines');

@@ -4,7 +4,7 @@
 use crate::forms::without_dialog;
 use leptos::prelude::*;
 use leptos_router::NavigateOptions;
-use leptos_router::hooks::{use_location, use_navigate, use_query_map};
+use leptos_router::hooks::{use_location, use_navigate};
 
 /// A dialog that is open while the address says `?do=name`.
 pub fn dialog(
@@ -12,8 +12,10 @@ pub fn dialog(
     title: String,
     body: impl Fn() -> AnyView + Send + Sync + 'static,
 ) -> AnyView {
-    let query = use_query_map();
+    // Not the route's query: that stays as it was when only a parameter of the path changes, as from the id of a machine
+    // to its name.
     let location = use_location();
+    let query = location.query;
     let navigate = use_navigate();
     let open = Memo::new(move |_| query.with(|q| q.get_str("do") == Some(name)));
     let node = NodeRef::<leptos::html::Dialog>::new();

@@ -8,6 +8,7 @@ use crate::backend::call;
 use crate::env::flash;
 use crate::feed::{Change, Link, feed, on_change};
 use crate::format;
+use crate::hydration::piece;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_router::hooks::use_location;
@@ -70,17 +71,24 @@ pub fn Frame(children: Children) -> AnyView {
                 <a class="brand" href="/">
                     {leaf()} "Offshoot"
                 </a>
-                <Transition fallback=|| rail(Whole::default())>
-                    {move || Suspend::new(async move { rail(whole.await) })}
-                </Transition>
+                {piece(move || counted(whole))}
             </nav>
             <main class="main" id="main">
-                {children()}
+                {piece(move || children().into_any())}
             </main>
         </div>
-        <Toast/>
-        <Palette/>
-        <Keys/>
+        {piece(|| Toast().into_any())}
+        {piece(|| Palette().into_any())}
+        {piece(|| Keys().into_any())}
+    }
+    .into_any()
+}
+
+fn counted(whole: Resource<Whole>) -> AnyView {
+    view! {
+        <Transition fallback=|| rail(Whole::default())>
+            {move || Suspend::new(async move { rail(whole.await) })}
+        </Transition>
     }
     .into_any()
 }

@@ -7,6 +7,7 @@
 use super::error;
 use crate::backend::Way;
 use crate::feed::feed;
+use crate::hydration::piece;
 use leptos::prelude::*;
 use shared::Status;
 use shared::api::RawCall;
@@ -107,31 +108,33 @@ fn shown(
 ) -> AnyView {
     let reloads = feed().reloads;
     let resource = Resource::new(move || (key(), reloads.get()), move |(key, _)| fetch(key));
-    view! {
-        <Transition>
-            {Suspend::new(async move {
-                let first = resource.await.and_then(|bodies| page.take(&bodies));
-                let state = RwSignal::new(first);
-                let later = page.clone();
-                Effect::new(move |again: Option<()>| {
-                    if let (Some(()), Some(answer)) = (again, resource.get()) {
-                        let taken = answer.and_then(|bodies| later.take(&bodies));
-                        // The last good data stay.
-                        if state.with_untracked(Result::is_err) {
-                            state.set(taken);
-                        }
-                    }
-                });
-                let good = Memo::new(move |_| state.with(Result::is_ok));
-                move || {
-                    if good.get() {
-                        page.draw()
-                    } else {
-                        (move || state.with(|s| s.as_ref().err().map(error::page))).into_any()
-                    }
+    let content = async move {
+        let first = resource.await.and_then(|bodies| page.take(&bodies));
+        let state = RwSignal::new(first);
+        let later = page.clone();
+        Effect::new(move |again: Option<()>| {
+            if let (Some(()), Some(answer)) = (again, resource.get()) {
+                let taken = answer.and_then(|bodies| later.take(&bodies));
+                // The last good data stay.
+                if state.with_untracked(Result::is_err) {
+                    state.set(taken);
                 }
-            })}
-        </Transition>
+            }
+        });
+        let good = Memo::new(move |_| state.with(Result::is_ok));
+        let shown = move || {
+            if good.get() {
+                let page = page.clone();
+                piece(move || page.draw())
+            } else {
+                (move || state.with(|s| s.as_ref().err().map(error::page))).into_any()
+            }
+        };
+        shown.into_any()
+    };
+    #[cfg(feature = "hydrate")]
+    if crate::hydration::hydrates() {
+        return crate::hydration::when(content);
     }
-    .into_any()
+    view! { <Transition>{Suspend::new(content)}</Transition> }.into_any()
 }

@@ -15,6 +15,11 @@ pub fn document() -> Document {
     window().document().expect("a page has a document")
 }
 
+pub fn body() -> HtmlElement {
+    #[allow(clippy::expect_used)]
+    document().body().expect("a page has a body")
+}
+
 /// The `<html>` element.
 pub fn root() -> Element {
     #[allow(clippy::expect_used)]
@@ -53,6 +58,16 @@ pub fn later(millis: i32, callback: impl FnOnce() + 'static) {
     let callback = Closure::once_into_js(callback);
     // Fails only without a function to call.
     _ = window().set_timeout_with_callback_and_timeout_and_arguments_0(callback.unchecked_ref(), millis);
+}
+
+/// Calls back when the browser has had its turn. Unlike a timer it is not slowed down in a tab that nobody sees.
+pub fn next(callback: impl FnOnce() + 'static) {
+    // Fails only where there is no memory.
+    if let Ok(channel) = web_sys::MessageChannel::new() {
+        let callback = Closure::once_into_js(callback);
+        channel.port1().set_onmessage(Some(callback.unchecked_ref()));
+        _ = channel.port2().post_message(&JsValue::NULL);
+    }
 }
 
 /// Calls back before the browser paints next.

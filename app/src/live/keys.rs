@@ -67,7 +67,9 @@ fn pressed(e: Event) {
         &e,
         "input:not([type=checkbox]):not([type=radio]), textarea, select",
     )
-    .is_some();
+    .is_some()
+        // Until the next picture the focus is still in a dialog that was just closed.
+        && met(&e, "dialog:not([open])").is_none();
     if typing || key.ctrl_key() || key.meta_key() || key.alt_key() || browser::find("dialog:modal").is_some()
     {
         return;

@@ -29,8 +29,10 @@ pub fn start(env: &Env, clock: Clock, feed: Feed, flashes: Flashes) {
             .with(leptos_router::params::ParamsMap::to_query_string);
         WANTED.set(location.pathname.get() + &query);
     });
-    // An effect runs once everything is hydrated.
     Effect::new(move |_| {
+        if !crate::hydration::alive() {
+            return;
+        }
         let (navigate, place) = (navigate.clone(), place.clone());
         tick(clock, at);
         submit::start(navigate, flashes);

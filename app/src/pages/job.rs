@@ -15,6 +15,7 @@ use crate::components::{error, job as parts};
 use crate::env::clock;
 use crate::feed::{Live, newer, on_change};
 use crate::format;
+use crate::hydration::piece;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -135,9 +136,9 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
             <h1 tabindex="-1">{move || title.get()}</h1>
             <span role="status">{move || job.with(job_pill)}</span>
             <span class="faint">{move || job.with(asked)}</span>
-            <div class="actions">{move || job.with(actions)}</div>
+            <div class="actions">{piece(move || (move || job.with(actions)).into_any())}</div>
         </div>
-        {move || job.with(figures::figures)}
+        {piece(move || (move || job.with(figures::figures)).into_any())}
         <div class="cols">
             <div class="stack">
                 {failed}
@@ -146,17 +147,17 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
                     <header>
                         <h2 id="steps-title">{w().steps}</h2>
                     </header>
-                    {move || job.with(parts::steps)}
+                    {piece(move || (move || job.with(parts::steps)).into_any())}
                 </section>
-                {log(data)}
+                {piece(move || log(data))}
             </div>
             <div class="stack">
                 {move || job.with(figures::proof)}
                 {move || job.with(undo)}
-                {move || job.with(figures::target)}
+                {piece(move || (move || job.with(figures::target)).into_any())}
             </div>
         </div>
-        {cancel_dialog(job)}
+        {piece(move || cancel_dialog(job))}
     }
     .into_any()
 }

@@ -8,6 +8,7 @@ use crate::components::list::{Paged, ROWS, Row, Rows, live_list};
 use crate::components::state::{job_pill, job_word};
 use crate::components::table::{self, bulk_bar, pager, sort_link};
 use crate::components::time::{ago, took};
+use crate::hydration::piece;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -89,7 +90,7 @@ fn table(rows: Rows<Job>, data: RwSignal<Paged<Job>>, filtered: Memo<bool>) -> A
                     </tr>
                 </thead>
                 <tbody>
-                    <For each=move || rows.0.get() key=|row| row.0.clone() children=one/>
+                    <For each=move || rows.0.get() key=|row| row.0.clone() children=|row| piece(|| one(row))/>
                 </tbody>
             </table>
             {bulk_bar("jobs", &[("cancel", w().cancel), ("retry", w().retry)])}

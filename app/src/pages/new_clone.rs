@@ -1,6 +1,6 @@
 //! A new clone: from which snapshot, how, as what; and what will happen then.
 
-use super::{param, query};
+use super::param;
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
@@ -12,6 +12,7 @@ use crate::forms::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
+use leptos_router::hooks::use_location;
 use shared::Status;
 use shared::api::{
     Call, GetVm, ListNetworks, ListQuery, ListSnapshots, ListStorages, MAX_PAGE_SIZE, NetworkPage, RawCall,
@@ -90,7 +91,9 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     let action = format!("/do/vms/{name}/clone");
     let fields = Fields::of(&action);
     let here = format!("/vms/{name}");
-    let asked = query("source").get_untracked();
+    let asked = use_location()
+        .query
+        .with_untracked(|q| q.get_str("source").unwrap_or_default().to_owned());
     let first = fields.typed("source").unwrap_or(asked);
     // What is chosen, for the summary; the form itself keeps what it has.
     let source = RwSignal::new(first.clone());

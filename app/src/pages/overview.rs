@@ -9,6 +9,7 @@ use crate::components::time::ago;
 use crate::components::{error, job as parts};
 use crate::feed::{Change, apply, on_change};
 use crate::format;
+use crate::hydration::piece;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -159,7 +160,7 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
         })
     };
     view! {
-        {move || data.with(|d| figures(&d.summary))}
+        {piece(move || (move || data.with(|d| figures(&d.summary))).into_any())}
         <div class="cols">
             <div class="stack">
                 <section class="panel" aria-labelledby="active-title">
@@ -167,13 +168,13 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
                         <h2 id="active-title">{w().going_on}</h2>
                         <a href="/jobs">{w().all_jobs}</a>
                     </header>
-                    {going_on}
+                    {piece(move || going_on.into_any())}
                 </section>
                 <section class="panel" aria-labelledby="recent-title">
                     <header>
                         <h2 id="recent-title">{w().lately}</h2>
                     </header>
-                    {lately}
+                    {piece(move || lately.into_any())}
                 </section>
             </div>
             <div class="stack">
@@ -181,13 +182,13 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
                     <header>
                         <h2 id="trouble-title">{w().trouble}</h2>
                     </header>
-                    {move || data.with(trouble)}
+                    {piece(move || (move || data.with(trouble)).into_any())}
                 </section>
                 <section class="panel" aria-labelledby="storage-title">
                     <header>
                         <h2 id="storage-title">{w().storage}</h2>
                     </header>
-                    <div class="in">{move || data.with(|d| storages(&d.storages))}</div>
+                    <div class="in">{piece(move || (move || data.with(|d| storages(&d.storages))).into_any())}</div>
                 </section>
             </div>
         </div>

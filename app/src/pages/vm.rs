@@ -12,6 +12,7 @@ use crate::components::load::load;
 use crate::components::time::{ago, took};
 use crate::components::{error, job, screen, state, tree};
 use crate::format;
+use crate::hydration::piece;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -76,7 +77,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
             <h1 tabindex="-1">{move || name.get()}</h1>
             {move || vm.with(state::vm_pill)}
             <span class="faint">{move || vm.with(about)}</span>
-            <div class="actions">{move || vm.with(actions)}</div>
+            <div class="actions">{piece(move || (move || vm.with(actions)).into_any())}</div>
         </div>
         {move || gone.get().then(|| view! { <div class="alert" role="alert">{w().machine_gone}</div> })}
         {move || vm.with(|v| v.error.as_ref().map(|e| error::panel(w().what_went_wrong, e)))}
@@ -84,14 +85,14 @@ fn shown(data: RwSignal<Data>) -> AnyView {
         <div class="cols">
             <div class="stack">
                 <section class="panel" aria-label=w().screen>
-                    {screen::live(vm)}
-                    <div class="power">{move || vm.with(power)}</div>
+                    {piece(move || screen::live(vm))}
+                    <div class="power">{piece(move || (move || vm.with(power)).into_any())}</div>
                 </section>
                 <section class="panel" aria-labelledby="lineage-title">
                     <header>
                         <h2 id="lineage-title">{w().lineage}</h2>
                     </header>
-                    <div class="in">{move || data.with(drawing)}</div>
+                    <div class="in">{piece(move || (move || data.with(drawing)).into_any())}</div>
                 </section>
             </div>
             <div class="stack">
@@ -100,26 +101,26 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         <h2 id="machine-title">{w().machine}</h2>
                         {move || vm.with(|v| button::copy(v.id.to_string(), w().copy_id))}
                     </header>
-                    <div class="in">{move || data.with(facts)}</div>
+                    <div class="in">{piece(move || (move || data.with(facts)).into_any())}</div>
                 </section>
                 <section class="panel" aria-labelledby="snapshots-title">
                     <header>
                         <h2 id="snapshots-title">{w().snapshots}</h2>
                         {take}
                     </header>
-                    {snapshots}
+                    {piece(move || snapshots.into_any())}
                 </section>
                 <section class="panel" aria-labelledby="jobs-title">
                     <header>
                         <h2 id="jobs-title">{w().jobs_here}</h2>
                         <a href=all_jobs>{w().all}</a>
                     </header>
-                    {jobs}
+                    {piece(move || jobs.into_any())}
                 </section>
             </div>
         </div>
-        {dialogs::snapshot(vm)}
-        {dialogs::delete(vm)}
+        {piece(move || dialogs::snapshot(vm))}
+        {piece(move || dialogs::delete(vm))}
     }
     .into_any()
 }

@@ -8,6 +8,7 @@ use crate::components::state::vm_pill;
 use crate::components::table::{self, bulk_bar, pager, sort_link};
 use crate::components::time::{ago, took};
 use crate::format;
+use crate::hydration::piece;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -100,7 +101,7 @@ fn table(rows: Rows<Vm>, data: RwSignal<Paged<Vm>>, filtered: Memo<bool>) -> Any
                     </tr>
                 </thead>
                 <tbody>
-                    <For each=move || rows.0.get() key=|row| row.0.clone() children=one/>
+                    <For each=move || rows.0.get() key=|row| row.0.clone() children=|row| piece(|| one(row))/>
                 </tbody>
             </table>
             {bulk_bar(
