@@ -119,13 +119,13 @@ pub fn Palette() -> AnyView {
         #[cfg(feature = "hydrate")]
         find(typed, machines);
     };
-    // What was looked for is found or given up: the next search begins anew.
-    let closed = move |_| {
+    // What was looked for is found or given up: each search begins anew.
+    let begins = move |_: leptos::ev::Event| {
         typed.set(String::new());
         at.set(0);
     };
     view! {
-        <dialog id="palette" class="sheet palette" data-light="" aria-label=w().search on:close=closed>
+        <dialog id="palette" class="sheet palette" popover="auto" aria-label=w().search on:beforetoggle=begins>
             <div class="sheet-in">
                 <input
                     type="search"
@@ -197,13 +197,13 @@ pub fn Keys() -> AnyView {
         }
     });
     view! {
-        <dialog id="keys" class="sheet" data-light="" aria-labelledby="keys-title">
+        <dialog id="keys" class="sheet" popover="auto" aria-labelledby="keys-title">
             <div class="sheet-in">
                 <h2 id="keys-title">{w().keys}</h2>
                 <dl class="facts">{rows.into_iter().collect_view()}</dl>
-                <form method="dialog" class="foot">
-                    <button>{w().close}</button>
-                </form>
+                <button type="button" class="foot" popovertarget="keys" popovertargetaction="hide">
+                    {w().close}
+                </button>
             </div>
         </dialog>
     }

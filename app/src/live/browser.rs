@@ -20,6 +20,9 @@ pub fn body() -> HtmlElement {
     document().body().expect("a page has a body")
 }
 
+/// A dialog that a person is in.
+pub const OPEN_DIALOG: &str = "dialog[open], dialog:popover-open";
+
 /// The `<html>` element.
 pub fn root() -> Element {
     #[allow(clippy::expect_used)]

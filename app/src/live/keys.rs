@@ -24,25 +24,25 @@ pub fn start() {
     });
 }
 
-/// Opens a dialog that stands on every page.
+/// Opens a dialog that stands on every page. It is a popover, not modal: making all of a long page inert, and alive again,
+/// takes the browser longer than everything else that a key does.
 pub fn open(id: &str) {
-    let dialog = browser::document()
-        .get_element_by_id(id)
-        .and_then(|d| d.dyn_into::<web_sys::HtmlDialogElement>().ok());
-    if let Some(dialog) = dialog.filter(|d| !d.open()) {
-        // Fails only for a dialog that is open or not in the page.
-        _ = dialog.show_modal();
+    if let Some(dialog) = by_id(id) {
+        // Fails only for one that is open or not in the page.
+        _ = dialog.show_popover();
     }
 }
 
 /// Closes it.
 pub fn close(id: &str) {
-    let dialog = browser::document()
-        .get_element_by_id(id)
-        .and_then(|d| d.dyn_into::<web_sys::HtmlDialogElement>().ok());
-    if let Some(dialog) = dialog {
-        dialog.close();
+    if let Some(dialog) = by_id(id) {
+        // Fails only for one that is not open.
+        _ = dialog.hide_popover();
     }
+}
+
+fn by_id(id: &str) -> Option<web_sys::HtmlElement> {
+    browser::document().get_element_by_id(id)?.dyn_into().ok()
 }
 
 fn pressed(e: Event) {
@@ -69,8 +69,8 @@ fn pressed(e: Event) {
     )
     .is_some()
         // Until the next picture the focus is still in a dialog that was just closed.
-        && met(&e, "dialog:not([open])").is_none();
-    if typing || key.ctrl_key() || key.meta_key() || key.alt_key() || browser::find("dialog:modal").is_some()
+        && met(&e, "dialog:not([open]):not(:popover-open)").is_none();
+    if typing || key.ctrl_key() || key.meta_key() || key.alt_key() || browser::find(browser::OPEN_DIALOG).is_some()
     {
         return;
     }

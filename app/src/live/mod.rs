@@ -100,7 +100,7 @@ pub fn arrivals(routing: leptos::prelude::ReadSignal<bool>, path: leptos::prelud
     fn greet(patience: u32) {
         browser::soon(move || {
             // With a dialog open the focus is where it belongs.
-            if browser::find("dialog[open]").is_some() {
+            if browser::find(browser::OPEN_DIALOG).is_some() {
                 return;
             }
             if browser::focus("main h1") {
