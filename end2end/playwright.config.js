@@ -16,7 +16,7 @@ export default defineConfig({
   maxFailures: 12,
   timeout: 60_000,
   expect: { timeout: 10_000 },
-  reporter: [['list']],
+  reporter: [['list'], ['./support/failures.js']],
   use: {
     viewport: { width: 1280, height: 860 },
     locale: 'en-GB',

@@ -38,7 +38,7 @@ trap sweep EXIT
 trap '[[ -z $tests ]] || kill -INT "$tests" 2>/dev/null || true' INT TERM
 
 cd "$here"
-rm -rf artifacts
+rm -rf artifacts test-results
 node node_modules/@playwright/test/cli.js test "$@" &
 tests=$!
 result=0

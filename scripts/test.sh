@@ -14,6 +14,7 @@ case $CARGO_TARGET_DIR in
         ;;
 esac
 
+rm -rf end2end/test-results
 summary=()
 failed=0
 # step NAME COMMAND…: goes on after a failure, for the sake of the whole picture
@@ -29,6 +30,7 @@ report() {
     printf '\n=== summary\n'
     printf '%s\n' "${summary[@]}"
     printf '%-7s %5d s  all\n' "$( ((failed)) && echo FAILED || echo ok)" $SECONDS
+    cat end2end/test-results/failed.txt 2>/dev/null || true
     exit $failed
 }
 

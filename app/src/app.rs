@@ -50,19 +50,21 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
         // The way in and out is a whole page load: what is signed in decides everything else.
         pages::login::page()
     } else {
-        let frame = || view! {
-            <Frame>
-                <FlatRoutes fallback=pages::not_found>
-                    <Route path=path!("/") view=pages::overview::page ssr=SsrMode::Async/>
-                    <Route path=path!("/vms") view={Lazy::<pages::Vms>::new()} ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/new") view={Lazy::<pages::NewVm>::new()} ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/:vm") view={Lazy::<pages::OneVm>::new()} ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/:vm/clone") view={Lazy::<pages::NewClone>::new()} ssr=SsrMode::Async/>
-                    <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
-                    <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>
-                    <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>
-                </FlatRoutes>
-            </Frame>
+        let frame = || {
+            view! {
+                <Frame>
+                    <FlatRoutes fallback=pages::not_found>
+                        <Route path=path!("/") view=pages::overview::page ssr=SsrMode::Async/>
+                        <Route path=path!("/vms") view={Lazy::<pages::Vms>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/vms/new") view={Lazy::<pages::NewVm>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/vms/:vm") view={Lazy::<pages::OneVm>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/vms/:vm/clone") view={Lazy::<pages::NewClone>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>
+                    </FlatRoutes>
+                </Frame>
+            }
         };
         piece(move || frame().into_any())
     };

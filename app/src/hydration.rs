@@ -7,9 +7,7 @@ pub use browser::{alive, hydrates, piece, start, when};
 
 /// A part of a page that is hydrated by itself.
 #[cfg(not(feature = "hydrate"))]
-pub fn piece(
-    view: impl FnOnce() -> leptos::prelude::AnyView + Send + 'static,
-) -> leptos::prelude::AnyView {
+pub fn piece(view: impl FnOnce() -> leptos::prelude::AnyView + Send + 'static) -> leptos::prelude::AnyView {
     view()
 }
 
@@ -39,6 +37,13 @@ mod browser {
 
     /// Brings the page to life.
     pub fn start<V: IntoView + 'static>(app: fn() -> V) {
+        // A link that is clicked meanwhile is the browser's to follow: the router would have another page come alive on
+        // what the server has drawn of this one.
+        browser::on_document("click", |e| {
+            if hydrates() {
+                e.stop_propagation();
+            }
+        });
         wasm_bindgen_futures::spawn_local(async move {
             breathe().await;
             leptos::mount::hydrate_from_async(browser::body(), app)

@@ -36,9 +36,9 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
     6.5 6.5 3 6.5 3 10 6 12 10 12Z M10 9c0-4 3-6 7-6 0 4-3 6-7 6Z'/%3E%3C/svg%3E";
 
 /// A part of the WASM that cannot be loaded, because the server has another version by now, ends the page: it is loaded
-/// again, but not without end.
-const RELOAD: &str = "for(const on of [\"error\",\"unhandledrejection\"])addEventListener(on,e=>{\
-    const s=sessionStorage;if((e.error??e.reason) instanceof WebAssembly.RuntimeError&&\
+/// again, but not without end, and not while the person leaves it anyway.
+const RELOAD: &str = "let left;addEventListener(\"beforeunload\",()=>left=1);for(const on of [\"error\",\"unhandledrejection\"])addEventListener(on,e=>{\
+    const s=sessionStorage;if(!left&&(e.error??e.reason) instanceof WebAssembly.RuntimeError&&\
     !(Date.now()-s.reloaded<1e4)){s.reloaded=Date.now();location.reload()}});";
 
 /// The whole document.

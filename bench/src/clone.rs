@@ -11,6 +11,7 @@ use server::db;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A disk to clone from.
 struct Source {
@@ -46,9 +47,11 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
         // The server has a copy of its own.
         std::fs::remove_file(dir.path().join(source.name))?;
     }
+    let mut terminated = signal(SignalKind::terminate())?;
     let taken = tokio::select! {
         taken = figures(&site, dir.path(), size) => taken,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        _ = terminated.recv() => Err("terminated".into()),
     };
     site.close().await?;
     taken

@@ -23,6 +23,41 @@ test('a click before the page lives does what the button says', async ({ page, s
   await expect(page.getByRole('button', { name: 'Resume' })).toBeVisible();
 });
 
+test('a link clicked while the page comes alive leads where it says', async ({ page, complaints }) => {
+  // The page that is left cannot load the rest of itself.
+  complaints.expected(/Failed to fetch|aborted|load callback|unreachable/);
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  // The frame is alive, the list in it is not yet.
+  await page.route(/split_.*\.wasm$/, async (route) => {
+    await held;
+    await route.continue().catch(() => {});
+  });
+  const asked = page.waitForRequest(/split_.*\.wasm$/);
+  await page.goto('/vms', { waitUntil: 'commit' });
+  await asked;
+  await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name: 'Overview' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Overview');
+  release();
+  await live(page);
+});
+
+test('a page that misses a part of itself is loaded again, once', async ({ page, complaints }) => {
+  complaints.expected(/404|WebAssembly|load callback|unreachable/);
+  let loads = 0;
+  page.on('load', () => (loads += 1));
+  // As from a server of another version.
+  await page.route(/split_.*\.wasm$/, (route) => route.fulfill({ status: 404 }), { times: 1 });
+  await page.goto('/vms');
+  await live(page);
+  expect(loads).toBe(2);
+
+  await page.route(/split_.*\.wasm$/, (route) => route.fulfill({ status: 404 }));
+  await page.goto('/jobs');
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Jobs');
+  expect(loads).toBeLessThanOrEqual(4);
+});
+
 test('what needs a living page is not offered before', async ({ page }) => {
   const release = await holdWasm(page);
   await page.goto('/vms');
@@ -92,6 +127,7 @@ test.describe('without JavaScript', () => {
     await page.goto('/vms/forms/clone?source=now');
     await page.getByLabel('Name', { exact: true }).fill('forms-copy');
     await page.getByRole('button', { name: 'Clone forms' }).click();
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText('Clone forms to forms-copy');
     await fresh.until({ id: page.url().split('/').pop() }, 'SUCCEEDED');
     await page.reload();
     await expect(state(page)).toHaveText('Succeeded');

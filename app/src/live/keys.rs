@@ -70,7 +70,11 @@ fn pressed(e: Event) {
     .is_some()
         // Until the next picture the focus is still in a dialog that was just closed.
         && met(&e, "dialog:not([open]):not(:popover-open)").is_none();
-    if typing || key.ctrl_key() || key.meta_key() || key.alt_key() || browser::find(browser::OPEN_DIALOG).is_some()
+    if typing
+        || key.ctrl_key()
+        || key.meta_key()
+        || key.alt_key()
+        || browser::find(browser::OPEN_DIALOG).is_some()
     {
         return;
     }

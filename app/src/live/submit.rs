@@ -100,13 +100,14 @@ fn submitted(e: &Event, navigate: &Navigate, flashes: Flashes) {
                     ..Flash::default()
                 },
             });
-        if let Some((_, theme)) = fields.iter().find(|(name, _)| name == "theme") {
+        let ok = flash.error.is_none();
+        let theme = fields.iter().find(|(name, _)| ok && name == "theme");
+        if let Some((_, theme)) = theme {
             // Fails only for a name that is no attribute's.
             _ = browser::root().set_attribute("data-theme", theme);
         }
-        let ok = flash.error.is_none();
         let field = flash.error.as_ref().and_then(|e| e.field().map(str::to_owned));
-        flashes.0.set((action != "/do/theme").then_some(flash));
+        flashes.0.set((!ok || action != "/do/theme").then_some(flash));
         _ = form.remove_attribute("data-busy");
         if ok {
             if let Some(menu) = form.closest("details.menu").ok().flatten() {
