@@ -43,6 +43,14 @@ enum Command {
     Snapshot(Ask<client::snapshot::SnapshotCommand>),
     /// Clones, on the server that OFFSHOOT_URL names.
     Clone(Ask<client::clone::CloneCommand>),
+    /// Watches over the source of a fork; the server runs this itself.
+    #[command(hide = true)]
+    Guard {
+        /// The monitor of the source.
+        monitor: std::path::PathBuf,
+        /// The source, for those who look at the list of processes.
+        vm: shared::VmId,
+    },
     /// Jobs, on the server that OFFSHOOT_URL names.
     Job(Ask<client::job::JobCommand>),
 }
@@ -95,6 +103,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Vm(ask) => ask.command.run(&ask.api).await,
             Command::Snapshot(ask) => ask.command.run(&ask.api).await,
             Command::Clone(ask) => ask.command.run(&ask.api).await,
+            Command::Guard { monitor, .. } => Ok(crate::hypervisor::qemu::guard(&monitor).await?),
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }
     })

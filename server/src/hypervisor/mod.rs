@@ -119,6 +119,28 @@ pub struct Frozen {
     pub micros: u64,
 }
 
+/// The files of a frozen moment that machines are forked from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its id; the process that receives it runs under this.
+    pub id: Uuid,
+    /// The guest's memory. Forks map it privately; nobody writes it again.
+    pub memory: PathBuf,
+    /// The state of its devices; it is there when the point is whole.
+    pub state: PathBuf,
+}
+
+/// What capturing a running machine took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// How long it stood still, in microseconds; 0 where an earlier call had done it.
+    pub pause_micros: u64,
+    /// How much of its memory travelled, in bytes.
+    pub copied_bytes: u64,
+    /// Whether it wrote its memory faster than that travels, and had to be stopped for the rest.
+    pub forced: bool,
+}
+
 /// What proves that a guest has booted.
 #[derive(Clone, Debug)]
 pub struct BootExpectation {
@@ -163,6 +185,11 @@ pub enum HvError {
     StillRunning { op: &'static str, vm: VmId },
     #[error("freeze the disks of machine {vm}: layer {layer} is not the active one of any disk")]
     NotActive { vm: VmId, layer: LayerId },
+    #[error(
+        "fork machine {0}: its guest writes memory faster than it can be captured; it runs on. Try again when it \
+         has less to do"
+    )]
+    TooBusy(VmId),
     #[error("machine {0} has no guest agent that answers")]
     NoAgent(VmId),
     #[error("the guest agent of machine {vm} could not {op} the file systems: {why}")]
@@ -246,6 +273,19 @@ pub trait Hypervisor: Send + Sync {
 
     /// Freezes the active layers of a running machine, all in one moment. What is done already is left as it is.
     async fn freeze_disks(&self, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError>;
+
+    /// Captures memory, devices and disks of a running machine in one moment, and lets it go on; whatever fails, it goes on
+    /// first. A point that is whole is left as it is.
+    async fn capture(
+        &self,
+        source: &MachineSpec,
+        switch: &[DiskSwitch],
+        point: &Point,
+    ) -> Result<Captured, HvError>;
+
+    /// Starts a machine that goes on where the point stands still, and returns when it does. A machine that has a process
+    /// is left as it is.
+    async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError>;
 
     /// Has the guest agent freeze the file systems; returns how many. They are thawed by [`Self::unquiesce`], by any
     /// error, and after half a minute.

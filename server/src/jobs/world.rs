@@ -49,6 +49,8 @@ pub enum OpenError {
     Db(#[from] DbError),
     #[error(transparent)]
     Hypervisor(#[from] HvError),
+    #[error("find the file of the program that runs")]
+    Program(#[source] io::Error),
     #[error("register image {name}")]
     Image { name: Name, source: DiskError },
 }
@@ -86,7 +88,13 @@ impl World {
         let run = data_dir.join("run");
         let (hypervisor, disks): (Arc<dyn Hypervisor>, Arc<dyn Disks>) = match machines {
             Machines::Simulated => (Arc::new(Sim::new(&run)?), Arc::new(SimDisks)),
-            Machines::Real(forced) => (Arc::new(Qemu::new(&run, forced)?), Arc::new(QemuImg::new())),
+            Machines::Real(forced) => {
+                let program = std::env::current_exe().map_err(OpenError::Program)?;
+                (
+                    Arc::new(Qemu::new(&run, forced, &program)?),
+                    Arc::new(QemuImg::new()),
+                )
+            }
         };
         Ok(Self {
             db,

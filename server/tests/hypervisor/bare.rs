@@ -1,6 +1,6 @@
 //! Machines without a system, or with one of 512 bytes.
 
-use crate::host::{Host, is_png, next};
+use crate::host::{Host, PROGRAM, is_png, next};
 use server::disks::{Disks, LayerFile};
 use server::hypervisor::qemu::Qemu;
 use server::hypervisor::{
@@ -54,7 +54,7 @@ async fn an_empty_machine_is_started_paused_adopted_and_killed() {
 
     // The server ends, the machine does not.
     drop(host.hv.take());
-    host.hv = Some(Qemu::new(&host.dir.path().join("run"), None).unwrap());
+    host.hv = Some(Qemu::new(&host.dir.path().join("run"), None, PROGRAM.as_ref()).unwrap());
     let mut events = host.hv().events();
     assert_eq!(host.hv().adopt(vm).await.unwrap(), paused);
     assert_eq!(next(&mut events).await, (paused, None));

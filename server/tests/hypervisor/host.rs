@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
 
+/// Offshoot itself.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
 pub const MIB: u64 = 1 << 20;
 
 /// A host of its own for each test; its machines end with it.
@@ -29,7 +31,7 @@ impl Host {
     }
 
     pub fn at(dir: tempfile::TempDir) -> Self {
-        let hv = Qemu::new(&dir.path().join("run"), None).unwrap();
+        let hv = Qemu::new(&dir.path().join("run"), None, PROGRAM.as_ref()).unwrap();
         Self {
             hv: Some(hv),
             disks: QemuImg::new(),

@@ -3,7 +3,7 @@
 use super::HvError;
 use super::rundir::{RunDir, Sockets};
 use crate::disks::blockdev;
-use crate::hypervisor::MachineSpec;
+use crate::hypervisor::{MachineSpec, Point};
 use serde_json::{Value, json};
 use shared::place::{Accelerator, NetworkKind};
 use std::collections::HashSet;
@@ -20,6 +20,25 @@ const TOLD_BYTES: usize = 4096;
 /// The id of the guest agent's port and channel.
 pub const AGENT: &str = "agent";
 
+/// Where a machine begins.
+pub enum Origin<'a> {
+    /// With its power switched on.
+    PowerOn,
+    /// With what it receives, into a memory file; it is never run.
+    Receive(&'a Point),
+    /// Where a point stands still, with the state of its devices.
+    Fork(&'a Point, OwnedFd),
+}
+
+impl Origin<'_> {
+    fn point(&self) -> Option<&Point> {
+        match self {
+            Self::PowerOn => None,
+            Self::Receive(point) | Self::Fork(point, _) => Some(point),
+        }
+    }
+}
+
 /// What the guest is told by fw_cfg, padded.
 pub fn told(spec: &MachineSpec) -> Vec<u8> {
     let mut told = json!({ "id": spec.id, "name": spec.name })
@@ -35,6 +54,7 @@ pub fn arguments(
     dir: &RunDir,
     accelerator: Accelerator,
     sockets: &Sockets,
+    origin: &Origin<'_>,
 ) -> Result<Vec<OsString>, HvError> {
     let refuse = |why: &str| HvError::Spec {
         vm: spec.id,
@@ -52,8 +72,33 @@ pub fn arguments(
     };
     args.add(
         "-machine",
-        format!("{MACHINE},accel={accelerator},usb=off,vmport=off"),
+        format!(
+            "{MACHINE},accel={accelerator},usb=off,vmport=off{}",
+            if origin.point().is_some() {
+                ",memory-backend=pc.ram"
+            } else {
+                ""
+            }
+        ),
     );
+    if let Some(point) = origin.point() {
+        let share = matches!(origin, Origin::Receive(_));
+        args.add(
+            "-object",
+            format!(
+                // The name that the memory has without an object.
+                "memory-backend-file,id=pc.ram,size={}M,share={},mem-path={}",
+                spec.memory_mib,
+                if share { "on" } else { "off" },
+                escaped(&point.memory)
+            ),
+        );
+    }
+    match origin {
+        Origin::PowerOn => {}
+        Origin::Receive(_) => args.flags(&["-S", "-incoming", "defer"]),
+        Origin::Fork(..) => args.flags(&["-incoming", "defer"]),
+    }
     args.add("-cpu", cpu);
     args.add("-smp", spec.cpus.to_string());
     args.add("-m", format!("{}M", spec.memory_mib));
@@ -93,9 +138,18 @@ pub fn arguments(
         format!("virtserialport,id={AGENT},bus=channels.0,chardev={AGENT},name=org.qemu.guest_agent.0"),
     );
 
-    args.disks(spec).map_err(refuse)?;
+    if matches!(origin, Origin::Receive(_)) {
+        args.no_disks(spec);
+    } else {
+        args.disks(spec).map_err(refuse)?;
+    }
     for (n, nic) in spec.nics.iter().enumerate() {
-        match nic.kind {
+        // What a template says would be heard.
+        let kind = match origin {
+            Origin::Receive(_) => NetworkKind::Isolated,
+            _ => nic.kind,
+        };
+        match kind {
             NetworkKind::User => args.add("-netdev", format!("user,id=net{n}")),
             // A hub of its own, with nothing else on it.
             NetworkKind::Isolated => args.add("-netdev", format!("hubport,id=net{n},hubid={n}")),
@@ -136,6 +190,22 @@ impl Args {
             "-chardev",
             format!("socket,id={id},fd={fd},server=on,wait=off{more}"),
         );
+    }
+
+    /// The devices of the disks, with nothing behind them: they are never read.
+    fn no_disks(&mut self, spec: &MachineSpec) {
+        let empty = |args: &mut Self, id: String, more: String| {
+            let node = json!({ "driver": "null-co", "node-name": id, "size": 1 << 20 });
+            args.add("-blockdev", node.to_string());
+            args.add("-device", format!("virtio-blk-pci,id={id},drive={id}{more}"));
+        };
+        for n in 0..spec.disks.len() {
+            let more = format!(",bootindex={},werror=stop,rerror=stop", n + 1);
+            empty(self, format!("disk{n}"), more);
+        }
+        if spec.seed.is_some() {
+            empty(self, "seed".into(), String::new());
+        }
     }
 
     fn disks(&mut self, spec: &MachineSpec) -> Result<(), &'static str> {

@@ -3,6 +3,8 @@
 mod agent;
 mod args;
 mod boot;
+mod fork;
+mod guardian;
 mod machine;
 mod monitor;
 mod process;
@@ -10,15 +12,18 @@ mod qmp;
 mod rundir;
 
 pub use args::{MACHINE, SANDBOX};
+pub use guardian::watch as guard;
 pub use rundir::check as check_run_dir;
 
 use super::*;
+use args::Origin;
 use machine::Machine;
 use monitor::Monitor;
 use process::Process;
 use rundir::RunDir;
 use std::collections::HashMap;
 use std::future::Future;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -46,6 +51,8 @@ type Slot = Mutex<Option<Arc<Machine>>>;
 
 struct Inner {
     binary: PathBuf,
+    /// This program, for the guardians of forks.
+    program: PathBuf,
     run: PathBuf,
     accelerator: Accelerator,
     version: OnceCell<String>,
@@ -76,13 +83,14 @@ pub fn accelerator() -> Accelerator {
 }
 
 impl Qemu {
-    /// QEMU with its run directories under `run`; `forced` overrides [`accelerator`].
-    pub fn new(run: &Path, forced: Option<Accelerator>) -> Result<Self, HvError> {
+    /// QEMU with its run directories under `run`; `forced` overrides [`accelerator`]; `program` is offshoot itself.
+    pub fn new(run: &Path, forced: Option<Accelerator>, program: &Path) -> Result<Self, HvError> {
         let run = std::path::absolute(run).map_err(HvError::io("resolve", run))?;
         rundir::check(&run)?;
         std::fs::create_dir_all(&run).map_err(HvError::io("make", &run))?;
         let inner = Arc::new(Inner {
             binary: BINARY.into(),
+            program: program.to_owned(),
             run,
             accelerator: forced.unwrap_or_else(accelerator),
             version: OnceCell::new(),
@@ -179,7 +187,7 @@ impl Inner {
         let Some(process) = found.map_err(HvError::io("read", &dir.record()))? else {
             return Ok(None);
         };
-        let Some(machine) = self.watch("adopt", vm, dir, process).await? else {
+        let Some(machine) = self.watch("adopt", vm, dir, process, self.events.clone()).await? else {
             return Ok(None);
         };
         machine.thaw_if_left_frozen();
@@ -194,6 +202,7 @@ impl Inner {
         vm: VmId,
         dir: RunDir,
         process: Process,
+        told: broadcast::Sender<MachineEvent>,
     ) -> Result<Option<Arc<Machine>>, HvError> {
         let socket = dir.monitor();
         let connected = async {
@@ -211,18 +220,17 @@ impl Inner {
         let Some(connection) = timeout(CONNECT, connected).await.map_err(timed_out)? else {
             return Ok(None);
         };
-        let monitor =
-            match Monitor::start(vm, dir.clone(), process.clone(), connection, self.events.clone()).await {
-                Err(HvError::NotRunning { .. } | HvError::Lost { .. }) => {
-                    timeout(CONNECT, process.ended()).await.map_err(timed_out)?;
-                    return Ok(None);
-                }
-                monitor => monitor?,
-            };
+        let monitor = match Monitor::start(vm, dir.clone(), process.clone(), connection, told).await {
+            Err(HvError::NotRunning { .. } | HvError::Lost { .. }) => {
+                timeout(CONNECT, process.ended()).await.map_err(timed_out)?;
+                return Ok(None);
+            }
+            monitor => monitor?,
+        };
         Ok(Some(Arc::new(Machine::new(vm, dir, process, monitor))))
     }
 
-    async fn start(&self, spec: &MachineSpec) -> Result<(), HvError> {
+    async fn start(&self, spec: &MachineSpec, point: Option<&Point>) -> Result<(), HvError> {
         let vm = spec.id;
         let slot = self.slot(vm);
         let mut held = slot.lock().await;
@@ -230,8 +238,38 @@ impl Inner {
             return Ok(());
         }
         let dir = RunDir::new(&self.run, vm);
+        let mut state = None;
+        let origin = match point {
+            None => Origin::PowerOn,
+            Some(point) => {
+                let file = std::fs::File::open(&point.state).map_err(HvError::io("open", &point.state))?;
+                state = Some(file.as_raw_fd());
+                Origin::Fork(point, file.into())
+            }
+        };
+        let machine = self.launch(spec, &dir, origin, self.events.clone()).await?;
+        *held = Some(machine.clone());
+        let Some(state) = state else { return Ok(()) };
+        let loaded = fork::load(&machine, state).await;
+        if loaded.is_err() {
+            machine.monitor.seen.killed.store(true, Ordering::Relaxed);
+            let ended = machine.process.kill().await;
+            ended.map_err(HvError::io("end the process of", dir.path()))?;
+        }
+        loaded
+    }
+
+    /// Starts a process, and watches it.
+    async fn launch(
+        &self,
+        spec: &MachineSpec,
+        dir: &RunDir,
+        origin: Origin<'_>,
+        told: broadcast::Sender<MachineEvent>,
+    ) -> Result<Arc<Machine>, HvError> {
+        let vm = spec.id;
         let sockets = dir.prepare(&args::told(spec))?;
-        let arguments = args::arguments(spec, &dir, self.accelerator, &sockets)?;
+        let arguments = args::arguments(spec, dir, self.accelerator, &sockets, &origin)?;
         let log_path = dir.qemu_log();
         let log = || {
             std::fs::File::options()
@@ -246,16 +284,16 @@ impl Inner {
             .stdin(Stdio::null())
             .stdout(log()?)
             .stderr(log()?);
-        let fds = vec![sockets.monitor, sockets.watch, sockets.serial, sockets.agent];
+        let mut fds = vec![sockets.monitor, sockets.watch, sockets.serial, sockets.agent];
+        if let Origin::Fork(_, state) = origin {
+            fds.push(state);
+        }
         let process = Process::spawn(command, fds, &dir.record()).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => HvError::NotInstalled(self.binary.clone()),
             _ => HvError::io("run", &self.binary)(e),
         })?;
-        match self.watch("start", vm, dir.clone(), process.clone()).await {
-            Ok(Some(machine)) => {
-                *held = Some(machine);
-                Ok(())
-            }
+        match self.watch("start", vm, dir.clone(), process.clone(), told).await {
+            Ok(Some(machine)) => Ok(machine),
             Ok(None) => Err(HvError::Start {
                 vm,
                 log: dir.last_words(),
@@ -348,7 +386,23 @@ impl Hypervisor for Qemu {
 
     async fn start(&self, spec: &MachineSpec) -> Result<(), HvError> {
         let (inner, spec) = (self.inner.clone(), spec.clone());
-        whole(async move { inner.start(&spec).await }).await
+        whole(async move { inner.start(&spec, None).await }).await
+    }
+
+    async fn capture(
+        &self,
+        source: &MachineSpec,
+        switch: &[DiskSwitch],
+        point: &Point,
+    ) -> Result<Captured, HvError> {
+        let inner = self.inner.clone();
+        let (source, switch, point) = (source.clone(), switch.to_vec(), point.clone());
+        whole(async move { inner.capture(&source, &switch, &point).await }).await
+    }
+
+    async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let (inner, spec, point) = (self.inner.clone(), spec.clone(), point.clone());
+        whole(async move { inner.start(&spec, Some(&point)).await }).await
     }
 
     async fn adopt(&self, vm: VmId) -> Result<RunState, HvError> {

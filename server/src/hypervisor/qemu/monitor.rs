@@ -7,7 +7,7 @@ use super::rundir::RunDir;
 use crate::hypervisor::{Ended, HvError, MachineEvent, RunState};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use qapi::qmp::{BlockErrorAction, Event};
+use qapi::qmp::{BlockErrorAction, Event, MigrationStatus};
 use shared::VmId;
 use shared::vm::PauseReason;
 use std::future::Future;
@@ -45,6 +45,10 @@ pub struct Seen {
     pub ended: Mutex<Option<Ended>>,
     /// Why it will stand still in a moment.
     reason: Mutex<Option<PauseReason>>,
+    /// How far its migration is.
+    pub migration: watch::Sender<Option<MigrationStatus>>,
+    /// Of a fork: when it stood still and when it went on, by QEMU's clock, in microseconds. Nobody is told of that pause.
+    fork: Mutex<Option<(u64, u64)>>,
     events: broadcast::Sender<MachineEvent>,
 }
 
@@ -65,6 +69,8 @@ impl Monitor {
             killed: AtomicBool::new(false),
             ended: Mutex::default(),
             reason: Mutex::default(),
+            migration: watch::Sender::new(None),
+            fork: Mutex::default(),
             events: told,
         });
         let task = run(dir, process, Arc::new(qmp), events, queue, seen.clone());
@@ -147,7 +153,8 @@ async fn run(
         }
         drop(events);
         if let Some(job) = job {
-            // Its answers will not come: it fails now.
+            // Its answers will not come, nor what it waits to be told: it fails now.
+            seen.migration.send_replace(Some(MigrationStatus::failed));
             job.await;
         }
         let socket = dir.monitor();
@@ -189,6 +196,11 @@ impl Seen {
                 });
             }
             Event::GUEST_PANICKED { .. } => *reason() = Some(PauseReason::GuestPanicked),
+            Event::MIGRATION { data, .. } => {
+                self.migration.send_replace(Some(data.status));
+            }
+            Event::STOP { timestamp, .. } if self.forks(|f| f.0 = micros(timestamp)) => {}
+            Event::RESUME { timestamp, .. } if self.forks(|f| f.1 = micros(timestamp)) => {}
             Event::STOP { .. } => {
                 let why = reason().take().unwrap_or(PauseReason::User);
                 self.set(RunState::Paused(why), None);
@@ -207,6 +219,27 @@ impl Seen {
             }
             _ => {}
         }
+    }
+
+    pub fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    fn forks(&self, note: impl FnOnce(&mut (u64, u64))) -> bool {
+        let mut fork = self.fork.lock().unwrap_or_else(PoisonError::into_inner);
+        fork.as_mut().map(note).is_some()
+    }
+
+    /// From here on it may stand still for a fork.
+    pub fn freezing(&self) {
+        self.migration.send_replace(None);
+        *self.fork.lock().unwrap_or_else(PoisonError::into_inner) = Some((0, 0));
+    }
+
+    /// It goes on; how long it stood still, in microseconds, where it did.
+    pub fn thawed(&self) -> Option<u64> {
+        let fork = self.fork.lock().unwrap_or_else(PoisonError::into_inner).take();
+        fork.and_then(|(stop, resume)| resume.checked_sub(stop).filter(|_| stop > 0))
     }
 
     fn end(&self, exit: Exit, dir: &RunDir) {
@@ -245,4 +278,11 @@ impl Seen {
             });
         }
     }
+}
+
+/// Microseconds of QEMU's clock; the crate keeps the fields to itself.
+fn micros(at: qapi::Timestamp) -> u64 {
+    let fields = serde_json::to_value(at).unwrap_or_default();
+    let field = |name: &str| fields[name].as_u64().unwrap_or_default();
+    field("seconds") * 1_000_000 + field("microseconds")
 }

@@ -31,7 +31,7 @@ pub async fn connect(socket: &Path) -> io::Result<(Qmp, QmpEvents)> {
         .into_parts())
 }
 
-fn failed(op: &'static str, vm: VmId) -> impl Fn(ExecuteError) -> HvError {
+pub fn failed(op: &'static str, vm: VmId) -> impl Fn(ExecuteError) -> HvError {
     move |e| match e {
         ExecuteError::Qapi(e) => HvError::Refused { op, vm, why: e.desc },
         ExecuteError::Io(source) => HvError::Lost { op, vm, source },
@@ -65,11 +65,23 @@ struct QueryNodes {
 #[serde(transparent)]
 struct AddNode(Value);
 
+#[derive(Serialize)]
+struct QueryMigrate {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct SetMigration {
+    max_bandwidth: u64,
+    downtime_limit: u64,
+}
+
 commands! {
     QueryBlock = "query-block" -> Vec<Drive>;
     QueryStats = "query-blockstats" -> Vec<Stats>;
     QueryNodes = "query-named-block-nodes" -> Vec<Node>;
     AddNode = "blockdev-add" -> Empty;
+    QueryMigrate = "query-migrate" -> Migration;
+    SetMigration = "migrate-set-parameters" -> Empty;
 }
 
 #[derive(Deserialize)]
@@ -84,6 +96,16 @@ struct Drive {
 struct Node {
     node_name: Option<String>,
     file: String,
+}
+
+#[derive(Deserialize)]
+struct Migration {
+    ram: Option<Sent>,
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    transferred: u64,
 }
 
 #[derive(Deserialize)]
@@ -154,6 +176,23 @@ async fn is_there(monitor: &Qmp, name: &str) -> Result<bool, ExecuteError> {
 
 /// Has every disk written to its new layer from the same moment on.
 pub async fn freeze(monitor: &Qmp, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError> {
+    let todo = prepare_switch(monitor, vm, switch).await?;
+    let start = Instant::now();
+    switch_over(monitor, vm, &todo).await?;
+    let micros = if todo.is_empty() {
+        0
+    } else {
+        u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    };
+    Ok(Frozen { micros })
+}
+
+/// Adds the new layers of the disks that have not switched over yet, and returns those.
+pub async fn prepare_switch(
+    monitor: &Qmp,
+    vm: VmId,
+    switch: &[DiskSwitch],
+) -> Result<Vec<DiskSwitch>, HvError> {
     let failed = failed("freeze the disks of", vm);
     // Each layer's description would hold the guest up, the longer the longer its chain is; the statistics do not.
     let drives = monitor.execute(QueryStats {}).await.map_err(&failed)?;
@@ -161,6 +200,7 @@ pub async fn freeze(monitor: &Qmp, vm: VmId, switch: &[DiskSwitch]) -> Result<Fr
     let todo: Vec<_> = switch
         .iter()
         .filter(|s| !active.contains(&node_name(s.new.id)))
+        .cloned()
         .collect();
     if let Some(wrong) = todo.iter().find(|s| !active.contains(&node_name(s.old.id))) {
         return Err(HvError::NotActive {
@@ -168,51 +208,70 @@ pub async fn freeze(monitor: &Qmp, vm: VmId, switch: &[DiskSwitch]) -> Result<Fr
             layer: wrong.old.id,
         });
     }
+    for disk in &todo {
+        let added = monitor
+            .execute(AddNode(layer(&disk.new, Value::Null, true)))
+            .await;
+        // An earlier call may have come this far.
+        if let Err(e) = added
+            && !is_there(monitor, &node_name(disk.new.id))
+                .await
+                .map_err(&failed)?
+        {
+            leave(monitor, &todo).await;
+            return Err(failed(e));
+        }
+    }
+    Ok(todo)
+}
+
+/// Switches all disks over in one moment; all or none.
+pub async fn switch_over(monitor: &Qmp, vm: VmId, todo: &[DiskSwitch]) -> Result<(), HvError> {
     if todo.is_empty() {
-        return Ok(Frozen { micros: 0 });
+        return Ok(());
     }
-    let switched = async {
-        for disk in &todo {
-            let added = monitor
-                .execute(AddNode(layer(&disk.new, Value::Null, true)))
-                .await;
-            // An earlier call may have come this far.
-            if let Err(e) = added
-                && !is_there(monitor, &node_name(disk.new.id)).await?
-            {
-                return Err(e);
-            }
-        }
-        let actions = todo.iter().map(|disk| {
-            qmp::TransactionAction::blockdev_snapshot(qmp::BlockdevSnapshotWrapper {
-                data: qmp::BlockdevSnapshot {
-                    node: node_name(disk.old.id),
-                    overlay: node_name(disk.new.id),
-                },
-            })
-        });
-        let transaction = qmp::transaction {
-            properties: None,
-            actions: actions.collect(),
-        };
-        let start = Instant::now();
-        monitor.execute(transaction).await?;
-        Ok(start.elapsed())
-    }
-    .await;
-    match switched {
-        Ok(took) => Ok(Frozen {
-            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        }),
+    let actions = todo.iter().map(|disk| {
+        qmp::TransactionAction::blockdev_snapshot(qmp::BlockdevSnapshotWrapper {
+            data: qmp::BlockdevSnapshot {
+                node: node_name(disk.old.id),
+                overlay: node_name(disk.new.id),
+            },
+        })
+    });
+    let transaction = qmp::transaction {
+        properties: None,
+        actions: actions.collect(),
+    };
+    match monitor.execute(transaction).await {
+        Ok(_) => Ok(()),
         Err(e) => {
-            for disk in &todo {
-                // So that the files are free again; those that were never added are not there to be removed.
-                let node_name = node_name(disk.new.id);
-                let _ = monitor.execute(qmp::blockdev_del { node_name }).await;
-            }
-            Err(failed(e))
+            leave(monitor, todo).await;
+            Err(failed("freeze the disks of", vm)(e))
         }
     }
+}
+
+/// Removes new layers again, so that their files are free; those that were never added are not there to be removed.
+async fn leave(monitor: &Qmp, todo: &[DiskSwitch]) {
+    for disk in todo {
+        let node_name = node_name(disk.new.id);
+        let _ = monitor.execute(qmp::blockdev_del { node_name }).await;
+    }
+}
+
+/// As fast as it goes, with at most so many milliseconds of standing still.
+pub fn migration_limits(downtime_millis: u64) -> impl qmp::QmpCommand<Ok = Empty> {
+    SetMigration {
+        max_bandwidth: 1 << 40,
+        downtime_limit: downtime_millis,
+    }
+}
+
+/// How many bytes of memory the last migration has sent.
+pub async fn migrated(monitor: &Qmp, vm: VmId) -> Result<u64, HvError> {
+    let info = monitor.execute(QueryMigrate {}).await;
+    let info = info.map_err(failed("look at the migration of", vm))?;
+    Ok(info.ram.map_or(0, |r| r.transferred))
 }
 
 /// Writes the screen to a file, as PNG.

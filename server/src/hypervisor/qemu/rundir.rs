@@ -86,6 +86,11 @@ impl RunDir {
         self.file("qmp")
     }
 
+    /// The monitor of whoever watches over a fork.
+    pub fn watch(&self) -> PathBuf {
+        self.file("watch")
+    }
+
     pub fn agent(&self) -> PathBuf {
         self.file("agent")
     }
@@ -110,7 +115,7 @@ impl RunDir {
         fs::write(self.told(), told).map_err(HvError::io("write", &self.told()))?;
         Ok(Sockets {
             monitor: listen(&self.monitor())?,
-            watch: listen(&self.file("watch"))?,
+            watch: listen(&self.watch())?,
             serial: listen(&self.file("serial"))?,
             agent: listen(&self.agent())?,
         })

@@ -202,6 +202,30 @@ impl Hypervisor for Sim {
         Ok(Frozen { micros: 1 })
     }
 
+    async fn capture(
+        &self,
+        source: &MachineSpec,
+        _switch: &[DiskSwitch],
+        point: &Point,
+    ) -> Result<Captured, HvError> {
+        self.running("fork", source.id)?;
+        if point.state.exists() {
+            return Ok(Captured::default());
+        }
+        for file in [&point.memory, &point.state] {
+            fs::write(file, "").map_err(HvError::io("write", file))?;
+        }
+        Ok(Captured {
+            pause_micros: 1,
+            ..Captured::default()
+        })
+    }
+
+    async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        fs::metadata(&point.state).map_err(HvError::io("open", &point.state))?;
+        self.start(spec).await
+    }
+
     async fn quiesce(&self, vm: VmId) -> Result<u32, HvError> {
         self.running("quiesce", vm)?;
         Ok(1)

@@ -1,0 +1,313 @@
+//! Forking a running machine. A receiving process takes an ordinary live migration into a memory file; in the pause at its
+//! end the disks are switched over, then the source goes on. What was received is never run: its devices' state is
+//! saved, and forks map its memory privately and load that state.
+//!
+//! The pause does not grow with the guest's memory: pages travel while the guest runs.
+
+use super::guardian::Guardian;
+use super::monitor::{Monitor, Seen};
+use super::qmp::{self, Qmp, failed};
+use super::rundir::RunDir;
+use super::{Inner, Machine, Origin};
+use crate::hypervisor::{Captured, DiskSwitch, HvError, MachineSpec, Point, RunState};
+use qapi::qmp as wire;
+use qapi::qmp::{MigrationCapability, MigrationStatus};
+use shared::VmId;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+
+/// How long the guest may stand still for its last pages, in milliseconds, as QEMU estimates it.
+const DOWNTIME: u64 = 3;
+/// How long a guest may write its memory faster than it can be sent.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// What a guest that does so is stopped for at most, in milliseconds: its guardian would not wait much longer.
+const LONG_DOWNTIME: u64 = 250;
+/// How long it may go on writing too much even for that.
+const LAST_PATIENCE: Duration = Duration::from_millis(800);
+/// How long QEMU may take for what it does by itself.
+const SOON: Duration = Duration::from_secs(10);
+/// The source stands still while its answer is waited for: asked again after this.
+const AGAIN: Duration = Duration::from_micros(200);
+
+const OP: &str = "fork";
+
+impl Inner {
+    /// Captures the machine as it is in one moment. A point that is whole is left as it is.
+    pub(super) async fn capture(
+        &self,
+        source: &MachineSpec,
+        switch: &[DiskSwitch],
+        point: &Point,
+    ) -> Result<Captured, HvError> {
+        if point.state.exists() {
+            return Ok(Captured::default());
+        }
+        let vm = source.id;
+        let machine = {
+            let slot = self.slot(vm);
+            let mut held = slot.lock().await;
+            let found = self.find(&mut held, vm).await?;
+            found.ok_or(HvError::NotRunning { op: OP, vm })?
+        };
+        let receiver = self.receive(source, point).await?;
+        let guardian = Guardian::start(&self.program, &machine.dir.watch(), vm).await;
+        let captured = match guardian {
+            Ok(guardian) => {
+                let captured = self.captured(&machine, &receiver, switch, point).await;
+                guardian.dismiss().await;
+                captured
+            }
+            // Without one nothing is begun.
+            Err(e) => Err(e),
+        };
+        // Its memory stays in the file.
+        let ended = receiver.process.kill().await;
+        let captured = captured?;
+        ended.map_err(HvError::io("end the process of", receiver.dir.path()))?;
+        remove(receiver.dir.path())?;
+        Ok(captured)
+    }
+
+    async fn captured(
+        &self,
+        machine: &Arc<Machine>,
+        receiver: &Machine,
+        switch: &[DiskSwitch],
+        point: &Point,
+    ) -> Result<Captured, HvError> {
+        let vm = machine.vm;
+        let incoming = receiver.dir.path().join("in");
+        let uri = format!("unix:{}", incoming.display());
+        let listen = wire::migrate_incoming {
+            channels: None,
+            exit_on_error: None,
+            uri: Some(uri.clone()),
+        };
+        let ask = move |q: Arc<Qmp>| async move {
+            capabilities(&q, vm, &[(MigrationCapability::events, true)]).await?;
+            q.execute(listen).await.map_err(failed(OP, vm))
+        };
+        receiver.monitor.ask(OP, ask).await?;
+
+        let (seen, switch) = (machine.monitor.seen.clone(), switch.to_vec());
+        let ask = move |q: Arc<Qmp>| async move {
+            let sent = send(&q, &seen, &switch, uri).await;
+            let pause = seen.thawed();
+            if sent.is_err() {
+                // However it stands: it runs from here on.
+                go_on(&q, vm).await;
+            }
+            let (copied_bytes, forced) = sent?;
+            Ok(Captured {
+                pause_micros: pause.unwrap_or_default(),
+                copied_bytes,
+                forced,
+            })
+        };
+        let captured = machine.monitor.ask(OP, ask).await?;
+
+        until(&receiver.monitor.seen, vm, &[MigrationStatus::completed]).await?;
+        save(&receiver.monitor, &receiver.dir, vm, &point.state).await?;
+        Ok(captured)
+    }
+
+    /// A process that waits for a machine to come.
+    async fn receive(&self, source: &MachineSpec, point: &Point) -> Result<Arc<Machine>, HvError> {
+        let id = VmId(point.id);
+        let dir = RunDir::new(&self.run, id);
+        // An earlier server may have ended in the middle.
+        let left = super::Process::find(&dir.record(), &point.id.to_string());
+        if let Some(process) = left.map_err(HvError::io("read", &dir.record()))? {
+            let ended = process.kill().await;
+            ended.map_err(HvError::io("end the process of", dir.path()))?;
+        }
+        for file in [&point.memory, &point.state] {
+            remove(file)?;
+        }
+        // Nobody is told of it: it is no machine of anybody's.
+        let told = broadcast::Sender::new(16);
+        self.launch(source, &dir, Origin::Receive(point), told).await
+    }
+}
+
+/// Sends the running machine; returns how many bytes travelled, and whether it had to be stopped for them.
+async fn send(q: &Qmp, seen: &Seen, switch: &[DiskSwitch], uri: String) -> Result<(u64, bool), HvError> {
+    let vm = seen.vm();
+    let todo = qmp::prepare_switch(q, vm, switch).await?;
+    let on = [
+        (MigrationCapability::events, true),
+        (MigrationCapability::pause_before_switchover, true),
+    ];
+    capabilities(q, vm, &on).await?;
+    downtime(q, vm, DOWNTIME).await?;
+    seen.freezing();
+    let send = wire::migrate {
+        channels: None,
+        detach: None,
+        resume: None,
+        uri: Some(uri),
+    };
+    q.execute(send).await.map_err(failed(OP, vm))?;
+    let at_switchover = [MigrationStatus::pre_switchover];
+    let there = timeout(PATIENCE, until(seen, vm, &at_switchover)).await;
+    let forced = there.is_err();
+    if let Ok(there) = there {
+        there?;
+    } else {
+        // It writes its memory without end: it has to stand still for what is left.
+        downtime(q, vm, LONG_DOWNTIME).await?;
+        match timeout(LAST_PATIENCE, until(seen, vm, &at_switchover)).await {
+            Ok(there) => there?,
+            Err(_) => return Err(HvError::TooBusy(vm)),
+        }
+    }
+    qmp::switch_over(q, vm, &todo).await?;
+    let state = MigrationStatus::pre_switchover;
+    let go = q.execute(wire::migrate_continue { state }).await;
+    go.map_err(failed(OP, vm))?;
+    until(seen, vm, &[MigrationStatus::completed]).await?;
+    // There is no event for the moment from which it may go on.
+    while let Err(e) = q.execute(wire::cont {}).await.map_err(failed(OP, vm)) {
+        if !matches!(&e, HvError::Refused { why, .. } if why.contains("finalized")) {
+            return Err(e);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok((qmp::migrated(q, vm).await?, forced))
+}
+
+/// Lets a machine run whose migration has failed.
+async fn go_on(q: &Qmp, vm: VmId) {
+    let _ = q.execute(wire::migrate_cancel {}).await;
+    if let Err(e) = q.execute(wire::cont {}).await {
+        tracing::error!(%vm, error = %e, "let a machine go on that could not be forked");
+    }
+}
+
+async fn downtime(q: &Qmp, vm: VmId, millis: u64) -> Result<(), HvError> {
+    let set = qmp::migration_limits(millis);
+    q.execute(set).await.map_err(failed(OP, vm)).map(drop)
+}
+
+async fn capabilities(q: &Qmp, vm: VmId, all: &[(MigrationCapability, bool)]) -> Result<(), HvError> {
+    let capabilities = all
+        .iter()
+        .map(|&(capability, state)| wire::MigrationCapabilityStatus { capability, state })
+        .collect();
+    let set = wire::migrate_set_capabilities { capabilities };
+    q.execute(set).await.map_err(failed(OP, vm)).map(drop)
+}
+
+/// Waits until a migration is that far; an error when it ends before.
+async fn until(seen: &Seen, vm: VmId, wanted: &[MigrationStatus]) -> Result<(), HvError> {
+    let over = [
+        MigrationStatus::completed,
+        MigrationStatus::failed,
+        MigrationStatus::cancelled,
+    ];
+    let mut status = seen.migration.subscribe();
+    let there = status.wait_for(|s| s.is_some_and(|s| wanted.contains(&s) || over.contains(&s)));
+    match timeout(super::CONNECT, there).await {
+        Ok(Ok(s)) if s.is_some_and(|s| wanted.contains(&s)) => Ok(()),
+        Ok(Ok(s)) => Err(HvError::Refused {
+            op: OP,
+            vm,
+            why: format!("its migration has ended as {:?}", *s),
+        }),
+        _ => Err(HvError::TimedOut {
+            op: OP,
+            vm,
+            seconds: super::CONNECT.as_secs(),
+        }),
+    }
+}
+
+/// Writes the state of the devices to a file, which stands under its name when it is whole.
+async fn save(monitor: &Monitor, dir: &RunDir, vm: VmId, to: &Path) -> Result<(), HvError> {
+    let socket = dir.path().join("out");
+    let listener = UnixListener::bind(&socket).map_err(HvError::io("listen on", &socket))?;
+    let uri = format!("unix:{}", socket.display());
+    monitor.seen.migration.send_replace(None);
+    let ask = move |q: Arc<Qmp>| async move {
+        capabilities(&q, vm, &[(MigrationCapability::x_ignore_shared, true)]).await?;
+        let send = wire::migrate {
+            channels: None,
+            detach: None,
+            resume: None,
+            uri: Some(uri),
+        };
+        q.execute(send).await.map_err(failed(OP, vm)).map(drop)
+    };
+    monitor.ask(OP, ask).await?;
+    let part = crate::disks::part(to);
+    let written = async {
+        let (mut stream, _) = listener.accept().await?;
+        let mut file = tokio::fs::File::create(&part).await?;
+        tokio::io::copy(&mut stream, &mut file).await?;
+        file.sync_all().await
+    };
+    let written = timeout(SOON, written).await.map_err(|_| HvError::TimedOut {
+        op: OP,
+        vm,
+        seconds: SOON.as_secs(),
+    })?;
+    written.map_err(HvError::io("write", &part))?;
+    until(&monitor.seen, vm, &[MigrationStatus::completed]).await?;
+    tokio::fs::rename(&part, to)
+        .await
+        .map_err(HvError::io("name", to))
+}
+
+/// Has a fork load its state from a file that it was given open, and waits until it runs.
+pub(super) async fn load(machine: &Machine, state: RawFd) -> Result<(), HvError> {
+    let vm = machine.vm;
+    let seen = machine.monitor.seen.clone();
+    let ask = move |q: Arc<Qmp>| async move {
+        let on = [
+            (MigrationCapability::events, true),
+            (MigrationCapability::x_ignore_shared, true),
+        ];
+        capabilities(&q, vm, &on).await?;
+        let load = wire::migrate_incoming {
+            channels: None,
+            exit_on_error: None,
+            uri: Some(format!("fd:{state}")),
+        };
+        q.execute(load).await.map_err(failed(OP, vm))?;
+        until(&seen, vm, &[MigrationStatus::completed]).await?;
+        // It stands still as what it was saved from did.
+        q.execute(wire::cont {}).await.map_err(failed(OP, vm)).map(drop)
+    };
+    machine.monitor.ask(OP, ask).await?;
+    let mut state = machine.monitor.seen.state.subscribe();
+    let there = state.wait_for(|s| matches!(s, RunState::Running | RunState::Stopped));
+    match timeout(super::CONNECT, there).await {
+        Ok(Ok(s)) if *s == RunState::Running => Ok(()),
+        Ok(_) => Err(HvError::Start {
+            vm,
+            log: machine.dir.last_words(),
+        }),
+        Err(_) => Err(HvError::TimedOut {
+            op: OP,
+            vm,
+            seconds: super::CONNECT.as_secs(),
+        }),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), HvError> {
+    let gone = if path.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    match gone {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(HvError::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}

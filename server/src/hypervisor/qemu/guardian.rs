@@ -1,0 +1,136 @@
+//! A small process for each fork, with a monitor of its own: whatever becomes of the server, of the receiver or of this
+//! fork, the source runs again at once.
+
+use super::qmp;
+use crate::hypervisor::HvError;
+use futures::StreamExt;
+use qapi::qmp as wire;
+use qapi::qmp::{Event, RunState};
+use shared::VmId;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{Instant, sleep_until};
+
+/// The subcommand of the program that watches.
+pub const COMMAND: &str = "guard";
+/// How long a source may stand still.
+const LIMIT: Duration = Duration::from_millis(400);
+/// How long a source may refuse to go on, until it is asked again.
+const AGAIN: Duration = Duration::from_millis(2);
+
+/// The server's end of it.
+pub struct Guardian {
+    child: Child,
+    /// Closed by whatever ends the server, too.
+    leash: ChildStdin,
+}
+
+impl Guardian {
+    /// Starts one, and returns when it watches.
+    pub async fn start(program: &Path, monitor: &Path, vm: VmId) -> Result<Self, HvError> {
+        let failed = |source| HvError::Io {
+            op: "run the guardian of a fork with",
+            path: program.to_owned(),
+            source,
+        };
+        let mut child = Command::new(program)
+            .arg(COMMAND)
+            .arg(monitor)
+            .arg(vm.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // An interrupt of the server's terminal is not for it.
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let ended = || io::Error::new(io::ErrorKind::BrokenPipe, "it has ended at once");
+        let (Some(leash), Some(mut says)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(ended()));
+        };
+        let mut ready = [0];
+        match says.read(&mut ready).await {
+            Ok(1) => Ok(Self { child, leash }),
+            Ok(_) => Err(failed(ended())),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Ends it, when the source is seen to run.
+    pub async fn dismiss(self) {
+        let Self { mut child, leash } = self;
+        drop(leash);
+        if let Err(e) = child.wait().await {
+            tracing::warn!(error = %e, "end the guardian of a fork");
+        }
+    }
+}
+
+/// Watches over the source of a fork until standard input is closed: by then it runs.
+pub async fn watch(monitor: &Path) -> io::Result<()> {
+    let (qmp, mut events) = qmp::connect(monitor).await?;
+    let mut leash = Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    io::stdout().write_all(b".")?;
+    io::stdout().flush()?;
+    let mut nothing = [0];
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let late = async {
+            match deadline {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(Event::STOP { .. })) => deadline = Some(Instant::now() + LIMIT),
+                Some(Ok(Event::RESUME { .. })) => deadline = None,
+                Some(Ok(_)) => {}
+                // It has ended: nothing is left to watch over.
+                _ => return Ok(()),
+            },
+            () = late => {
+                deadline = None;
+                tokio::select! {
+                    done = release(&qmp) => done?,
+                    () = drain(&mut events) => return Ok(()),
+                }
+            }
+            _ = leash.read(&mut nothing) => {
+                return tokio::select! {
+                    done = release(&qmp) => done,
+                    () = drain(&mut events) => Ok(()),
+                };
+            }
+        }
+    }
+}
+
+/// Answers come with the events: somebody has to read them.
+async fn drain(events: &mut qmp::QmpEvents) {
+    while let Some(Ok(_)) = events.next().await {}
+}
+
+/// Ends a migration that is under way, and lets the machine run if it stands still for it.
+async fn release(qmp: &qmp::Qmp) -> io::Result<()> {
+    let _ = qmp.execute(wire::migrate_cancel {}).await;
+    loop {
+        let status = qmp.execute(wire::query_status {}).await;
+        let status = status.map_err(|e| io::Error::other(e.to_string()))?.status;
+        match status {
+            RunState::finish_migrate | RunState::postmigrate | RunState::paused => {
+                if qmp.execute(wire::cont {}).await.is_ok() {
+                    return Ok(());
+                }
+                // It is not over yet; no event says when it is.
+                tokio::time::sleep(AGAIN).await;
+            }
+            _ => return Ok(()),
+        }
+    }
+}
