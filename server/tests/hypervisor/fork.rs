@@ -1,11 +1,13 @@
 //! Machines that are forked while they run.
 
 use crate::host::{Host, PROGRAM, next};
+use serde_json::{Value, json};
 use server::disks::LayerFile;
-use server::hypervisor::{Captured, Control, DiskSwitch, Hypervisor, MachineSpec, Point, RunState};
+use server::hypervisor::{Captured, Control, DiskSwitch, HvError, Hypervisor, MachineSpec, Point, RunState};
 use shared::VmId;
 use shared::vm::PauseReason;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -209,4 +211,120 @@ async fn a_guardian_lets_its_source_go_on_whether_or_not_anybody_is_there() {
     let mut last = guardian();
     host.hv().kill(source.id).await.unwrap();
     assert!(last.wait().unwrap().success());
+}
+
+/// Asks a guest's agent.
+fn agent(host: &Host, vm: VmId, command: &str, arguments: &Value) -> Result<Value, String> {
+    let socket = host.dir.path().join("run").join(vm.to_string()).join("agent");
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let ask = json!({ "execute": command, "arguments": arguments });
+    // 0xff makes the agent forget what came before.
+    stream.write_all(b"\xff").unwrap();
+    writeln!(
+        stream,
+        "{}",
+        json!({ "execute": "guest-sync-delimited", "arguments": { "id": 7 } })
+    )
+    .unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut line = Vec::new();
+    while !String::from_utf8_lossy(&line).contains("\"return\": 7") {
+        line.clear();
+        assert!(
+            lines.read_until(b'\n', &mut line).unwrap() > 0,
+            "the agent is gone"
+        );
+    }
+    writeln!(stream, "{ask}").unwrap();
+    line.clear();
+    lines.read_until(b'\n', &mut line).unwrap();
+    let answer: Value = serde_json::from_slice(&line).unwrap();
+    match answer.get("return") {
+        Some(value) => Ok(value.clone()),
+        None => Err(answer.to_string()),
+    }
+}
+
+fn write_in_guest(host: &Host, vm: VmId, path: &str) {
+    let file = agent(host, vm, "guest-file-open", &json!({ "path": path, "mode": "w" })).unwrap();
+    let text = json!({ "handle": file, "buf-b64": "b2Zmc2hvb3Q=" });
+    agent(host, vm, "guest-file-write", &text).unwrap();
+    agent(host, vm, "guest-file-flush", &json!({ "handle": file })).unwrap();
+    agent(host, vm, "guest-file-close", &json!({ "handle": file })).unwrap();
+}
+
+fn has_in_guest(host: &Host, vm: VmId, path: &str) -> bool {
+    let file = agent(host, vm, "guest-file-open", &json!({ "path": path, "mode": "r" }));
+    file.map(|file| agent(host, vm, "guest-file-close", &json!({ "handle": file })).unwrap())
+        .is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_writes_none_of_the_others_sees() {
+    let mut host = Host::new();
+    let (source, switch) = counting(&mut host).await;
+    let [base, first] = &source.disks[0].chain[..] else {
+        panic!("two layers")
+    };
+    // In memory, and on the disk.
+    let places = ["/run", "/etc"];
+    for place in places {
+        write_in_guest(&host, source.id, &format!("{place}/before"));
+    }
+    let point = point(&host);
+    host.hv().capture(&source, &switch, &point).await.unwrap();
+    let mut family = vec![source.id];
+    for _ in 0..2 {
+        let overlay = host.overlay(first).await;
+        let fork = host.machine(&[base, first, &overlay]);
+        host.hv().fork(&fork, &point).await.unwrap();
+        let proof = host.boots(fork.id, 60).await.unwrap();
+        assert_eq!(proof.strength, shared::clone::ProofStrength::Agent);
+        family.push(fork.id);
+    }
+    for &vm in &family {
+        for place in places {
+            write_in_guest(&host, vm, &format!("{place}/{vm}"));
+        }
+    }
+    for &vm in &family {
+        for place in places {
+            assert!(has_in_guest(&host, vm, &format!("{place}/before")));
+            for &other in &family {
+                let seen = has_in_guest(&host, vm, &format!("{place}/{other}"));
+                assert_eq!(seen, vm == other, "{place}: what {other} wrote, seen by {vm}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_rewrites_its_memory_is_forked_soon_or_refused() {
+    let mut host = Host::new();
+    let (source, switch) = counting(&mut host).await;
+    let busy = "while :; do yes offshoot | head -c 60000000 | dd of=/run/busy bs=64k conv=notrunc; done";
+    let run = json!({ "path": "/bin/sh", "arg": ["-c", busy] });
+    agent(&host, source.id, "guest-exec", &run).unwrap();
+    let begin = Instant::now();
+    while !has_in_guest(&host, source.id, "/run/busy") {
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "the guest does not begin"
+        );
+    }
+    let begin = Instant::now();
+    let captured = host.hv().capture(&source, &switch, &point(&host)).await;
+    let took = begin.elapsed();
+    eprintln!("{captured:?} after {took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    match captured {
+        Ok(captured) => assert!(captured.pause_micros < 2_000_000, "{captured:?}"),
+        Err(e) => assert!(matches!(e, HvError::TooBusy(_)), "{e}"),
+    }
+    assert_eq!(host.hv().state(source.id).await, RunState::Running);
+    let last = ticks(&host, source.id).last().unwrap().1;
+    host.sees(source.id, &format!("tick={} ", last + 3))
+        .await
+        .unwrap();
 }
