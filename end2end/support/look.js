@@ -48,6 +48,9 @@ export async function fitsThumb(page, what) {
       if (e.type === 'hidden' || e.closest('svg')) continue;
       // What is off the page until it has the focus.
       if (e.getBoundingClientRect().bottom <= 0) continue;
+      if (e.matches('a, button, summary') && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflow === 'visible') {
+        wrong.push(`its text sticks out: ${e.outerHTML.slice(0, 120)}`);
+      }
       if (small(e)) {
         const box = e.getBoundingClientRect();
         wrong.push(`${Math.round(box.width)} × ${Math.round(box.height)}: ${e.outerHTML.slice(0, 120)}`);
