@@ -43,7 +43,9 @@ async fn forks_go_on_where_the_source_was_and_the_source_goes_on_too() {
     let mut events = host.hv().events();
     let point = point(&host);
     let before = ticks(&host, source.id).last().unwrap().clone();
+    let begin = Instant::now();
     let captured = host.hv().capture(&source, &switch, &point).await.unwrap();
+    eprintln!("captured after {:?}", begin.elapsed());
     let after = ticks(&host, source.id).last().unwrap().clone();
     assert!((1..2_000_000).contains(&captured.pause_micros), "{captured:?}");
     eprintln!("{captured:?}");
@@ -59,7 +61,9 @@ async fn forks_go_on_where_the_source_was_and_the_source_goes_on_too() {
         let mut fork = host.machine(&[base, first, overlay]);
         fork.name = "fork".parse().unwrap();
         for _ in 0..2 {
+            let begin = Instant::now();
             host.hv().fork(&fork, &point).await.unwrap();
+            eprintln!("forked after {:?}", begin.elapsed());
         }
         assert_eq!(host.hv().state(fork.id).await, RunState::Running);
         host.sees(fork.id, TICK).await.unwrap();

@@ -54,19 +54,25 @@ impl Inner {
             let found = self.find(&mut held, vm).await?;
             found.ok_or(HvError::NotRunning { op: OP, vm })?
         };
-        let receiver = self.receive(source, point).await?;
-        let guardian = Guardian::start(&self.program, &machine.dir.watch(), vm).await;
-        let captured = match guardian {
+        let watch = machine.dir.watch();
+        let guarded = Guardian::start(&self.program, &watch, vm);
+        let (receiver, guardian) = tokio::join!(self.receive(source, point), guarded);
+        let captured = match (&receiver, &guardian) {
+            (Ok(receiver), Ok(_)) => self.captured(&machine, receiver, switch, point).await,
+            // Without one of them nothing is begun.
+            _ => Ok(Captured::default()),
+        };
+        let guardian = match guardian {
             Ok(guardian) => {
-                let captured = self.captured(&machine, &receiver, switch, point).await;
                 guardian.dismiss().await;
-                captured
+                Ok(())
             }
-            // Without one nothing is begun.
             Err(e) => Err(e),
         };
-        // Its memory stays in the file.
-        let ended = receiver.process.kill().await;
+        let receiver = receiver?;
+        // Its memory stays in the file, and it has no disks to write back to.
+        let ended = receiver.process.end().await;
+        guardian?;
         let captured = captured?;
         ended.map_err(HvError::io("end the process of", receiver.dir.path()))?;
         remove(receiver.dir.path())?;

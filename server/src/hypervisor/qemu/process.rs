@@ -127,21 +127,27 @@ impl Process {
         }
     }
 
+    /// Ends it at once, whatever it holds.
+    pub async fn end(&self) -> io::Result<()> {
+        match pidfd_send_signal(self.fd.get_ref(), Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            sent => sent?,
+        }
+        self.ended().await;
+        Ok(())
+    }
+
     /// Ends it: QEMU is asked to write back what it holds of the images' tables; if it does not, it is killed.
     pub async fn kill(&self) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(5);
-        for signal in [Signal::TERM, Signal::KILL] {
-            match pidfd_send_signal(self.fd.get_ref(), signal) {
-                Err(rustix::io::Errno::SRCH) => return Ok(()),
-                sent => sent?,
-            }
-            if signal == Signal::KILL {
-                self.ended().await;
-            } else if tokio::time::timeout(PATIENCE, self.ended()).await.is_ok() {
-                break;
-            }
+        match pidfd_send_signal(self.fd.get_ref(), Signal::TERM) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            sent => sent?,
         }
-        Ok(())
+        match tokio::time::timeout(PATIENCE, self.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => self.end().await,
+        }
     }
 }
 
