@@ -17,6 +17,7 @@ mod browser {
     use futures_util::FutureExt;
     use leptos::attr::any_attribute::AnyAttribute;
     use leptos::prelude::*;
+    use leptos::reactive::computed::ScopedFuture;
     use leptos::tachys::hydration::Cursor;
     use leptos::tachys::no_attrs;
     use leptos::tachys::view::any_view::AnyViewState;
@@ -87,20 +88,22 @@ mod browser {
         if !hydrates() {
             return view();
         }
+        later(async { view() })
+    }
+
+    /// What it reads is not what the page around it depends on: that would be made anew whenever the data are.
+    fn later(view: impl Future<Output = AnyView> + Send + 'static) -> AnyView {
+        let view = ScopedFuture::new_untracked(view);
         Later(Box::pin(async {
             breathe().await;
-            view()
+            view.await
         }))
         .into_any()
     }
 
     /// What is hydrated when its data are there; later in the page's life there is `Suspend` for that.
     pub fn when(view: impl Future<Output = AnyView> + Send + 'static) -> AnyView {
-        Later(Box::pin(async {
-            breathe().await;
-            view.await
-        }))
-        .into_any()
+        later(view)
     }
 
     struct Later(Pin<Box<dyn Future<Output = AnyView> + Send>>);

@@ -57,6 +57,9 @@ test('the server is restarted in the middle: the page says so, and recovers by i
   // The last good data stay.
   await expect(state(page)).toHaveText('Instantiating');
   await expect(list.getByRole('row', { name: /web-1/ }).first()).toContainText('Running');
+  // Also when they have been asked for again, in vain.
+  for (const _ of [1, 2]) await page.waitForEvent('requestfailed', (r) => r.url().includes('/log'));
+  await expect(state(page)).toHaveText('Instantiating');
 
   await fresh.startAgain();
   for (const tab of [page, list]) await live(tab);

@@ -41,8 +41,10 @@ thread_local! {
 /// This tab's end of the feed.
 struct Tab {
     feed: Feed,
-    /// The last place that this tab has seen.
+    /// The last place that this tab has seen everything up to.
     place: Option<Place>,
+    /// Whether it knows what it has missed: until then the place stays where the page was rendered.
+    joined: bool,
     channel: Option<web_sys::BroadcastChannel>,
     /// When the link last gave a sign of life.
     heard: f64,
@@ -74,6 +76,7 @@ pub fn start(feed: Feed, place: &str) {
     TAB.set(Some(Tab {
         feed,
         place: place.parse().ok(),
+        joined: false,
         channel,
         heard: js_sys::Date::now(),
         source: None,
@@ -100,8 +103,17 @@ pub fn start(feed: Feed, place: &str) {
     }
 }
 
+fn joined() {
+    TAB.with_borrow_mut(|t| {
+        if let Some(t) = t {
+            t.joined = true;
+        }
+    });
+}
+
 /// Listens to the server, from this tab's place on.
 fn open() {
+    joined();
     let place = TAB.with_borrow(|t| t.as_ref().and_then(|t| t.place));
     let hear: Hearer = Rc::new(|event, id_and_data| {
         let (id, data) = id_and_data.split_once('\n').unwrap_or((id_and_data, ""));
@@ -154,6 +166,7 @@ fn told(event: &str, id: &str, data: &str) {
                     _ => false,
                 },
             );
+            joined();
             take(if missed { RESET } else { ALIVE }, id, "");
         }
         LOST => silent(),
@@ -166,7 +179,9 @@ fn take(event: &str, id: &str, data: &str) {
     let feed = TAB.with_borrow_mut(|t| {
         let t = t.as_mut()?;
         t.heard = js_sys::Date::now();
-        if let Ok(place) = id.parse() {
+        if let Ok(place) = id.parse()
+            && t.joined
+        {
             t.place = Some(place);
         }
         Some(t.feed)
