@@ -21,6 +21,9 @@ need brotli "apt-get install brotli"
     exit 1
 }
 
+# A shared target directory may hold what another checkout, or an older state of this one, has built.
+scripts/checkout.sh
+
 # A host .so of every server build is spared: only here is the crate a cdylib. What splits the WASM goes by relocations.
 ${CARGO:-cargo} rustc --package app --lib --crate-type cdylib --no-default-features --features hydrate \
     --target wasm32-unknown-unknown --profile wasm-release -- -Clink-args=--emit-relocs
