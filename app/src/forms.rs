@@ -15,6 +15,8 @@
 //! | `/do/vms/{vm}/start` `shutdown` `power-off` `reset` `pause` `resume` | | `Start` … |
 //! | `/do/vms/{vm}/snapshot` | name description quiesce | `PostSnapshot` |
 //! | `/do/vms/{vm}/clone` | source mode name cpus memoryMib start bootTimeoutSeconds bootPattern network adapt userData metaData networkConfig quiesce | `PostCloneJob` |
+//! | `/do/vms/{vm}/fork` | names count networkInterfaces keepPoint pointName config | `PostInstantClone` |
+//! | `/do/forkPoints/{point}/fork` `delete` | | `PostPointClone`, `DeleteForkPoint` |
 //! | `/do/vms/{vm}/delete` | name confirm | `DeleteVm` |
 //! | `/do/jobs/bulk` | action, id … | one call for each id |
 //! | `/do/jobs/{job}/cancel` `retry` | | `CancelJob`, `RetryJob` |

@@ -36,7 +36,7 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     log_to(&dir.path().join("log"))?;
     let config = Config::simulated(dir.path());
     let db = Db::open(&config.database()).await?;
-    let world = World::open(dir.path(), db, Machines::Simulated).await?;
+    let world = World::open(dir.path(), db, Machines::Simulated, Path::new("offshoot")).await?;
     let image = dir.path().join("image");
     std::fs::write(&image, "")?;
     world.register_image(&"image".parse()?, &image).await?;

@@ -13,6 +13,9 @@ use std::str::FromStr;
 /// The file that is read unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/offshoot/offshoot.toml";
 
+/// How much memory guests may be promised unless it is said, as a share of the host's.
+pub const MEMORY_OVERCOMMIT: f64 = 4.0;
+
 /// How guests run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +121,13 @@ pub struct Settings {
     /// Most jobs at work at once for one VM.
     #[arg(long, env = "OFFSHOOT_JOBS_PER_VM")]
     pub jobs_per_vm: Option<u32>,
+    /// Where the frozen memory of instant clones stands: a directory on tmpfs or a disk. If not given, tmpfs where there is
+    /// room, else the data directory.
+    #[arg(long, env = "OFFSHOOT_MEMORY_DIR")]
+    pub memory_dir: Option<PathBuf>,
+    /// How much memory guests may be promised when machines are forked, as a share of the host's: forks share most of it.
+    #[arg(long, env = "OFFSHOOT_MEMORY_OVERCOMMIT")]
+    pub memory_overcommit: Option<f64>,
     /// Name of this server among others on the machine: it is in the cookie's name, for cookies ignore ports.
     /// The port if not given.
     #[arg(long, env = "OFFSHOOT_INSTANCE")]
@@ -162,6 +172,11 @@ pub struct Config {
     pub jobs_per_host: u32,
     /// Most jobs at work at once for one VM.
     pub jobs_per_vm: u32,
+    /// Where the frozen memory of instant clones stands; where there is room if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_dir: Option<PathBuf>,
+    /// How much memory guests may be promised, as a share of the host's.
+    pub memory_overcommit: f64,
     /// Name of this server among others on the machine; the port if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<Name>,
@@ -194,6 +209,8 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("{setting} must be at least 1")]
     Zero { setting: &'static str },
+    #[error("memory_overcommit = {0}: it must be a number above 0, such as 1.5")]
+    Overcommit(f64),
     #[error("image {0} is given twice")]
     TwiceImage(Name),
     #[error("cannot make the data directory {path}")]
@@ -280,6 +297,11 @@ impl Config {
             sim: first.sim.or(then.sim).unwrap_or(false),
             jobs_per_host: first.jobs_per_host.or(then.jobs_per_host).unwrap_or(8),
             jobs_per_vm: first.jobs_per_vm.or(then.jobs_per_vm).unwrap_or(2),
+            memory_dir: first.memory_dir.or(then.memory_dir),
+            memory_overcommit: first
+                .memory_overcommit
+                .or(then.memory_overcommit)
+                .unwrap_or(MEMORY_OVERCOMMIT),
             instance: first.instance.or(then.instance),
             log_format: first.log_format.or(then.log_format).unwrap_or_default(),
             log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
@@ -298,6 +320,9 @@ impl Config {
             if n == 0 {
                 return Err(ConfigError::Zero { setting });
             }
+        }
+        if !(self.memory_overcommit > 0.0 && self.memory_overcommit.is_finite()) {
+            return Err(ConfigError::Overcommit(self.memory_overcommit));
         }
         for (n, image) in self.images.iter().enumerate() {
             if self.images[..n].iter().any(|i| i.name == image.name) {
@@ -319,6 +344,8 @@ impl Config {
             sim: true,
             jobs_per_host: 8,
             jobs_per_vm: 2,
+            memory_dir: None,
+            memory_overcommit: MEMORY_OVERCOMMIT,
             instance: None,
             log_format: LogFormat::Text,
             log: "info".to_owned(),

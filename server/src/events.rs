@@ -199,6 +199,7 @@ const fn audience(noun: Noun) -> Audience {
         Noun::Vm => Privilege::VmRead,
         Noun::Snapshot => Privilege::SnapshotRead,
         Noun::Job => Privilege::JobRead,
+        Noun::ForkPoint => Privilege::ForkRead,
         Noun::Image => Privilege::PlaceRead,
         Noun::Token => Privilege::SelfManage,
     })

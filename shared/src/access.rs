@@ -22,6 +22,12 @@ words! {
         SnapshotCreate = "snapshot.create",
         /// Make clones.
         CloneCreate = "clone.create",
+        /// Fork running machines, and fork points.
+        ForkCreate = "fork.create",
+        /// See fork points.
+        ForkRead = "fork.read",
+        /// Delete fork points.
+        ForkDelete = "fork.delete",
         /// See jobs and their logs.
         JobRead = "job.read",
         /// Cancel jobs, and try them again.

@@ -3,6 +3,7 @@
 
 use crate::access::{CreateToken, Me, NewToken, SetPassword, Token};
 use crate::clone::{CloneJobView, CloneVm};
+use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::job::{Job, LogLine};
 use crate::place::{Host, Image, Network, Storage};
 use crate::snapshot::{Snapshot, TakeSnapshot};
@@ -164,6 +165,8 @@ pages! {
     JobPage { jobs: Job }
     /// A page of clone jobs.
     CloneJobPage { clone_jobs: CloneJobView }
+    /// A page of fork points.
+    ForkPointPage { fork_points: ForkPoint }
     /// A page of hosts.
     HostPage { hosts: Host }
     /// A page of storages.
@@ -201,6 +204,34 @@ pub struct Summary {
     pub version: String,
 }
 
+/// The machines that go back to one instant, and what their memory costs the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Family {
+    /// Bytes that the frozen memory takes, once for all of them; nothing where it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_bytes: Option<u64>,
+    /// The machines: the one that was asked for first.
+    pub members: Vec<FamilyMember>,
+}
+
+/// One of a family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyMember {
+    /// The machine.
+    pub vm: crate::VmId,
+    /// Its name.
+    pub name: crate::Name,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+    /// What it costs; nothing for one that does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryUse>,
+}
+
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* } -> $answer:ty: |$me:ident| $method:ident $path:expr $(, $body:expr)?;)*) => {$(
         $(#[$doc])*
@@ -224,6 +255,10 @@ macro_rules! calls {
 
 fn vm_path(vm: &str, rest: &str) -> String {
     format!("/api/v1/vms/{}{rest}", encode(vm))
+}
+
+fn point_path(point: &str, rest: &str) -> String {
+    format!("/api/v1/forkPoints/{}{rest}", encode(point))
 }
 
 fn job_path(job: &str, rest: &str) -> String {
@@ -278,6 +313,23 @@ calls! {
     /// Cancels a clone job.
     CancelCloneJob { id: String } -> CloneJobView:
         |c| Post format!("/api/v1/cloneJobs/{}/cancel", encode(&c.id)), serde_json::json!({});
+
+    /// Jobs that fork a machine, newest first.
+    ListInstantClones { vm: String, query: ListQuery } -> JobPage:
+        |c| Get vm_path(&c.vm, &format!("/instantClones{}", c.query.to_query()));
+    /// Forks a running machine.
+    PostInstantClone { vm: String, request: InstantClone } -> Job: |c| Post vm_path(&c.vm, "/instantClones"), c.request;
+    /// What a machine's memory, and that of those that were forked with it, costs the host.
+    GetFamily { vm: String } -> Family: |c| Get vm_path(&c.vm, "/family");
+
+    /// Fork points.
+    ListForkPoints { query: ListQuery } -> ForkPointPage: |c| Get format!("/api/v1/forkPoints{}", c.query.to_query());
+    /// One fork point, by name or id.
+    GetForkPoint { point: String } -> ForkPoint: |c| Get point_path(&c.point, "");
+    /// Forks a fork point.
+    PostPointClone { point: String, request: InstantClone } -> Job: |c| Post point_path(&c.point, "/instantClones"), c.request;
+    /// Deletes a fork point.
+    DeleteForkPoint { point: String } -> Job: |c| Delete point_path(&c.point, "");
 
     /// Jobs, newest first.
     ListJobs { query: ListQuery } -> JobPage: |c| Get format!("/api/v1/jobs{}", c.query.to_query());

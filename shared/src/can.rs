@@ -1,6 +1,7 @@
 //! What may be done in which state. Server and console ask the same functions: a button is disabled, with the
 //! reason, exactly where the server would refuse.
 
+use crate::fork::ForkPoint;
 use crate::job::{Job, JobKind, JobState};
 use crate::snapshot::{Snapshot, SnapshotState};
 use crate::vm::{Firmware, PauseReason, PowerAction, Vm, VmState};
@@ -121,6 +122,45 @@ pub fn can_clone_from(vm: &Vm, snapshot: &Snapshot) -> Verdict {
 /// Whether a machine may be cloned from a snapshot taken now.
 pub fn can_clone_now(vm: &Vm) -> Verdict {
     can_snapshot(vm)
+}
+
+/// Whether a running machine may be forked.
+pub fn can_fork(vm: &Vm) -> Verdict {
+    stays(vm)?;
+    match vm.state {
+        VmState::Running => Ok(()),
+        VmState::Paused => refuse(format!("{} is paused: resume it, then fork it", vm.name)),
+        VmState::Starting => refuse(format!("{} is still starting: fork it when it runs", vm.name)),
+        VmState::Stopping => refuse(format!("{} is shutting down", vm.name)),
+        VmState::Stopped | VmState::Error => refuse(format!(
+            "{} is not running: an instant clone goes on where a running machine is; start it, or make a clone from a snapshot",
+            vm.name
+        )),
+    }
+}
+
+/// Whether a fork point may be forked.
+pub fn can_fork_point(point: &ForkPoint) -> Verdict {
+    match point.state {
+        SnapshotState::Ready => Ok(()),
+        SnapshotState::Creating => refuse(format!("fork point {} is still being taken", point.name)),
+    }
+}
+
+/// Whether a fork point may be deleted.
+pub fn can_delete_point(point: &ForkPoint) -> Verdict {
+    can_fork_point(point)?;
+    match point.clones {
+        0 => Ok(()),
+        1 => refuse(format!(
+            "1 machine stands on fork point {}: delete that first",
+            point.name
+        )),
+        n => refuse(format!(
+            "{n} machines stand on fork point {}: delete those first",
+            point.name
+        )),
+    }
 }
 
 /// Whether a machine may be deleted.
@@ -276,6 +316,7 @@ mod tests {
                 source_image: None,
                 source_vm: None,
                 source_snapshot: None,
+                fork_point: None,
                 job: None,
             },
             locked_by: None,

@@ -14,6 +14,8 @@ words! {
         Snapshot = "snapshot",
         /// A job.
         Job = "job",
+        /// A fork point.
+        ForkPoint = "forkPoint",
         /// An image.
         Image = "image",
         /// A token.

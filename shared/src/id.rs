@@ -57,4 +57,6 @@ ids! {
     TokenId
     /// A signed-in browser.
     SessionId
+    /// An instant that machines are forked from.
+    ForkPointId
 }

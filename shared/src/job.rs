@@ -1,9 +1,10 @@
 //! Jobs: durable work in named steps, each with a way back.
 
 use crate::clone::{CloneVm, Proof};
+use crate::fork::{ForkProof, InstantClone};
 use crate::snapshot::TakeSnapshot;
 use crate::vm::{CreateVm, Inconsistent, PowerAction};
-use crate::{JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
+use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
 
 words! {
@@ -17,8 +18,12 @@ words! {
         TakeSnapshot = "TAKE_SNAPSHOT",
         /// Clones a machine from a snapshot.
         CloneVm = "CLONE_VM",
+        /// Forks a running machine, memory and disks.
+        InstantCloneVm = "INSTANT_CLONE_VM",
         /// Deletes a machine.
         DeleteVm = "DELETE_VM",
+        /// Deletes a fork point.
+        DeleteForkPoint = "DELETE_FORK_POINT",
     }
 
     /// How far a job has come, in one word.
@@ -259,8 +264,12 @@ pub enum JobSpec {
     TakeSnapshot(SnapshotSpec),
     /// Clone a machine.
     CloneVm(CloneSpec),
+    /// Fork a running machine.
+    InstantCloneVm(ForkSpec),
     /// Delete a machine.
     DeleteVm(DeleteSpec),
+    /// Delete a fork point.
+    DeleteForkPoint(DeletePointSpec),
 }
 
 impl JobSpec {
@@ -271,14 +280,19 @@ impl JobSpec {
             Self::PowerVm(_) => JobKind::PowerVm,
             Self::TakeSnapshot(_) => JobKind::TakeSnapshot,
             Self::CloneVm(_) => JobKind::CloneVm,
+            Self::InstantCloneVm(_) => JobKind::InstantCloneVm,
             Self::DeleteVm(_) => JobKind::DeleteVm,
+            Self::DeleteForkPoint(_) => JobKind::DeleteForkPoint,
         }
     }
 
     /// The machine that must exist for it.
     pub const fn vm(&self) -> Option<VmId> {
         match self {
-            Self::CreateVm(_) => None,
+            Self::CreateVm(_) | Self::DeleteForkPoint(_) => None,
+            // A point that was kept is forked without its source, which may be gone.
+            Self::InstantCloneVm(s) if s.point.is_some() => None,
+            Self::InstantCloneVm(s) => Some(s.vm),
             Self::PowerVm(s) => Some(s.vm),
             Self::TakeSnapshot(s) => Some(s.vm),
             Self::CloneVm(s) => Some(s.vm),
@@ -321,6 +335,29 @@ pub struct CloneSpec {
     pub snapshot: Option<SnapshotId>,
     /// What was asked.
     pub request: CloneVm,
+}
+
+/// Fork a running machine, or an instant of it that was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ForkSpec {
+    /// The machine.
+    pub vm: VmId,
+    /// The instant that was kept, if one is forked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<ForkPointId>,
+    /// What was asked.
+    pub request: InstantClone,
+}
+
+/// Delete a fork point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DeletePointSpec {
+    /// The fork point.
+    pub point: ForkPointId,
 }
 
 /// Delete a machine.
@@ -431,6 +468,11 @@ pub mod step {
     pub const ADAPTING_OS: &str = "adapting-os";
     pub const PREPARING_VM_DISKS: &str = "preparing-vm-disks";
     pub const INSTANTIATING: &str = "instantiating";
+    pub const PREPARING: &str = "preparing";
+    pub const FREEZING_SOURCE: &str = "freezing-source";
+    pub const CAPTURING_MEMORY: &str = "capturing-memory";
+    pub const THAWING_SOURCE: &str = "thawing-source";
+    pub const VERIFYING: &str = "verifying";
     pub const STARTING: &str = "starting";
     pub const SWITCHING_POWER: &str = "switching-power";
     pub const POWERING_OFF: &str = "powering-off";
@@ -459,6 +501,12 @@ pub struct Step {
     /// Bytes there are to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
+    /// Machines done, where it counts machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_count: Option<u32>,
+    /// Machines there are to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u32>,
     /// What it is doing, or did, in a few words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -493,6 +541,9 @@ pub struct Outcome {
     /// Bytes copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied_bytes: Option<u64>,
+    /// What is known of the clones, where machines were forked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<ForkProof>,
     /// Whether a PNG of the guest's screen is kept with it.
     #[serde(default)]
     pub screen: bool,

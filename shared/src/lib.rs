@@ -6,6 +6,7 @@ pub mod api;
 pub mod can;
 pub mod clone;
 pub mod feed;
+pub mod fork;
 pub mod id;
 pub mod job;
 pub mod name;

@@ -1,7 +1,7 @@
 //! Virtual machines: what they are made of, their states, and which state may follow which.
 
 use crate::place::NetworkKind;
-use crate::{HostId, ImageId, JobId, LayerId, Name, SnapshotId, Status, Timestamp, VmId, words};
+use crate::{ForkPointId, HostId, ImageId, JobId, LayerId, Name, SnapshotId, Status, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -275,6 +275,13 @@ pub struct Nic {
     pub network: Name,
     /// What kind of network that is.
     pub kind: NetworkKind,
+    /// Whether it is connected to it.
+    #[serde(default = "yes")]
+    pub connected: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Where a machine comes from.
@@ -293,6 +300,9 @@ pub struct Lineage {
     /// The snapshot it was cloned from; that may be gone by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_snapshot: Option<SnapshotId>,
+    /// The instant it was forked from; that may be gone by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_point: Option<ForkPointId>,
     /// The job that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,

@@ -50,7 +50,22 @@ pub fn title(job: &Job) -> String {
                 None => put(w().title_clone, &[&vm]),
             }
         }
+        JobSpec::InstantCloneVm(spec) => {
+            let from = match &job.resource(ResourceRole::Source, Noun::ForkPoint) {
+                Some(point) => point.name.to_string(),
+                None => name(thing(job, ResourceRole::Source, Noun::Vm)),
+            };
+            match (spec.request.clones(), made(Noun::Vm).map(|r| &r.name).or(spec.request.given().next())) {
+                (1, Some(name)) => put(w().title_fork_named, &[&from, name.as_str()]),
+                (1, None) => put(w().title_fork, &[&from]),
+                (n, _) => put(w().title_fork_many, &[&from, &n.to_string()]),
+            }
+        }
         JobSpec::DeleteVm(_) => put(w().title_delete, &[&vm]),
+        JobSpec::DeleteForkPoint(_) => put(
+            w().title_delete_point,
+            &[&name(thing(job, ResourceRole::Source, Noun::ForkPoint))],
+        ),
     }
 }
 
@@ -71,7 +86,9 @@ pub const fn kind_word(kind: JobKind) -> &'static str {
         JobKind::PowerVm => w().kind_power,
         JobKind::TakeSnapshot => w().kind_snapshot,
         JobKind::CloneVm => w().kind_clone,
+        JobKind::InstantCloneVm => w().kind_fork,
         JobKind::DeleteVm => w().kind_delete,
+        JobKind::DeleteForkPoint => w().kind_delete_point,
     }
 }
 
@@ -84,6 +101,11 @@ pub fn step_name(name: &str) -> String {
         step::ADAPTING_OS => w().step_adapting_os,
         step::PREPARING_VM_DISKS => w().step_preparing_disks,
         step::INSTANTIATING => w().step_instantiating,
+        step::PREPARING => w().step_preparing,
+        step::FREEZING_SOURCE => w().step_freezing_source,
+        step::CAPTURING_MEMORY => w().step_capturing_memory,
+        step::THAWING_SOURCE => w().step_thawing_source,
+        step::VERIFYING => w().step_verifying,
         step::STARTING => w().step_starting,
         step::SWITCHING_POWER => w().step_switching_power,
         step::POWERING_OFF => w().step_powering_off,
@@ -105,6 +127,9 @@ pub fn progress(job: &Job) -> AnyView {
     if let Some(step) = job.current_step() {
         if let (Some(done), Some(total)) = (step.done_bytes, step.total_bytes) {
             return meter(done, total, step_name(&step.name));
+        }
+        if let (Some(done), Some(total)) = (step.done_count, step.total_count) {
+            return counter(done, total, step_name(&step.name));
         }
         return step
             .message
@@ -130,6 +155,17 @@ pub fn meter(done: u64, total: u64, label: String) -> AnyView {
         <span class="meter">
             <progress max=total.max(1).to_string() value=done.min(total).to_string() aria-label=label></progress>
             <span class="soft figures-of">{format!("{part} / {whole}")}</span>
+        </span>
+    }
+    .into_any()
+}
+
+/// Machines done of machines to do.
+fn counter(done: u32, total: u32, label: String) -> AnyView {
+    view! {
+        <span class="meter">
+            <progress max=total.max(1).to_string() value=done.min(total).to_string() aria-label=label></progress>
+            <span class="soft figures-of">{format!("{done} / {total}")}</span>
         </span>
     }
     .into_any()
@@ -162,6 +198,11 @@ fn one_step(job: &Job, step: &Step) -> AnyView {
             Some(view! { <span class="soft">{format::bytes(done)}</span> }.into_any())
         }
         _ => None,
+    };
+    let bytes = match (step.done_count, step.total_count) {
+        (Some(done), Some(total)) if at_work => Some(counter(done, total, step_name(&step.name))),
+        (Some(done), Some(total)) => Some(view! { <span class="soft">{format!("{done} / {total}")}</span> }.into_any()),
+        _ => bytes,
     };
     let left = at_work.then(|| remaining(step)).flatten();
     let more = step.message.is_some() || bytes.is_some();
@@ -217,6 +258,7 @@ pub fn undo_of(job: &Job) -> Vec<&'static str> {
         .filter_map(|s| {
             Some(match s.name.as_str() {
                 step::TAKING_SNAPSHOT | step::FREEZING_DISKS => w().undo_snapshot,
+                step::FREEZING_SOURCE => w().undo_moment,
                 step::ADAPTING_OS => w().undo_seed,
                 step::PREPARING_VM_DISKS => w().undo_disks,
                 step::INSTANTIATING => w().undo_machine,

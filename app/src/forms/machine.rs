@@ -4,10 +4,11 @@ use super::parse::Form;
 use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use shared::api::{
-    Call, DeleteVm, Pause, PostCloneJob, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
+    Call, DeleteVm, Pause, PostCloneJob, PostInstantClone, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
 };
 use shared::can::limit;
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, SnapshotNow};
+use shared::fork::{InstantClone, MOST_CLONES};
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm};
 use shared::{Status, can};
@@ -59,6 +60,10 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
         "clone" => {
             let request = clone(form)?;
             PostCloneJob { vm, request }.raw()
+        }
+        "fork" => {
+            let request = fork(form)?;
+            PostInstantClone { vm, request }.raw()
         }
         "delete" => {
             let name: String = form.need("name")?;
@@ -124,6 +129,37 @@ fn clone(form: Form<'_>) -> Result<CloneVm, Status> {
     })
 }
 
+/// What the dialog of an instant clone, or a button beside a fork point, asks for.
+pub fn fork(form: Form<'_>) -> Result<InstantClone, Status> {
+    let mut names = Vec::new();
+    let given = form.get("names").unwrap_or_default();
+    for name in given.split(|c: char| c == ',' || c.is_whitespace()).filter(|n| !n.is_empty()) {
+        names.push(name.parse().map_err(|why| Status::invalid("names", why))?);
+    }
+    let mut config = std::collections::BTreeMap::new();
+    for line in form.get("config").unwrap_or_default().lines().filter(|l| !l.trim().is_empty()) {
+        let (key, value) = line
+            .split_once('=')
+            .ok_or_else(|| Status::invalid("config", put(w().config_line, &[line])))?;
+        config.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    let keep_point = form.is("keepPoint");
+    Ok(InstantClone {
+        count: number(form, "count", |field, n| {
+            limit::within(field, u64::from(n), 1, MOST_CLONES as u64, "clones")
+        })?
+        // Names say how many.
+        .filter(|_| names.is_empty()),
+        names,
+        network_interfaces: form.parse("networkInterfaces")?,
+        config,
+        keep_point,
+        point_name: form.parse("pointName")?.filter(|_| keep_point),
+        request_id: form.parse("requestId")?,
+        ..InstantClone::default()
+    })
+}
+
 fn number(
     form: Form<'_>,
     name: &str,
@@ -147,6 +183,7 @@ pub fn done(action: &str) -> &'static str {
         "resume" => w().flash_resume,
         "snapshot" => w().flash_snapshot,
         "clone" => w().flash_clone,
+        "fork" => w().flash_fork,
         _ => w().flash_delete,
     }
 }

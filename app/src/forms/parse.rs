@@ -5,7 +5,7 @@ use crate::env::Theme;
 use crate::words::{put, w};
 use shared::Status;
 use shared::access::{CreateToken, SetPassword};
-use shared::api::{Call, CancelJob, DeleteToken, PostToken, PutPassword, RawCall, RetryJob};
+use shared::api::{Call, CancelJob, DeleteForkPoint, DeleteToken, PostPointClone, PostToken, PutPassword, RawCall, RetryJob};
 
 /// What a form asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,15 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         [noun @ ("vms" | "jobs"), "bulk"] => return bulk(noun, form),
         ["vms", "create"] => machine::create(form)?,
         ["vms", vm, action] => machine::act(vm, action, form)?,
+        ["forkPoints", point, "fork"] => PostPointClone {
+            point: point.to_owned(),
+            request: machine::fork(form)?,
+        }
+        .raw(),
+        ["forkPoints", point, "delete"] => DeleteForkPoint {
+            point: point.to_owned(),
+        }
+        .raw(),
         ["jobs", job, action] => job_call(job, action)?,
         ["me", "password"] => {
             let password = form.get("password").unwrap_or_default().to_owned();
@@ -166,6 +175,8 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         [_, "bulk"] => put(w().bulk_done, &[&results.len().to_string()]),
         ["vms", "create"] => w().flash_create.to_owned(),
         ["vms", _, action] => machine::done(action).to_owned(),
+        ["forkPoints", _, "fork"] => w().flash_fork.to_owned(),
+        ["forkPoints", ..] => w().flash_delete_point.to_owned(),
         ["jobs", _, "retry"] => w().flash_retry.to_owned(),
         ["jobs", ..] => w().flash_cancel.to_owned(),
         ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
@@ -174,7 +185,7 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     };
     let job_page = || flash.job.as_ref().map(|id| format!("/jobs/{id}"));
     let to = match parts[..] {
-        ["vms", "create"] | ["vms", _, "clone" | "delete"] | ["jobs", _, "retry"] => job_page(),
+        ["vms", "create"] | ["vms", _, "clone" | "delete" | "fork"] | ["forkPoints", _, "fork"] | ["jobs", _, "retry"] => job_page(),
         _ => None,
     };
     let to = to.unwrap_or_else(|| without_dialog(back));

@@ -149,6 +149,7 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
                     </header>
                     {piece(move || (move || job.with(parts::steps)).into_any())}
                 </section>
+                {move || job.with(figures::clones)}
                 {piece(move || log(data))}
             </div>
             <div class="stack">

@@ -2,6 +2,7 @@
 
 mod data;
 mod dialogs;
+mod forks;
 
 use self::data::{Data, Origin};
 use super::param;
@@ -110,6 +111,8 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     </header>
                     {piece(move || snapshots.into_any())}
                 </section>
+                {piece(move || forks::points(vm))}
+                {piece(move || forks::family(vm))}
                 <section class="panel" aria-labelledby="jobs-title">
                     <header>
                         <h2 id="jobs-title">{w().jobs_here}</h2>
@@ -120,6 +123,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
             </div>
         </div>
         {piece(move || dialogs::snapshot(vm))}
+        {piece(move || dialogs::fork(vm))}
         {piece(move || dialogs::delete(vm))}
     }
     .into_any()
@@ -149,9 +153,12 @@ fn actions(vm: &Vm) -> AnyView {
         };
         button::link(button, &verdict)
     };
+    // A stopped machine is forked from an instant of it that was kept.
+    let fork = can::can_fork(vm);
     let clone = can::can_clone_latest(vm).or_else(|why| can::can_clone_now(vm).map_err(|_| why));
     view! {
         {go(at("?do=snapshot"), w().snapshot_dots, "", can::can_snapshot(vm))}
+        {go(at("?do=fork"), w().fork_dots, "", fork)}
         {go(at("/clone"), w().clone_dots, "go", clone)}
         {button::menu(
             vm.name.to_string(),
@@ -221,6 +228,7 @@ fn facts(data: &Data) -> AnyView {
     }
     for nic in &vm.network_interfaces {
         let kind = match nic.kind {
+            _ if !nic.connected => w().nic_disconnected,
             NetworkKind::User => w().net_user,
             NetworkKind::Bridge => w().net_bridge,
             NetworkKind::Isolated => w().net_isolated,
@@ -300,6 +308,13 @@ fn drawing(data: &Data) -> AnyView {
         .iter()
         .take(DRAWN)
         .map(|clone| {
+            if clone.lineage.kind == LineageKind::InstantClone {
+                return Node {
+                    label: clone.name.to_string(),
+                    sub: w().kind_fork.to_lowercase(),
+                    href: Some(format!("/vms/{}", clone.name)),
+                };
+            }
             let from = clone.lineage.source_snapshot;
             let from = data.snapshots.iter().find(|s| Some(s.id) == from);
             Node {

@@ -43,6 +43,10 @@ enum Command {
     Snapshot(Ask<client::snapshot::SnapshotCommand>),
     /// Clones, on the server that OFFSHOOT_URL names.
     Clone(Ask<client::clone::CloneCommand>),
+    /// Forks a running machine, memory and disks, on the server that OFFSHOOT_URL names.
+    Fork(AskArgs<client::fork::Fork>),
+    /// Fork points, on the server that OFFSHOOT_URL names.
+    ForkPoint(Ask<client::fork::PointCommand>),
     /// Watches over the source of a fork; the server runs this itself.
     #[command(hide = true)]
     Guard {
@@ -62,6 +66,15 @@ struct Ask<C: Subcommand> {
     api: Api,
     #[command(subcommand)]
     command: C,
+}
+
+/// A command without subcommands that speaks to a server.
+#[derive(clap::Args)]
+struct AskArgs<A: clap::Args> {
+    #[command(flatten)]
+    api: Api,
+    #[command(flatten)]
+    args: A,
 }
 
 /// What a command fails with: said once, with its causes, on standard error.
@@ -103,6 +116,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Vm(ask) => ask.command.run(&ask.api).await,
             Command::Snapshot(ask) => ask.command.run(&ask.api).await,
             Command::Clone(ask) => ask.command.run(&ask.api).await,
+            Command::Fork(ask) => ask.args.run(&ask.api).await,
+            Command::ForkPoint(ask) => ask.command.run(&ask.api).await,
             Command::Guard { monitor, .. } => Ok(crate::hypervisor::qemu::guard(&monitor).await?),
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }

@@ -76,6 +76,7 @@ pub async fn release(tx: &mut Tx, layer: LayerId) -> Result<Vec<Layer>, DbError>
                  AND NOT EXISTS (SELECT 1 FROM layers AS up WHERE up.parent = layers.id)
                  AND NOT EXISTS (SELECT 1 FROM vm_disks WHERE vm_disks.layer = layers.id)
                  AND NOT EXISTS (SELECT 1 FROM snapshot_disks WHERE snapshot_disks.layer = layers.id)
+                 AND NOT EXISTS (SELECT 1 FROM fork_point_disks WHERE fork_point_disks.layer = layers.id)
                  AND NOT EXISTS (SELECT 1 FROM images WHERE images.layer = layers.id)
              RETURNING *",
         )

@@ -4,6 +4,7 @@
 //! hands the numbers out, so they need no table of their own: at the start it goes on from the highest there is.
 
 pub mod access;
+pub mod fork_points;
 pub mod images;
 pub mod jobs;
 pub mod layers;

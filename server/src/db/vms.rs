@@ -4,7 +4,7 @@ use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, sql, time, time_opt, to_json, word, word_opt};
 use shared::feed::Noun;
 use shared::vm::{Condition, Disk, Lineage, LockedBy, Nic, Vm};
-use shared::{HostId, LayerId, NetworkId, SnapshotId, VmId};
+use shared::{ForkPointId, HostId, LayerId, NetworkId, SnapshotId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use std::collections::{BTreeMap, HashMap};
@@ -56,6 +56,11 @@ pub const FIELDS: &[Field] = &[
         by: By::Exact,
     },
     Field {
+        name: "forkPoint",
+        column: "vms.fork_point",
+        by: By::Exact,
+    },
+    Field {
         name: "sourceImage",
         column: "vms.source_image",
         by: By::Exact,
@@ -69,6 +74,8 @@ pub struct Hidden {
     pub vmgenid: Uuid,
     /// Whether it has a NoCloud seed disk.
     pub has_seed: bool,
+    /// What its guest can read about itself.
+    pub config: BTreeMap<String, String>,
 }
 
 /// A machine to write down.
@@ -114,6 +121,7 @@ fn read(row: &SqliteRow) -> Result<Vm, DbError> {
             source_image: word_opt(row, "source_image")?,
             source_vm: word_opt(row, "source_vm")?,
             source_snapshot: word_opt(row, "source_snapshot")?,
+            fork_point: word_opt(row, "fork_point")?,
             job: word_opt(row, "job")?,
         },
         locked_by,
@@ -165,7 +173,7 @@ async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbE
         }
     }
     let mut nics = QueryBuilder::<Sqlite>::new(
-        "SELECT vm_nics.vm, vm_nics.mac, networks.name, networks.kind FROM vm_nics
+        "SELECT vm_nics.vm, vm_nics.mac, vm_nics.connected, networks.name, networks.kind FROM vm_nics
          JOIN networks ON networks.id = vm_nics.network WHERE vm_nics.vm IN (",
     );
     let mut ids = nics.separated(", ");
@@ -179,6 +187,7 @@ async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbE
                 mac: row.get("mac"),
                 network: word(&row, "name")?,
                 kind: word(&row, "kind")?,
+                connected: row.get::<i64, _>("connected") != 0,
             });
         }
     }
@@ -238,7 +247,7 @@ pub async fn find(db: &Db, reference: &str) -> Result<Option<Vm>, DbError> {
 
 /// What is stored of a machine and not shown.
 pub async fn hidden(db: &Db, id: VmId) -> Result<Option<Hidden>, DbError> {
-    let row = sqlx::query("SELECT vmgenid, has_seed FROM vms WHERE id = $1")
+    let row = sqlx::query("SELECT vmgenid, has_seed, config FROM vms WHERE id = $1")
         .bind(id.to_string())
         .fetch_optional(db.read())
         .await
@@ -247,9 +256,24 @@ pub async fn hidden(db: &Db, id: VmId) -> Result<Option<Hidden>, DbError> {
         Ok(Hidden {
             vmgenid: word(&r, "vmgenid")?,
             has_seed: r.get::<i64, _>("has_seed") != 0,
+            config: json(&r, "config")?,
         })
     })
     .transpose()
+}
+
+/// The machines that were forked at the same instant as one, and those that were forked from it, oldest first.
+pub async fn family(db: &Db, id: VmId, fork_point: Option<ForkPointId>) -> Result<Vec<VmId>, DbError> {
+    let rows = sqlx::query(
+        "SELECT id FROM vms WHERE id <> $1 AND fork_point IS NOT NULL AND (fork_point = $2 OR source_vm = $1)
+         ORDER BY create_time, id LIMIT 256",
+    )
+    .bind(id.to_string())
+    .bind(fork_point.map(|p| p.to_string()))
+    .fetch_all(db.read())
+    .await
+    .map_err(sql("read the family of a VM"))?;
+    rows.iter().map(|r| word(r, "id")).collect()
 }
 
 /// Ids of all machines.
@@ -288,8 +312,9 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
     let id = vm.id.to_string();
     let done = sqlx::query(
         "INSERT INTO vms (id, name, state, running_since, pause_reason, error, cpus, memory_mib, firmware, labels, host,
-             bios_uuid, vmgenid, has_seed, lineage_kind, source_image, source_vm, source_snapshot, job, create_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+             bios_uuid, vmgenid, has_seed, lineage_kind, source_image, source_vm, source_snapshot, job, create_time,
+             fork_point, config)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&id)
@@ -312,6 +337,8 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
     .bind(vm.lineage.source_snapshot.map(|i| i.to_string()))
     .bind(vm.lineage.job.map(|i| i.to_string()))
     .bind(vm.create_time.micros())
+    .bind(vm.lineage.fork_point.map(|i| i.to_string()))
+    .bind(to_json(&new.hidden.config)?)
     .execute(tx.conn())
     .await;
     let fresh = super::taken("VM", &vm.name, done)?.rows_affected() > 0;
@@ -320,11 +347,12 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
             put_disk(tx, vm.id, position, disk.layer).await?;
         }
         for (position, (nic, network)) in vm.network_interfaces.iter().zip(&new.networks).enumerate() {
-            sqlx::query("INSERT INTO vm_nics (vm, position, mac, network) VALUES ($1, $2, $3, $4)")
+            sqlx::query("INSERT INTO vm_nics (vm, position, mac, network, connected) VALUES ($1, $2, $3, $4, $5)")
                 .bind(&id)
                 .bind(position as i64)
                 .bind(&nic.mac)
                 .bind(network.to_string())
+                .bind(i64::from(nic.connected))
                 .execute(tx.conn())
                 .await
                 .map_err(sql("write a NIC"))?;
@@ -418,15 +446,31 @@ pub async fn delete(tx: &mut Tx, id: VmId) -> Result<Vec<LayerId>, DbError> {
     for snapshot in &snapshots {
         tx.changed(Noun::Snapshot, snapshot.get::<&str, _>("id"), true);
     }
-    let done = sqlx::query("DELETE FROM vms WHERE id = $1")
+    let done = sqlx::query("DELETE FROM vms WHERE id = $1 RETURNING fork_point")
         .bind(&id_text)
-        .execute(tx.conn())
+        .fetch_optional(tx.conn())
         .await
         .map_err(sql("delete a VM"))?;
-    if done.rows_affected() > 0 {
+    if let Some(row) = done {
         tx.changed(Noun::Vm, id, true);
+        if let Some(point) = word_opt(&row, "fork_point")? {
+            // One stands on it less.
+            super::fork_points::touch(tx, point).await?;
+        }
     }
     rows.iter().map(|r| word(r, "layer")).collect()
+}
+
+/// Notes whether the NICs of a machine are connected to their networks.
+pub async fn set_connected(tx: &mut Tx, id: VmId, connected: bool) -> Result<(), DbError> {
+    sqlx::query("UPDATE vm_nics SET connected = $2 WHERE vm = $1")
+        .bind(id.to_string())
+        .bind(i64::from(connected))
+        .execute(tx.conn())
+        .await
+        .map_err(sql("connect the NICs of a VM"))?;
+    tx.changed(Noun::Vm, id, false);
+    Ok(())
 }
 
 /// The host that machines are made on.

@@ -139,6 +139,29 @@ pub fn space(dir: &Path) -> Result<Space, DiskError> {
     })
 }
 
+/// Copies a NoCloud seed; it is small.
+pub async fn copy_seed(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let part = part(to);
+    tokio::fs::copy(from, &part)
+        .await
+        .map_err(DiskError::io("copy the seed", from))?;
+    tokio::fs::rename(&part, to)
+        .await
+        .map_err(DiskError::io("name the seed", to))
+}
+
+/// How many bytes a file takes, on the disk for certain if that is asked.
+pub async fn settled(path: &Path, durable: bool) -> Result<u64, DiskError> {
+    use std::os::unix::fs::MetadataExt;
+    let file = tokio::fs::File::open(path).await;
+    let file = file.map_err(DiskError::io("open", path))?;
+    if durable {
+        file.sync_all().await.map_err(DiskError::io("sync", path))?;
+    }
+    let told = file.metadata().await.map_err(DiskError::io("look at", path))?;
+    Ok(told.blocks() * 512)
+}
+
 fn remove_file(path: &Path) -> Result<(), DiskError> {
     for path in [&part(path), path] {
         match std::fs::remove_file(path) {

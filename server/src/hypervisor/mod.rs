@@ -5,9 +5,11 @@ pub mod sim;
 
 use async_trait::async_trait;
 use shared::clone::{Proof, ProofStrength};
+use shared::fork::{Identity, MemoryUse};
 use shared::place::{Accelerator, NetworkKind};
 use shared::vm::PauseReason;
 use shared::{LayerId, Name, VmId};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct NicSpec {
     pub kind: NetworkKind,
     /// The host's bridge, for [`NetworkKind::Bridge`].
     pub bridge: Option<String>,
+    /// Whether it is connected to it.
+    pub connected: bool,
 }
 
 /// All that a machine is started with.
@@ -55,6 +59,8 @@ pub struct MachineSpec {
     pub seed: Option<PathBuf>,
     /// Its NICs.
     pub nics: Vec<NicSpec>,
+    /// What its guest can read about itself.
+    pub config: BTreeMap<String, String>,
 }
 
 /// Whether a machine runs.
@@ -190,6 +196,11 @@ pub enum HvError {
          has less to do"
     )]
     TooBusy(VmId),
+    #[error(
+        "fork machine {0}: an earlier try has frozen its disks and was interrupted before its memory was whole; it runs \
+         on. Ask again"
+    )]
+    MomentLost(VmId),
     #[error("machine {0} has no guest agent that answers")]
     NoAgent(VmId),
     #[error("the guest agent of machine {vm} could not {op} the file systems: {why}")]
@@ -282,6 +293,19 @@ pub trait Hypervisor: Send + Sync {
         switch: &[DiskSwitch],
         point: &Point,
     ) -> Result<Captured, HvError>;
+
+    /// Has the process of a fork wait for a point that is about to be captured, so that the fork runs at once then.
+    async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError>;
+
+    /// Ends what is left of a capture, and removes the point's files. Machines that run from them go on.
+    async fn drop_point(&self, point: &Point) -> Result<(), HvError>;
+
+    /// Gives the guest of a fork its identity, and then joins its NICs to their networks, those that are to be connected.
+    /// A guest that has not taken its address by itself is asked through its agent; without one its NICs are replugged.
+    async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError>;
+
+    /// What the memory of a running machine costs the host.
+    async fn memory(&self, vm: VmId) -> Result<MemoryUse, HvError>;
 
     /// Starts a machine that goes on where the point stands still, and returns when it does. A machine that has a process
     /// is left as it is.

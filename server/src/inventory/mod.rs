@@ -6,9 +6,10 @@ use crate::db::list::{Listing, Page};
 use crate::db::{self, DbError, now};
 use crate::jobs::World;
 use shared::access::Token;
-use shared::api::{ListQuery, Summary};
+use shared::api::{Family, FamilyMember, ListQuery, Summary};
 use shared::clone::CloneJobView;
 use shared::feed::{Gone, Noun};
+use shared::fork::ForkPoint;
 use shared::job::{Job, JobKind, LogLine};
 use shared::place::{Accelerator, Host, Image, Network, Storage};
 use shared::snapshot::Snapshot;
@@ -119,6 +120,53 @@ pub async fn clone_jobs(world: &World, vm: &Vm, query: &ListQuery) -> Result<Pag
         views.push(clone_jobs::view(world, job).await?);
     }
     Ok(page.with(views))
+}
+
+/// A page of the jobs that forked a machine, newest first.
+pub async fn instant_clones(world: &World, vm: &Vm, query: &ListQuery) -> Result<Page<Job>, Status> {
+    let mut listing = Listing::parse(query, db::jobs::FIELDS, "createTime desc")?;
+    listing.only("jobs.vm", vm.id);
+    listing.only("jobs.kind", JobKind::InstantCloneVm);
+    Ok(db::jobs::list(&world.db, &listing).await?)
+}
+
+/// The fork point with this name or id.
+pub async fn fork_point(world: &World, reference: &str) -> Result<ForkPoint, Status> {
+    let point = db::fork_points::find(&world.db, reference).await?;
+    Ok(point.ok_or_else(|| Status::not_found("fork point", reference))?.point)
+}
+
+/// A page of fork points. `vm` may be a name.
+pub async fn fork_points(world: &World, query: &ListQuery) -> Result<Page<ForkPoint>, Status> {
+    let query = resolve_vm(world, query, "vm=").await?;
+    let listing = Listing::parse(&query, db::fork_points::FIELDS, "createTime desc")?;
+    Ok(db::fork_points::list(&world.db, &listing).await?)
+}
+
+/// A machine, those that were forked with it, and those that were forked from it; with what their memory costs now.
+pub async fn family(world: &World, vm: &Vm) -> Result<Family, Status> {
+    let mut ids = vec![vm.id];
+    ids.extend(db::vms::family(&world.db, vm.id, vm.lineage.fork_point).await?);
+    let mut family = Family::default();
+    for id in ids {
+        let Some(member) = db::vms::by_id(&world.db, id).await? else {
+            continue;
+        };
+        // One that does not run costs nothing.
+        let memory = world.hypervisor.memory(id).await.ok();
+        family.members.push(FamilyMember {
+            vm: id,
+            name: member.name,
+            memory_mib: member.memory_mib,
+            memory,
+        });
+    }
+    if let Some(job) = vm.lineage.job.filter(|_| vm.lineage.fork_point.is_some())
+        && let Some(stored) = db::jobs::by_id(&world.db, job).await?
+    {
+        family.frozen_bytes = stored.job.outcome.fork.and_then(|f| f.frozen_bytes);
+    }
+    Ok(family)
 }
 
 /// The image with this name or id.
@@ -256,6 +304,12 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
         },
         Noun::Job => match parsed(change) {
             Some(id) => db::jobs::by_id(&world.db, id).await?.map(|s| db::to_json(&s.job)),
+            None => None,
+        },
+        Noun::ForkPoint => match parsed(change) {
+            Some(id) => db::fork_points::by_id(&world.db, id)
+                .await?
+                .map(|s| db::to_json(&s.point)),
             None => None,
         },
         Noun::Image => db::images::find(&world.db, &change.id)

@@ -267,7 +267,8 @@ fn gate_names(job: &Job) -> Vec<String> {
             target.into_iter().chain(disks).map(ToString::to_string).collect()
         }
         JobSpec::TakeSnapshot(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
-        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) => Vec::new(),
+        JobSpec::InstantCloneVm(spec) => spec.request.given().map(ToString::to_string).collect(),
+        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) | JobSpec::DeleteForkPoint(_) => Vec::new(),
     };
     if names.is_empty() {
         names.extend(job.resources.iter().map(|r| r.name.to_string()));

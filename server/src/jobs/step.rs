@@ -265,6 +265,11 @@ impl Cx {
         self.step(|s| (s.done_bytes, s.total_bytes) = (Some(done), Some(total)));
     }
 
+    /// Says how many machines are done, of how many.
+    pub fn count(&self, done: u32, total: u32) {
+        self.step(|s| (s.done_count, s.total_count) = (Some(done), Some(total)));
+    }
+
     /// Notes what the job has found out.
     pub fn outcome(&self, change: impl FnOnce(&mut Outcome)) {
         let mut live = self.live();
@@ -284,6 +289,15 @@ impl Cx {
             live.job.resources.push(resource);
         }
         live.dirty = true;
+    }
+
+    /// Lets go of everything that the job holds, and of its turn: what is still to do only looks.
+    pub async fn let_go(&self) -> Result<(), StepError> {
+        let id = self.id;
+        self.commit(move |tx| Box::pin(super::let_go(tx, id))).await?;
+        self.inner.queue().done(id);
+        self.inner.wake.notify_one();
+        Ok(())
     }
 
     /// Holds a machine that this job makes: nobody else works on it until the job is over.

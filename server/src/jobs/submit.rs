@@ -5,13 +5,14 @@ use crate::db::{self, DbError, Tx, now};
 use shared::can::{self, limit};
 use shared::clone::CloneVm;
 use shared::feed::Noun;
+use shared::fork::{self, InstantClone};
 use shared::job::{
-    CloneSpec, DeleteSpec, Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, SnapshotSpec, Step,
+    CloneSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, SnapshotSpec, Step,
     StepState,
 };
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, CreateVm, NewDisk, NewNic, PowerAction, Vm};
-use shared::{Code, JobId, Name, Status, VmId};
+use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -102,6 +103,50 @@ impl Jobs {
             by,
         )
         .await
+    }
+
+    /// Forks a running machine, or an instant of it that was kept.
+    pub async fn instant_clone(&self, vm: VmId, mut request: InstantClone, by: By) -> Result<Job, Status> {
+        check_fork(&request)?;
+        let world = self.world();
+        let (memory_mib, place, point) = match &request.fork_point {
+            Some(reference) => {
+                let found = db::fork_points::find(&world.db, reference).await?;
+                let found = found.ok_or_else(|| Status::not_found("fork point", reference))?.point;
+                if found.vm != vm {
+                    return Err(Status::invalid(
+                        "forkPoint",
+                        format_args!("{} is a fork point of {}, not of this machine", found.name, found.vm_name),
+                    ));
+                }
+                (found.memory_mib, found.memory_place, Some(found.id))
+            }
+            None => {
+                let source = db::vms::by_id(&world.db, vm).await?;
+                let source = source.ok_or_else(|| Status::not_found("VM", vm))?;
+                // Asked again when it is written down; what cannot be at all is said before what there is no room for.
+                can::can_fork(&source)?;
+                let (_, place) = world.room_for_memory(source.memory_mib, request.keep_point)?;
+                (source.memory_mib, place, None)
+            }
+        };
+        world
+            .check_memory(memory_mib, request.clones(), point.is_some(), place)
+            .await?;
+        let request_id = request.request_id.take();
+        self.submit(
+            JobSpec::InstantCloneVm(ForkSpec { vm, point, request }),
+            request_id,
+            None,
+            by,
+        )
+        .await
+    }
+
+    /// Deletes a fork point.
+    pub async fn delete_fork_point(&self, point: ForkPointId, by: By) -> Result<Job, Status> {
+        self.submit(JobSpec::DeleteForkPoint(DeletePointSpec { point }), None, None, by)
+            .await
     }
 
     /// Deletes a machine.
@@ -216,6 +261,8 @@ async fn write_down(
             end_time: None,
             done_bytes: None,
             total_bytes: None,
+            done_count: None,
+            total_count: None,
             message: None,
         })
         .collect();
@@ -261,6 +308,39 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
             can::can_snapshot(vm)?;
             if let Some(name) = &spec.request.name {
                 snapshot_name_is_free(tx, vm, name).await?;
+            }
+            Ok(())
+        }
+        (JobSpec::InstantCloneVm(spec), vm) => {
+            for name in spec.request.given() {
+                name_is_free(tx, name).await?;
+            }
+            if let Some(name) = &spec.request.point_name
+                && db::fork_points::name_taken(tx, name).await?
+            {
+                return Err(Status::new(
+                    Code::AlreadyExists,
+                    format!("there is a fork point called {name} already: choose another name"),
+                )
+                .into());
+            }
+            match (spec.point, vm) {
+                (Some(id), _) => {
+                    let point = db::fork_points::get(tx.conn(), id).await?;
+                    let point = point.ok_or_else(|| Status::not_found("fork point", id))?;
+                    Ok(can::can_fork_point(&point.point)?)
+                }
+                (None, Some(vm)) => Ok(can::can_fork(vm)?),
+                (None, None) => Ok(()),
+            }
+        }
+        (JobSpec::DeleteForkPoint(spec), _) => {
+            let point = db::fork_points::get(tx.conn(), spec.point).await?;
+            let point = point.ok_or_else(|| Status::not_found("fork point", spec.point))?.point;
+            can::can_delete_point(&point)?;
+            if db::fork_points::in_use(tx, spec.point).await? {
+                let message = format!("a job is at work on fork point {}: wait until it is over", point.name);
+                return Err(Status::precondition(message).into());
             }
             Ok(())
         }
@@ -379,6 +459,49 @@ fn check_clone(request: &CloneVm) -> Result<(), Status> {
         kinds::boot_pattern(pattern)?;
     }
     check_cloud_init("target.cloudInit", target.cloud_init.as_ref())
+}
+
+fn check_fork(request: &InstantClone) -> Result<(), Status> {
+    if request.name.is_some() && !request.names.is_empty() {
+        return Err(Status::invalid("name", "give either name or names, not both"));
+    }
+    if let Some(n) = request.count {
+        let most = fork::MOST_CLONES as u64;
+        limit::within("count", u64::from(n), 1, most, "clones")?;
+        if request.given().next().is_some() && n as usize != request.clones().max(request.given().count()) {
+            return Err(Status::invalid("count", "it is not the number of names that are given"));
+        }
+    }
+    let most = fork::MOST_CLONES as u64;
+    limit::within("names", request.clones() as u64, 1, most, "clones")?;
+    let mut seen = std::collections::HashSet::new();
+    if let Some(twice) = request.given().find(|name| !seen.insert(*name)) {
+        return Err(Status::invalid("names", format_args!("{twice} is given twice")));
+    }
+    if request.bios_uuid.is_some() && request.clones() > 1 {
+        return Err(Status::invalid(
+            "biosUuid",
+            "several clones cannot have one UUID: leave it out, and each gets its own",
+        ));
+    }
+    if request.fork_point.is_some() && request.keep_point {
+        return Err(Status::invalid("keepPoint", "a fork point that is kept already is forked"));
+    }
+    if request.point_name.is_some() && !request.keep_point {
+        return Err(Status::invalid("pointName", "only a point that is kept has a name: give keepPoint too"));
+    }
+    for key in request.config.keys() {
+        let rest = key.strip_prefix("guestinfo.").unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if rest.is_empty() || !rest.chars().all(plain) {
+            return Err(Status::invalid(
+                "config",
+                format_args!("{key:?} is no key like guestinfo.role"),
+            ));
+        }
+    }
+    let bytes = serde_json::to_string(&request.config).map_or(0, |text| text.len());
+    limit::within("config", bytes as u64, 0, fork::CONFIG_BYTES as u64, "bytes")
 }
 
 fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {

@@ -8,10 +8,12 @@ mod support;
 
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Failed, Trial};
+use server::db;
 use server::jobs::step::{Cx, StepError};
 use server::jobs::world::Machines;
 use server::jobs::{Hook, Jobs};
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DisksOnly, SnapshotNow};
+use shared::fork::{ForkNics, InstantClone};
 use shared::job::{Job, JobState, step};
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, PowerAction};
@@ -37,11 +39,14 @@ enum Work {
     Clone,
     CloneFull,
     CloneDisks,
+    Fork,
+    ForkKept,
     Delete,
+    DeletePoint,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -53,7 +58,10 @@ impl Work {
         (Self::Clone, "clone"),
         (Self::CloneFull, "clone-full"),
         (Self::CloneDisks, "clone-disks"),
+        (Self::Fork, "fork"),
+        (Self::ForkKept, "fork-kept"),
         (Self::Delete, "delete"),
+        (Self::DeletePoint, "delete-point"),
     ];
 
     fn name(self) -> &'static str {
@@ -63,7 +71,7 @@ impl Work {
     fn on_qemu(self) -> bool {
         matches!(
             self,
-            Self::Create | Self::Snapshot | Self::Clone | Self::CloneFull | Self::Delete
+            Self::Create | Self::Snapshot | Self::Clone | Self::CloneFull | Self::Fork | Self::Delete
         )
     }
 
@@ -84,13 +92,26 @@ impl Work {
             Self::CloneFull | Self::CloneDisks => {
                 &[step::MINTING, step::PREPARING_VM_DISKS, step::INSTANTIATING]
             }
-            Self::Delete => &[step::CHECKING, step::DELETING, step::REMOVING_FILES],
+            Self::Fork => &[
+                step::PREPARING,
+                step::FREEZING_SOURCE,
+                step::CAPTURING_MEMORY,
+                step::THAWING_SOURCE,
+                step::INSTANTIATING,
+                step::VERIFYING,
+            ],
+            Self::ForkKept => &[step::PREPARING, step::INSTANTIATING, step::VERIFYING],
+            Self::Delete | Self::DeletePoint => &[step::CHECKING, step::DELETING, step::REMOVING_FILES],
         }
     }
 
     /// Whether a failure of this step can no longer be undone.
     fn past_return(self, name: &str) -> bool {
-        self == Self::Delete && name != step::CHECKING
+        match self {
+            Self::Delete | Self::DeletePoint => name != step::CHECKING,
+            Self::Fork | Self::ForkKept => name == step::VERIFYING,
+            _ => false,
+        }
     }
 
     /// What must be there before.
@@ -113,6 +134,23 @@ impl Work {
             };
             let job = jobs.snapshot(source, request, by()).await.unwrap();
             succeeded(jobs, job.id).await;
+        }
+        if matches!(self, Self::ForkKept | Self::DeletePoint) {
+            let request = InstantClone {
+                name: Some("first".parse().unwrap()),
+                keep_point: true,
+                point_name: Some("kept".parse().unwrap()),
+                ..Default::default()
+            };
+            let job = jobs.instant_clone(source, request, by()).await.unwrap();
+            succeeded(jobs, job.id).await;
+        }
+        if self == Self::DeletePoint {
+            let first = vm_id(jobs, "first").await;
+            let off = jobs.power(first, PowerAction::PowerOff, by()).await.unwrap();
+            succeeded(jobs, off.id).await;
+            let gone = jobs.delete_vm(first, by()).await.unwrap();
+            succeeded(jobs, gone.id).await;
         }
     }
 
@@ -177,7 +215,21 @@ impl Work {
                 });
                 clone(CloneVm { disks_only, ..plain }).await.unwrap()
             }
+            Self::Fork | Self::ForkKept => {
+                let request = InstantClone {
+                    names: vec!["made".parse().unwrap(), "made-too".parse().unwrap()],
+                    network_interfaces: Some(ForkNics::Keep),
+                    fork_point: (self == Self::ForkKept).then(|| "kept".to_owned()),
+                    ..Default::default()
+                };
+                jobs.instant_clone(source, request, by()).await.unwrap()
+            }
             Self::Delete => jobs.delete_vm(source, by()).await.unwrap(),
+            Self::DeletePoint => {
+                let point = db::fork_points::find(&jobs.world().db, "kept").await.unwrap();
+                let point = point.unwrap().point.id;
+                jobs.delete_fork_point(point, by()).await.unwrap()
+            }
         }
     }
 }
@@ -311,7 +363,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// writes into them. Then only the names must be gone, and no layer may be loose.
 async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
     match work {
-        Work::Snapshot | Work::Clone => support::slate_without_layers(jobs).await,
+        Work::Snapshot | Work::Clone | Work::Fork => support::slate_without_layers(jobs).await,
         _ => slate(jobs).await,
     }
 }
@@ -458,7 +510,7 @@ fn main() {
             }
             for &step in work.steps() {
                 for (when, word) in When::ALL {
-                    if when.is_undo() && work == Work::Delete {
+                    if when.is_undo() && work.past_return(work.steps().last().unwrap()) {
                         continue;
                     }
                     let test = format!("{place}::{name}::{step}::{word}");

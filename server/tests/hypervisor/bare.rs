@@ -21,6 +21,7 @@ async fn an_empty_machine_is_started_paused_adopted_and_killed() {
             mac: "52:54:00:12:34:56".into(),
             kind,
             bridge: None,
+            connected: true,
         };
         spec.nics = vec![nic(NetworkKind::User), nic(NetworkKind::Isolated)];
         spec
@@ -112,6 +113,7 @@ async fn a_machine_that_cannot_start_says_why() {
     let bridge = Some("br0".into());
     bridged.nics = vec![NicSpec {
         mac: "52:54:00:00:00:01".into(),
+        connected: true,
         kind: NetworkKind::Bridge,
         bridge,
     }];

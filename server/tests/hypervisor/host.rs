@@ -85,6 +85,7 @@ impl Host {
             }],
             seed: None,
             nics: Vec::new(),
+            config: Default::default(),
         }
     }
 

@@ -19,7 +19,11 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub async fn engine(dir: &Path, machines: Machines, hook: Option<Arc<dyn Hook>>) -> Jobs {
     let db = Db::open(&dir.join("offshoot.db")).await.unwrap();
-    let world = World::open(dir, db, machines).await.unwrap();
+    let program = std::env::var_os("CARGO_BIN_EXE_offshoot")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_offshoot")), PathBuf::from);
+    let mut world = World::open(dir, db, machines, &program).await.unwrap();
+    world.measure_after = Duration::from_millis(100);
+    world.memory_dir = Some(dir.join("points"));
     if machines == Machines::Simulated {
         sim_image(&world).await;
     } else {
@@ -128,6 +132,8 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
         "vm_nics",
         "snapshots",
         "snapshot_disks",
+        "fork_points",
+        "fork_point_disks",
         "layers",
         "images",
         "locks",
@@ -139,12 +145,21 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
             .unwrap();
         all.push(format!("{table}: {n}"));
     }
-    for dir in ["layers", "seeds"] {
+    for dir in ["layers", "seeds", "points"] {
         for file in std::fs::read_dir(world.data_dir.join(dir)).unwrap() {
             all.push(format!("{dir}/{}", file.unwrap().file_name().to_string_lossy()));
         }
     }
-    for id in db::vms::ids(&world.db).await.unwrap() {
+    // A process that belongs to no machine has a directory of its own.
+    let vms = db::vms::ids(&world.db).await.unwrap();
+    for file in std::fs::read_dir(world.data_dir.join("run")).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let vm = name.parse::<VmId>();
+        if vm.is_ok_and(|id| !vms.contains(&id)) {
+            all.push(format!("run/{name}"));
+        }
+    }
+    for id in vms {
         let vm = db::vms::by_id(&world.db, id).await.unwrap().unwrap();
         let running = world.hypervisor.state(id).await != RunState::Stopped;
         assert_eq!(vm.locked_by, None, "{} is still locked", vm.name);
@@ -166,7 +181,7 @@ pub async fn slate_without_layers(jobs: &Jobs) -> Vec<String> {
     assert_eq!(rows, files, "layers on the books, and files");
     let loose: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM layers WHERE id NOT IN (SELECT layer FROM vm_disks UNION SELECT layer FROM snapshot_disks
-             UNION SELECT layer FROM images UNION SELECT parent FROM layers WHERE parent IS NOT NULL)",
+             UNION SELECT layer FROM images UNION SELECT layer FROM fork_point_disks UNION SELECT parent FROM layers WHERE parent IS NOT NULL)",
     )
     .fetch_one(world.db.read())
     .await

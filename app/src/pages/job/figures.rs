@@ -10,7 +10,8 @@ use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::clone::{CloneMode, CloneVm};
 use shared::feed::Noun;
-use shared::job::{Job, JobSpec, ResourceRole, Step};
+use shared::fork::{ForkNics, Identity, InstantClone};
+use shared::job::{Job, JobSpec, Resource, ResourceRole, Step};
 
 fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
     view! {
@@ -34,7 +35,7 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     let copying = job.current_step().filter(|s| s.total_bytes.is_some());
     if let Some(step) = copying {
         all.extend(copy_figures(step));
-    } else if let Some(bytes) = job.outcome.copied_bytes.filter(|b| *b > 0) {
+    } else if let Some(bytes) = job.outcome.copied_bytes.filter(|b| *b > 0 && job.outcome.fork.is_none()) {
         let text = format::bytes(bytes);
         let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
         all.push(figure(
@@ -46,8 +47,23 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     if let Some(millis) = job.outcome.proof.as_ref().and_then(|p| p.boot_millis) {
         all.push(time(millis as i64 * 1000, w().fig_boot.to_owned()));
     }
-    if let Some(micros) = job.outcome.pause_micros {
+    let fork = job.outcome.fork.as_ref();
+    if let Some(micros) = fork.and_then(|f| f.source_pause_micros) {
+        all.push(time(micros as i64, w().fig_source_pause.to_owned()));
+    } else if let Some(micros) = job.outcome.pause_micros {
         all.push(time(micros as i64, w().fig_pause.to_owned()));
+    }
+    if let Some(micros) = fork.and_then(|f| f.request_to_running_micros) {
+        all.push(time(micros as i64, w().fig_running_after.to_owned()));
+    }
+    if let Some(bytes) = fork.and_then(|f| f.frozen_bytes) {
+        let text = format::bytes(bytes);
+        let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
+        all.push(figure(
+            n.to_owned().into_any(),
+            unit.to_owned().into_any(),
+            w().fig_frozen.to_owned(),
+        ));
     }
     if let Some(start) = job.start_time {
         match job.end_time {
@@ -161,13 +177,95 @@ pub fn proof(job: &Job) -> Option<AnyView> {
     )
 }
 
+/// What is known of the clones that were forked.
+pub fn clones(job: &Job) -> Option<AnyView> {
+    let fork = job.outcome.fork.as_ref().filter(|f| !f.clones.is_empty())?;
+    let micros = |n: Option<u64>| n.map_or_else(String::new, |n| format::duration(n as i64));
+    let own = |m: Option<shared::fork::MemoryUse>| m.map_or_else(String::new, |m| format::bytes(m.private_bytes));
+    let rows: Vec<_> = fork
+        .clones
+        .iter()
+        .map(|clone| {
+            let identity = clone.identity.map_or("", identity_word);
+            let tick = clone.first_tick.map_or_else(String::new, |t| t.to_string());
+            view! {
+                <tr>
+                    <th scope="row">
+                        <a href=format!("/vms/{}", clone.vm)>{clone.name.to_string()}</a>
+                    </th>
+                    <td>{micros(clone.running_micros)}</td>
+                    <td>{micros(clone.answered_micros)}</td>
+                    <td>{identity}</td>
+                    <td>{own(clone.memory)}</td>
+                    <td>{own(clone.memory_later)}</td>
+                    <td>{tick}</td>
+                </tr>
+            }
+        })
+        .collect();
+    let heads: Vec<_> = [
+        w().name,
+        w().fork_running,
+        w().fork_answered,
+        w().fork_identity,
+        w().fork_own,
+        w().fork_own_later,
+        w().fork_first_tick,
+    ]
+    .into_iter()
+    .map(|head| view! { <th scope="col">{head}</th> })
+    .collect();
+    Some(
+        view! {
+            <section class="panel" aria-labelledby="clones-title">
+                <header>
+                    <h2 id="clones-title">{w().clone_words}</h2>
+                </header>
+                <div class="scroll" role="group" aria-labelledby="clones-title" tabindex="0">
+                    <table class="plain">
+                        <thead>
+                            <tr>{heads}</tr>
+                        </thead>
+                        <tbody>{rows}</tbody>
+                    </table>
+                </div>
+            </section>
+        }
+        .into_any(),
+    )
+}
+
+const fn identity_word(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Hook => w().identity_hook,
+        Identity::Agent => w().identity_agent,
+        Identity::Replugged => w().identity_replugged,
+        Identity::Unchanged => w().identity_unchanged,
+    }
+}
+
+fn fork_rows(request: &InstantClone, rows: &mut Vec<(&'static str, AnyView)>) {
+    let nics = match request.network_interfaces {
+        Some(ForkNics::Keep) => w().fork_keep,
+        Some(ForkNics::Disconnect) | None => w().fork_disconnect,
+    };
+    rows.push((w().fork_nics, nics.into_any()));
+    rows.push((w().fork_keep_point, yes_no(request.keep_point).into_any()));
+}
+
 /// What the job makes, from what.
 pub fn target(job: &Job) -> AnyView {
     let mut rows: Vec<(&'static str, AnyView)> = Vec::new();
     let vm_link =
         |id: &str, name: &str| view! { <a href=format!("/vms/{id}")>{name.to_owned()}</a> }.into_any();
-    if let Some(made) = thing(job, ResourceRole::Product, Noun::Vm) {
+    let made = |r: &&Resource| r.role == ResourceRole::Product && r.noun == Noun::Vm;
+    for made in job.resources.iter().filter(made).take(8) {
         rows.push((w().makes, vm_link(&made.id, made.name.as_str())));
+    }
+    for role in [ResourceRole::Source, ResourceRole::Product] {
+        if let Some(point) = thing(job, role, Noun::ForkPoint) {
+            rows.push((w().fork_point_word, point.name.to_string().into_any()));
+        }
     }
     if let Some(image) = thing(job, ResourceRole::Product, Noun::Image) {
         rows.push((w().makes, image.name.to_string().into_any()));
@@ -199,7 +297,8 @@ pub fn target(job: &Job) -> AnyView {
             };
             rows.push((w().file_systems, word.into_any()));
         }
-        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) => {}
+        JobSpec::InstantCloneVm(spec) => fork_rows(&spec.request, &mut rows),
+        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) | JobSpec::DeleteForkPoint(_) => {}
     }
     rows.push((
         w().id,

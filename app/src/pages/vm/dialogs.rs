@@ -1,4 +1,4 @@
-//! The dialogs of a machine's page: take a snapshot, delete.
+//! The dialogs of a machine's page: take a snapshot, fork, delete.
 
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
@@ -6,6 +6,7 @@ use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can;
+use shared::fork::ForkNics;
 use shared::vm::Vm;
 
 pub fn snapshot(vm: Memo<Vm>) -> AnyView {
@@ -39,6 +40,73 @@ pub fn snapshot(vm: Memo<Vm>) -> AnyView {
                     {cancel(here.clone(), w().never_mind)}
                     <button class="go" aria-disabled=move || refused().map(|_| "true")>
                         {w().take_snapshot}
+                    </button>
+                </footer>
+            </form>
+        }
+        .into_any()
+    })
+}
+
+pub fn fork(vm: Memo<Vm>) -> AnyView {
+    let name = vm.with_untracked(|v| v.name.to_string());
+    let title = put(w().fork_title, &[&name]);
+    dialog("fork", title, move || {
+        let action = format!("/do/vms/{name}/fork");
+        let (here, fields) = (format!("/vms/{name}"), Fields::of(&action));
+        let names = fields.line(Line {
+            name: "names",
+            label: w().fork_names,
+            hint: w().fork_names_hint.to_owned(),
+            ..Line::default()
+        });
+        let count = fields.line(Line {
+            name: "count",
+            label: w().fork_count,
+            hint: w().fork_count_hint.to_owned(),
+            kind: "number",
+            min: Some(1),
+            max: Some(64),
+            placeholder: "1".to_owned(),
+            ..Line::default()
+        });
+        let nics = [
+            (ForkNics::Disconnect, w().fork_disconnect),
+            (ForkNics::Keep, w().fork_keep),
+        ];
+        let nics = nics.map(|(value, word)| (value.word().to_owned(), word.to_owned()));
+        let nics = fields.choice(
+            "networkInterfaces",
+            w().fork_nics,
+            w().fork_nics_hint.to_owned(),
+            nics.into(),
+            ForkNics::Disconnect.word(),
+        );
+        let point = fields.line(Line {
+            name: "pointName",
+            label: w().fork_point_name,
+            is_name: true,
+            ..Line::default()
+        });
+        let refused = move || vm.with(|v| can::can_fork(v).err().map(|e| e.message));
+        view! {
+            <form method="post" action=action>
+                {fields.error(&format!("{here}?do=fork"))}
+                {names}
+                {count}
+                {nics}
+                <details class="unfold">
+                    <summary>{w().more}</summary>
+                    {fields.tick("keepPoint", w().fork_keep_point.to_owned(), w().fork_keep_point_hint, false)}
+                    {point}
+                    {fields.text("config", w().fork_config, w().fork_config_hint)}
+                </details>
+                <div class="note">{w().fork_note}</div>
+                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
+                <footer>
+                    {cancel(here.clone(), w().never_mind)}
+                    <button class="go" aria-disabled=move || refused().map(|_| "true")>
+                        {w().fork_do}
                     </button>
                 </footer>
             </form>

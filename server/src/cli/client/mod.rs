@@ -3,6 +3,7 @@
 pub mod clone;
 pub mod feed;
 pub mod follow;
+pub mod fork;
 pub mod http;
 pub mod job;
 pub mod power;

@@ -5,6 +5,7 @@
 
 mod clone_jobs;
 mod events;
+mod instant_clones;
 mod jobs;
 mod me;
 mod places;
@@ -36,6 +37,7 @@ pub fn all(sim: bool) -> Api {
     let api = vms::routes(api);
     let api = snapshots::routes(api);
     let api = clone_jobs::routes(api);
+    let api = instant_clones::routes(api);
     let api = jobs::routes(api);
     let api = places::routes(api);
     let api = tokens::routes(api);

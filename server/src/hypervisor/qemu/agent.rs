@@ -1,6 +1,6 @@
 //! The guest agent: whether it answers, and freezing file systems through it.
 
-use crate::hypervisor::HvError;
+use crate::hypervisor::{HvError, MachineSpec};
 use qapi::futures::{QapiService, QgaStreamTokio};
 use qapi::{ExecuteError, qga};
 use shared::VmId;
@@ -76,6 +76,38 @@ async fn thaw_with(agent: &Agent, vm: VmId) -> Result<(), HvError> {
     thawed
         .map(drop)
         .map_err(|why| HvError::Agent { op: "thaw", vm, why })
+}
+
+/// Gives the guest another identity: its name, the addresses of its NICs in their order, none of the old network addresses,
+/// and the time. What it runs is plain `sh` with `ip`, as nearly every Linux has them.
+pub async fn become_another(socket: &Path, spec: &MachineSpec) -> Result<(), HvError> {
+    let vm = spec.id;
+    let agent = answering(socket, vm).await?;
+    let failed = |why| HvError::Agent {
+        op: "give another identity to",
+        vm,
+        why,
+    };
+    // Not every guest lets its clock be set; the kernel's own time goes on.
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let time = since.ok().and_then(|t| i64::try_from(t.as_nanos()).ok());
+    let _ = bounded(agent.execute(qga::guest_set_time { time })).await;
+    let mut script = format!("hostname {name}; echo {name} >/etc/hostname; ", name = spec.name);
+    script.push_str("set --; for d in /sys/class/net/*/device; do d=${d%/device}; set -- \"$@\" \"${d##*/}\"; done; ");
+    for nic in &spec.nics {
+        script.push_str(&format!(
+            "ip addr flush dev \"$1\"; ip link set \"$1\" down; ip link set \"$1\" address {}; ip link set \"$1\" up; shift; ",
+            nic.mac
+        ));
+    }
+    let run = qga::guest_exec {
+        path: "/bin/sh".into(),
+        arg: Some(vec!["-c".into(), script]),
+        env: None,
+        input_data: None,
+        capture_output: None,
+    };
+    bounded(agent.execute(run)).await.map(drop).map_err(failed)
 }
 
 async fn bounded<T>(answer: impl Future<Output = Result<T, ExecuteError>>) -> Result<T, String> {

@@ -3,7 +3,7 @@
 use super::HvError;
 use super::rundir::{RunDir, Sockets};
 use crate::disks::blockdev;
-use crate::hypervisor::{MachineSpec, Point};
+use crate::hypervisor::{MachineSpec, NicSpec, Point};
 use serde_json::{Value, json};
 use shared::place::{Accelerator, NetworkKind};
 use std::collections::HashSet;
@@ -16,7 +16,7 @@ pub const MACHINE: &str = "pc-i440fx-7.2";
 /// What a machine's process may not do.
 pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// What the guest is told has one size for ever: Linux keeps the size that it saw first.
-const TOLD_BYTES: usize = 4096;
+const TOLD_BYTES: usize = 16 << 10;
 /// The id of the guest agent's port and channel.
 pub const AGENT: &str = "agent";
 
@@ -26,26 +26,32 @@ pub enum Origin<'a> {
     PowerOn,
     /// With what it receives, into a memory file; it is never run.
     Receive(&'a Point),
-    /// Where a point stands still, with the state of its devices.
-    Fork(&'a Point, OwnedFd),
+    /// Where a point stands still, when that is there.
+    Fork(&'a Point),
 }
 
 impl Origin<'_> {
     fn point(&self) -> Option<&Point> {
         match self {
             Self::PowerOn => None,
-            Self::Receive(point) | Self::Fork(point, _) => Some(point),
+            Self::Receive(point) | Self::Fork(point) => Some(point),
         }
     }
 }
 
 /// What the guest is told by fw_cfg, padded.
-pub fn told(spec: &MachineSpec) -> Vec<u8> {
-    let mut told = json!({ "id": spec.id, "name": spec.name })
-        .to_string()
-        .into_bytes();
+pub fn told(spec: &MachineSpec) -> Result<Vec<u8>, HvError> {
+    let macs: Vec<_> = spec.nics.iter().map(|nic| &nic.mac).collect();
+    let told = json!({ "id": spec.id, "name": spec.name, "macs": macs, "config": spec.config });
+    let mut told = told.to_string().into_bytes();
+    if told.len() > TOLD_BYTES {
+        return Err(HvError::Spec {
+            vm: spec.id,
+            why: format!("what its guest is told has {} bytes, and {TOLD_BYTES} at most", told.len()),
+        });
+    }
     told.resize(TOLD_BYTES, 0);
-    told
+    Ok(told)
 }
 
 /// The arguments, which name the sockets by their descriptors.
@@ -97,7 +103,7 @@ pub fn arguments(
     match origin {
         Origin::PowerOn => {}
         Origin::Receive(_) => args.flags(&["-S", "-incoming", "defer"]),
-        Origin::Fork(..) => args.flags(&["-incoming", "defer"]),
+        Origin::Fork(_) => args.flags(&["-incoming", "defer"]),
     }
     args.add("-cpu", cpu);
     args.add("-smp", spec.cpus.to_string());
@@ -144,20 +150,12 @@ pub fn arguments(
         args.disks(spec).map_err(refuse)?;
     }
     for (n, nic) in spec.nics.iter().enumerate() {
-        // What a template says would be heard.
-        let kind = match origin {
-            Origin::Receive(_) => NetworkKind::Isolated,
-            _ => nic.kind,
-        };
-        match kind {
-            NetworkKind::User => args.add("-netdev", format!("user,id=net{n}")),
-            // A hub of its own, with nothing else on it.
-            NetworkKind::Isolated => args.add("-netdev", format!("hubport,id=net{n},hubid={n}")),
-            NetworkKind::Bridge => {
-                return Err(HvError::Network {
-                    vm: spec.id,
-                    kind: nic.kind,
-                });
+        // A hub of its own, with nothing else on it until the NIC is connected.
+        args.add("-netdev", format!("hubport,id=net{n},hubid={n}"));
+        // A fork that spoke with its source's address would be heard: it is connected when it has its own.
+        if matches!(origin, Origin::PowerOn) {
+            for netdev in uplink(spec, n, nic)? {
+                args.add("-netdev", netdev.to_string());
             }
         }
         if nic.mac.contains(|c: char| !c.is_ascii_hexdigit() && c != ':') {
@@ -169,6 +167,22 @@ pub fn arguments(
         );
     }
     Ok(args.0)
+}
+
+/// What connects a NIC to its network: the network's end, and the port of the NIC's hub that leads there.
+pub fn uplink(spec: &MachineSpec, n: usize, nic: &NicSpec) -> Result<Vec<Value>, HvError> {
+    if !nic.connected {
+        return Ok(Vec::new());
+    }
+    let port = json!({ "type": "hubport", "id": format!("port{n}"), "hubid": n, "netdev": format!("up{n}") });
+    match nic.kind {
+        NetworkKind::User => Ok(vec![json!({ "type": "user", "id": format!("up{n}") }), port]),
+        NetworkKind::Isolated => Ok(Vec::new()),
+        NetworkKind::Bridge => Err(HvError::Network {
+            vm: spec.id,
+            kind: nic.kind,
+        }),
+    }
 }
 
 #[derive(Default)]

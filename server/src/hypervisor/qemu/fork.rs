@@ -13,11 +13,11 @@ use crate::hypervisor::{Captured, DiskSwitch, HvError, MachineSpec, Point, RunSt
 use qapi::qmp as wire;
 use qapi::qmp::{MigrationCapability, MigrationStatus};
 use shared::VmId;
-use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
@@ -44,6 +44,9 @@ impl Inner {
         switch: &[DiskSwitch],
         point: &Point,
     ) -> Result<Captured, HvError> {
+        // Whoever drops the point waits for this.
+        let slot = self.slot(VmId(point.id));
+        let _held = slot.lock().await;
         if point.state.exists() {
             return Ok(Captured::default());
         }
@@ -126,25 +129,97 @@ impl Inner {
     async fn receive(&self, source: &MachineSpec, point: &Point) -> Result<Arc<Machine>, HvError> {
         let id = VmId(point.id);
         let dir = RunDir::new(&self.run, id);
-        // An earlier server may have ended in the middle.
-        let left = super::Process::find(&dir.record(), &point.id.to_string());
-        if let Some(process) = left.map_err(HvError::io("read", &dir.record()))? {
-            let ended = process.kill().await;
-            ended.map_err(HvError::io("end the process of", dir.path()))?;
-        }
-        for file in [&point.memory, &point.state] {
-            remove(file)?;
-        }
+        // An earlier server may have ended in the middle. Forks may wait with the memory's file open: it stays.
+        end_receiver(&dir, point).await?;
+        remove(&point.state)?;
         // Nobody is told of it: it is no machine of anybody's.
         let told = broadcast::Sender::new(16);
         self.launch(source, &dir, Origin::Receive(point), told).await
     }
 }
 
+impl Inner {
+    /// Starts the process of a fork; it waits for its point.
+    pub(super) async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let slot = self.slot(spec.id);
+        let mut held = slot.lock().await;
+        if held.is_some() || self.find(&mut held, spec.id).await?.is_some() {
+            return Ok(());
+        }
+        // Mapped as it is now, and seen as it will be: what is mapped privately and never written shows the file.
+        let size = u64::from(spec.memory_mib) << 20;
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&point.memory);
+        file.and_then(|f| f.set_len(size))
+            .map_err(HvError::io("make", &point.memory))?;
+        let dir = RunDir::new(&self.run, spec.id);
+        // Nobody is told of it before it runs.
+        let told = broadcast::Sender::new(16);
+        *held = Some(self.launch(spec, &dir, Origin::Fork(point), told).await?);
+        Ok(())
+    }
+
+    /// Starts a machine where the point stands still.
+    pub(super) async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let vm = spec.id;
+        if !point.state.exists() {
+            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(HvError::io("open", &point.state)(missing));
+        }
+        self.await_point(spec, point).await?;
+        let slot = self.slot(vm);
+        let mut held = slot.lock().await;
+        let machine = self.find(&mut held, vm).await?;
+        let machine = machine.ok_or(HvError::NotRunning { op: OP, vm })?;
+        let loaded = load(&machine, &point.state).await;
+        if loaded.is_err() {
+            machine.monitor.seen.killed.store(true, Ordering::Relaxed);
+            let ended = machine.process.kill().await;
+            ended.map_err(HvError::io("end the process of", machine.dir.path()))?;
+        } else {
+            machine.monitor.seen.tell(self.events.clone());
+        }
+        loaded
+    }
+
+    /// Ends what is left of a capture, and removes the files of its point.
+    pub(super) async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
+        let id = VmId(point.id);
+        let slot = self.slot(id);
+        let _held = slot.lock().await;
+        let dir = RunDir::new(&self.run, id);
+        end_receiver(&dir, point).await?;
+        for path in [dir.path(), &point.state, &crate::disks::part(&point.state), &point.memory] {
+            remove(path)?;
+        }
+        self.machines
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(&id);
+        Ok(())
+    }
+}
+
+async fn end_receiver(dir: &RunDir, point: &Point) -> Result<(), HvError> {
+    let left = super::Process::find(&dir.record(), &point.id.to_string());
+    if let Some(process) = left.map_err(HvError::io("read", &dir.record()))? {
+        let ended = process.kill().await;
+        ended.map_err(HvError::io("end the process of", dir.path()))?;
+    }
+    Ok(())
+}
+
 /// Sends the running machine; returns how many bytes travelled, and whether it had to be stopped for them.
 async fn send(q: &Qmp, seen: &Seen, switch: &[DiskSwitch], uri: String) -> Result<(u64, bool), HvError> {
     let vm = seen.vm();
     let todo = qmp::prepare_switch(q, vm, switch).await?;
+    if todo.len() < switch.len() {
+        // Disks of one moment and memory of another would be no machine's.
+        return Err(HvError::MomentLost(vm));
+    }
     let on = [
         (MigrationCapability::events, true),
         (MigrationCapability::pause_before_switchover, true),
@@ -269,11 +344,20 @@ async fn save(monitor: &Monitor, dir: &RunDir, vm: VmId, to: &Path) -> Result<()
         .map_err(HvError::io("name", to))
 }
 
-/// Has a fork load its state from a file that it was given open, and waits until it runs.
-pub(super) async fn load(machine: &Machine, state: RawFd) -> Result<(), HvError> {
+/// Has a fork load its state, and waits until it runs. One that an earlier try has brought further goes on from there.
+async fn load(machine: &Machine, state: &Path) -> Result<(), HvError> {
     let vm = machine.vm;
     let seen = machine.monitor.seen.clone();
+    let (socket, state) = (machine.dir.path().join("in"), state.to_owned());
     let ask = move |q: Arc<Qmp>| async move {
+        let status = q.execute(wire::query_status {}).await.map_err(failed(OP, vm))?.status;
+        match status {
+            wire::RunState::inmigrate => {}
+            wire::RunState::paused | wire::RunState::prelaunch | wire::RunState::postmigrate => {
+                return q.execute(wire::cont {}).await.map_err(failed(OP, vm)).map(drop);
+            }
+            _ => return Ok(()),
+        }
         let on = [
             (MigrationCapability::events, true),
             (MigrationCapability::x_ignore_shared, true),
@@ -282,12 +366,22 @@ pub(super) async fn load(machine: &Machine, state: RawFd) -> Result<(), HvError>
         let load = wire::migrate_incoming {
             channels: None,
             exit_on_error: None,
-            uri: Some(format!("fd:{state}")),
+            uri: Some(format!("unix:{}", socket.display())),
         };
         q.execute(load).await.map_err(failed(OP, vm))?;
+        let sent = async {
+            let mut file = tokio::fs::File::open(&state).await?;
+            let mut stream = UnixStream::connect(&socket).await?;
+            tokio::io::copy(&mut file, &mut stream).await
+        };
+        sent.await.map_err(HvError::io("load", &state))?;
         until(&seen, vm, &[MigrationStatus::completed]).await?;
         // It stands still as what it was saved from did.
-        q.execute(wire::cont {}).await.map_err(failed(OP, vm)).map(drop)
+        q.execute(wire::cont {}).await.map_err(failed(OP, vm))?;
+        // The agent had its port open already: nothing tells of that.
+        let (_, agent) = qmp::state(&q, vm).await?;
+        seen.agent.send_replace(agent);
+        Ok(())
     };
     machine.monitor.ask(OP, ask).await?;
     let mut state = machine.monitor.seen.state.subscribe();

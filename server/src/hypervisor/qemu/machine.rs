@@ -4,7 +4,7 @@ use super::agent;
 use super::monitor::Monitor;
 use super::process::Process;
 use super::rundir::RunDir;
-use crate::hypervisor::HvError;
+use crate::hypervisor::{HvError, MachineSpec};
 use shared::VmId;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -70,6 +70,15 @@ impl Machine {
         agent::thaw(&self.dir.agent(), self.vm).await?;
         self.set_thaw(None);
         Ok(())
+    }
+
+    /// Has the guest agent give the guest another identity, as a hook in it would have.
+    pub async fn become_another(&self, spec: &MachineSpec) -> Result<(), HvError> {
+        if !*self.monitor.seen.agent.borrow() {
+            return Err(HvError::NoAgent(self.vm));
+        }
+        let _channel = self.agent.lock().await;
+        agent::become_another(&self.dir.agent(), spec).await
     }
 
     /// The server before this one may have ended between freezing and thawing.

@@ -5,7 +5,9 @@ mod args;
 mod boot;
 mod fork;
 mod guardian;
+mod identity;
 mod machine;
+mod memory;
 mod monitor;
 mod process;
 mod qmp;
@@ -23,7 +25,6 @@ use process::Process;
 use rundir::RunDir;
 use std::collections::HashMap;
 use std::future::Future;
-use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -230,7 +231,7 @@ impl Inner {
         Ok(Some(Arc::new(Machine::new(vm, dir, process, monitor))))
     }
 
-    async fn start(&self, spec: &MachineSpec, point: Option<&Point>) -> Result<(), HvError> {
+    async fn start(&self, spec: &MachineSpec) -> Result<(), HvError> {
         let vm = spec.id;
         let slot = self.slot(vm);
         let mut held = slot.lock().await;
@@ -238,25 +239,11 @@ impl Inner {
             return Ok(());
         }
         let dir = RunDir::new(&self.run, vm);
-        let mut state = None;
-        let origin = match point {
-            None => Origin::PowerOn,
-            Some(point) => {
-                let file = std::fs::File::open(&point.state).map_err(HvError::io("open", &point.state))?;
-                state = Some(file.as_raw_fd());
-                Origin::Fork(point, file.into())
-            }
-        };
-        let machine = self.launch(spec, &dir, origin, self.events.clone()).await?;
-        *held = Some(machine.clone());
-        let Some(state) = state else { return Ok(()) };
-        let loaded = fork::load(&machine, state).await;
-        if loaded.is_err() {
-            machine.monitor.seen.killed.store(true, Ordering::Relaxed);
-            let ended = machine.process.kill().await;
-            ended.map_err(HvError::io("end the process of", dir.path()))?;
-        }
-        loaded
+        *held = Some(
+            self.launch(spec, &dir, Origin::PowerOn, self.events.clone())
+                .await?,
+        );
+        Ok(())
     }
 
     /// Starts a process, and watches it.
@@ -268,7 +255,7 @@ impl Inner {
         told: broadcast::Sender<MachineEvent>,
     ) -> Result<Arc<Machine>, HvError> {
         let vm = spec.id;
-        let sockets = dir.prepare(&args::told(spec))?;
+        let sockets = dir.prepare(&args::told(spec)?)?;
         let arguments = args::arguments(spec, dir, self.accelerator, &sockets, &origin)?;
         let log_path = dir.qemu_log();
         let log = || {
@@ -284,10 +271,7 @@ impl Inner {
             .stdin(Stdio::null())
             .stdout(log()?)
             .stderr(log()?);
-        let mut fds = vec![sockets.monitor, sockets.watch, sockets.serial, sockets.agent];
-        if let Origin::Fork(_, state) = origin {
-            fds.push(state);
-        }
+        let fds = vec![sockets.monitor, sockets.watch, sockets.serial, sockets.agent];
         let process = Process::spawn(command, fds, &dir.record()).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => HvError::NotInstalled(self.binary.clone()),
             _ => HvError::io("run", &self.binary)(e),
@@ -386,7 +370,7 @@ impl Hypervisor for Qemu {
 
     async fn start(&self, spec: &MachineSpec) -> Result<(), HvError> {
         let (inner, spec) = (self.inner.clone(), spec.clone());
-        whole(async move { inner.start(&spec, None).await }).await
+        whole(async move { inner.start(&spec).await }).await
     }
 
     async fn capture(
@@ -402,7 +386,31 @@ impl Hypervisor for Qemu {
 
     async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
         let (inner, spec, point) = (self.inner.clone(), spec.clone(), point.clone());
-        whole(async move { inner.start(&spec, Some(&point)).await }).await
+        whole(async move { inner.fork(&spec, &point).await }).await
+    }
+
+    async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let (inner, spec, point) = (self.inner.clone(), spec.clone(), point.clone());
+        whole(async move { inner.await_point(&spec, &point).await }).await
+    }
+
+    async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
+        let (inner, point) = (self.inner.clone(), point.clone());
+        whole(async move { inner.drop_point(&point).await }).await
+    }
+
+    async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError> {
+        let machine = self.running("give an identity to", spec.id).await?;
+        let spec = spec.clone();
+        whole(async move { identity::settle(&machine, &spec).await }).await
+    }
+
+    async fn memory(&self, vm: VmId) -> Result<MemoryUse, HvError> {
+        let machine = self.running("look at the memory of", vm).await?;
+        let pid = machine.process.pid();
+        let read = tokio::task::spawn_blocking(move || memory::of(pid));
+        let read = read.await.map_err(std::io::Error::other);
+        read.flatten().map_err(HvError::io("read the memory map of", machine.dir.path()))
     }
 
     async fn adopt(&self, vm: VmId) -> Result<RunState, HvError> {

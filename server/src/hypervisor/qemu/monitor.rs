@@ -45,11 +45,16 @@ pub struct Seen {
     pub ended: Mutex<Option<Ended>>,
     /// Why it will stand still in a moment.
     reason: Mutex<Option<PauseReason>>,
+    /// Counts how often the guest has changed the address or the filter of a NIC.
+    pub addresses: watch::Sender<u64>,
+    /// Counts the devices that the guest has let go of.
+    pub unplugged: watch::Sender<u64>,
     /// How far its migration is.
     pub migration: watch::Sender<Option<MigrationStatus>>,
     /// Of a fork: when it stood still and when it went on, by QEMU's clock, in microseconds. Nobody is told of that pause.
     fork: Mutex<Option<(u64, u64)>>,
-    events: broadcast::Sender<MachineEvent>,
+    /// Who is told of its changes.
+    events: Mutex<broadcast::Sender<MachineEvent>>,
 }
 
 impl Monitor {
@@ -69,9 +74,11 @@ impl Monitor {
             killed: AtomicBool::new(false),
             ended: Mutex::default(),
             reason: Mutex::default(),
+            addresses: watch::Sender::new(0),
+            unplugged: watch::Sender::new(0),
             migration: watch::Sender::new(None),
             fork: Mutex::default(),
-            events: told,
+            events: Mutex::new(told),
         });
         let task = run(dir, process, Arc::new(qmp), events, queue, seen.clone());
         let monitor = Self {
@@ -214,6 +221,11 @@ impl Seen {
                 };
                 *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
             }
+            Event::NIC_RX_FILTER_CHANGED { .. } => self.addresses.send_modify(|n| *n += 1),
+            // A device is told twice: as itself, with its id, and as its bus's.
+            Event::DEVICE_DELETED { data, .. } if data.device.is_some() => {
+                self.unplugged.send_modify(|n| *n += 1);
+            }
             Event::VSERPORT_CHANGE { data, .. } if data.id == AGENT => {
                 self.agent.send_replace(data.open);
             }
@@ -270,13 +282,22 @@ impl Seen {
 
     fn set(&self, state: RunState, ended: Option<Ended>) {
         if self.state.send_replace(state) != state {
-            // Nobody may be listening.
-            let _ = self.events.send(MachineEvent {
-                vm: self.vm,
-                state,
-                ended,
-            });
+            self.say(state, ended);
         }
+    }
+
+    fn say(&self, state: RunState, ended: Option<Ended>) {
+        let vm = self.vm;
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody may be listening.
+        let _ = events.send(MachineEvent { vm, state, ended });
+    }
+
+    /// From here on these are told of it; first, how it is now.
+    pub fn tell(&self, events: broadcast::Sender<MachineEvent>) {
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = events;
+        let state = *self.state.borrow();
+        self.say(state, None);
     }
 }
 

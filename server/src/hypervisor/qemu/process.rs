@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 #[derive(Clone, Debug)]
 pub struct Process {
     fd: Arc<AsyncFd<OwnedFd>>,
+    pid: i32,
     /// When it was started.
     pub power_on: Instant,
 }
@@ -106,8 +107,14 @@ impl Process {
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
         Ok(Self {
             fd: Arc::new(fd),
+            pid: pid.as_raw_nonzero().get(),
             power_on,
         })
+    }
+
+    /// Its number, which may be another's once it has ended.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Returns when the process has ended, and reaps it if it is a child.

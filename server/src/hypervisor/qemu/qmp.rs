@@ -6,7 +6,7 @@ use crate::hypervisor::{Control, DiskSwitch, Frozen, HvError, RunState};
 use qapi::futures::{QapiEvents, QapiService, QmpStreamTokio};
 use qapi::{Command, Empty, ExecuteError, qmp};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::VmId;
 use shared::vm::PauseReason;
 use std::collections::HashSet;
@@ -69,6 +69,19 @@ struct AddNode(Value);
 struct QueryMigrate {}
 
 #[derive(Serialize)]
+struct QueryFilter {
+    name: String,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct AddNetdev(Value);
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct AddDevice(Value);
+
+#[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct SetMigration {
     max_bandwidth: u64,
@@ -81,6 +94,9 @@ commands! {
     QueryNodes = "query-named-block-nodes" -> Vec<Node>;
     AddNode = "blockdev-add" -> Empty;
     QueryMigrate = "query-migrate" -> Migration;
+    QueryFilter = "query-rx-filter" -> Vec<Filter>;
+    AddNetdev = "netdev_add" -> Empty;
+    AddDevice = "device_add" -> Empty;
     SetMigration = "migrate-set-parameters" -> Empty;
 }
 
@@ -101,6 +117,12 @@ struct Node {
 #[derive(Deserialize)]
 struct Migration {
     ram: Option<Sent>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Filter {
+    main_mac: String,
 }
 
 #[derive(Deserialize)]
@@ -272,6 +294,36 @@ pub async fn migrated(monitor: &Qmp, vm: VmId) -> Result<u64, HvError> {
     let info = monitor.execute(QueryMigrate {}).await;
     let info = info.map_err(failed("look at the migration of", vm))?;
     Ok(info.ram.map_or(0, |r| r.transferred))
+}
+
+/// The address that a NIC has now.
+pub async fn address(monitor: &Qmp, vm: VmId, nic: &str) -> Result<Option<String>, HvError> {
+    let filters = monitor.execute(QueryFilter { name: nic.into() }).await;
+    let filters = filters.map_err(failed("look at the NICs of", vm))?;
+    Ok(filters.into_iter().next().map(|f| f.main_mac))
+}
+
+/// Puts a NIC in, on the hub that the one before was on.
+pub async fn add_nic(monitor: &Qmp, vm: VmId, n: usize, mac: &str) -> Result<(), HvError> {
+    let nic = json!({
+        "driver": "virtio-net-pci", "id": format!("nic{n}"), "netdev": format!("net{n}"), "mac": mac, "romfile": "",
+    });
+    let added = monitor.execute(AddDevice(nic)).await;
+    added.map_err(failed("put a NIC into", vm)).map(drop)
+}
+
+/// Adds ends of networks.
+pub async fn add_netdevs(monitor: &Qmp, vm: VmId, all: Vec<Value>) -> Result<(), HvError> {
+    for netdev in all {
+        let added = monitor.execute(AddNetdev(netdev)).await;
+        match added.map_err(failed("connect a NIC of", vm)) {
+            // An earlier call may have come this far.
+            Err(HvError::Refused { why, .. }) if why.to_lowercase().contains("duplicate") => {}
+            Err(e) => return Err(e),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Writes the screen to a file, as PNG.

@@ -221,6 +221,30 @@ impl Hypervisor for Sim {
         })
     }
 
+    async fn await_point(&self, _spec: &MachineSpec, _point: &Point) -> Result<(), HvError> {
+        Ok(())
+    }
+
+    async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
+        for file in [&point.memory, &point.state] {
+            match fs::remove_file(file) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(HvError::io("remove", file)(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError> {
+        self.running("give an identity to", spec.id)?;
+        Ok(Identity::Hook)
+    }
+
+    async fn memory(&self, vm: VmId) -> Result<MemoryUse, HvError> {
+        self.running("look at the memory of", vm)?;
+        Ok(MemoryUse::default())
+    }
+
     async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
         fs::metadata(&point.state).map_err(HvError::io("open", &point.state))?;
         self.start(spec).await

@@ -13,6 +13,7 @@ fn machine(name: &str) -> MachineSpec {
         disks: Vec::new(),
         seed: None,
         nics: Vec::new(),
+        config: Default::default(),
     }
 }
 

@@ -113,6 +113,7 @@ async fn mint_vm(cx: &Cx, target: &CloneTarget, source: &Vm) -> Result<MintedVm,
                 mac: new_mac(),
                 network: isolated.name.clone(),
                 kind: isolated.kind,
+                connected: true,
             };
             let nics: Vec<Nic> = source.network_interfaces.iter().map(nic).collect();
             let ids = nics.iter().map(|_| isolated.id).collect();
@@ -199,6 +200,7 @@ async fn announce_vm(cx: &Cx, spec: &CloneSpec, source: &Vm, new: &MintedVm) -> 
             source_image: None,
             source_vm: Some(source.id),
             source_snapshot: spec.snapshot.or_else(|| taken_id(cx)),
+            fork_point: None,
             job: Some(cx.id()),
         },
         locked_by: None,
@@ -212,6 +214,7 @@ async fn announce_vm(cx: &Cx, spec: &CloneSpec, source: &Vm, new: &MintedVm) -> 
         hidden: db::vms::Hidden {
             vmgenid: new.vmgenid,
             has_seed: target.cloud_init.is_some(),
+            config: Default::default(),
         },
         networks: new.networks.clone(),
     };

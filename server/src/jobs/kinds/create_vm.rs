@@ -151,6 +151,7 @@ fn new_vm(request: &vm::CreateVm, minted: &Minted, host: HostId, job: shared::Jo
                 source_image: minted.layers.iter().find_map(|l| l.image),
                 source_vm: None,
                 source_snapshot: None,
+                fork_point: None,
                 job: Some(job),
             },
             locked_by: None,
@@ -162,6 +163,7 @@ fn new_vm(request: &vm::CreateVm, minted: &Minted, host: HostId, job: shared::Jo
         hidden: db::vms::Hidden {
             vmgenid: minted.vmgenid,
             has_seed: request.cloud_init.is_some(),
+            config: Default::default(),
         },
         networks: minted.networks.clone(),
     }

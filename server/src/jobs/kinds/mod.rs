@@ -2,7 +2,10 @@
 
 mod clone_vm;
 mod create_vm;
+mod delete_fork_point;
 mod delete_vm;
+mod instant_clone;
+mod overlays;
 mod power_vm;
 mod snapshot;
 mod take_snapshot;
@@ -27,7 +30,9 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::PowerVm => &power_vm::PowerVm,
         JobKind::TakeSnapshot => &take_snapshot::TakeSnapshot,
         JobKind::CloneVm => &clone_vm::CloneVm,
+        JobKind::InstantCloneVm => &instant_clone::InstantCloneVm,
         JobKind::DeleteVm => &delete_vm::DeleteVm,
+        JobKind::DeleteForkPoint => &delete_fork_point::DeleteForkPoint,
     }
 }
 
@@ -37,6 +42,7 @@ impl From<HvError> for StepError {
             HvError::NotRunning { .. } => Code::FailedPrecondition,
             HvError::TimedOut { .. } => Code::DeadlineExceeded,
             HvError::Simulated { .. } => Code::Aborted,
+            HvError::TooBusy(_) | HvError::MomentLost(_) => Code::Aborted,
             HvError::NotInstalled(_) | HvError::Network { .. } => Code::Unavailable,
             _ => Code::Internal,
         };
@@ -110,6 +116,7 @@ fn mint_nics(
             mac: nic.mac.clone().unwrap_or_else(new_mac),
             network: network.name.clone(),
             kind: network.kind,
+            connected: true,
         });
         nics.1.push(network.id);
     }
@@ -139,6 +146,7 @@ async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> 
         .map(|nic| NicSpec {
             mac: nic.mac.clone(),
             kind: nic.kind,
+            connected: nic.connected,
             bridge: networks
                 .iter()
                 .find(|n| n.name == nic.network)
@@ -155,6 +163,7 @@ async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> 
         disks,
         seed: hidden.has_seed.then(|| world.seed_file(vm.id)),
         nics,
+        config: hidden.config,
     })
 }
 

@@ -1,18 +1,16 @@
 //! Freezing a machine's disks: what taking a snapshot, and cloning from one taken now, have in common.
 //!
-//! A snapshot freezes the active layers and puts an overlay on each. Once a running QEMU has switched over, the guest
-//! writes into the overlays, and there is no way back to before; undoing then takes the snapshot's name away and leaves the
-//! overlays where they are. An overlay on a layer that nobody wrote since reads the same, so it is always right to keep it.
+//! A snapshot freezes the active layers and puts an overlay on each; undone, its name goes, and the overlays where they may.
 
-use super::{is_now, release, remove_files, vm};
-use crate::db::{self, layers::Layer, now};
+use super::overlays::Overlays;
+use super::{is_now, vm};
+use crate::db::{self, now};
 use crate::hypervisor::{DiskSwitch, HvError, RunState};
 use crate::jobs::step::{Cx, StepError};
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{Resource, ResourceRole};
 use shared::snapshot::{Consistency, Snapshot, SnapshotState};
-use shared::vm::Vm;
 use shared::{LayerId, Name, SnapshotId, Timestamp, VmId};
 use uuid::Uuid;
 
@@ -21,10 +19,7 @@ use uuid::Uuid;
 pub(super) struct Minted {
     pub snapshot: SnapshotId,
     pub name: Name,
-    /// The overlays, in the order of the disks.
-    overlays: Vec<LayerId>,
-    /// Whether QEMU may have switched over: written down before it is asked.
-    live: bool,
+    overlays: Overlays,
 }
 
 fn name_of(time: Timestamp) -> Result<Name, StepError> {
@@ -45,8 +40,7 @@ pub(super) async fn mint(cx: &Cx, id: VmId, name: Option<Name>) -> Result<Minted
             Some(name) => name,
             None => name_of(now())?,
         },
-        overlays: machine.disks.iter().map(|_| LayerId(Uuid::now_v7())).collect(),
-        live: false,
+        overlays: Overlays::mint(&machine),
     })
 }
 
@@ -79,14 +73,6 @@ pub(super) async fn announce(cx: &Cx, id: VmId, minted: &Minted, description: &s
         .await
 }
 
-fn has_switched(machine: &Vm, minted: &Minted) -> bool {
-    machine
-        .disks
-        .iter()
-        .map(|d| d.layer)
-        .eq(minted.overlays.iter().copied())
-}
-
 /// Freezes the disks; `remember` keeps the minted ids for the next write.
 pub(super) async fn freeze(
     cx: &Cx,
@@ -96,50 +82,17 @@ pub(super) async fn freeze(
     remember: impl Fn(&Minted),
 ) -> Result<(), StepError> {
     let machine = vm(cx, id).await?;
-    if has_switched(&machine, minted) {
+    if minted.overlays.are_active(&machine) {
         return Ok(());
     }
-    let world = cx.world();
-    let storage = world.storage.id;
-    let layers: Vec<Layer> = machine
-        .disks
-        .iter()
-        .zip(&minted.overlays)
-        .map(|(disk, &id)| Layer {
-            id,
-            storage,
-            parent: Some(disk.layer),
-            virtual_bytes: disk.virtual_bytes,
-        })
-        .collect();
-    let switch: Vec<DiskSwitch> = machine
-        .disks
-        .iter()
-        .zip(&minted.overlays)
-        .map(|(disk, &new)| DiskSwitch {
-            old: world.layer_file(disk.layer),
-            new: world.layer_file(new),
-        })
-        .collect();
-    cx.commit(move |tx| {
-        Box::pin(async move {
-            for layer in &layers {
-                db::layers::insert(tx, layer).await?;
-            }
-            Ok(())
-        })
-    })
-    .await?;
-    for disk in &switch {
-        cx.disks().create_overlay(&disk.new, &disk.old, None).await?;
-    }
+    let switch = minted.overlays.lay(cx, &machine).await?;
     let running = cx.hypervisor().state(id).await != RunState::Stopped;
     if running {
-        minted.live = true;
+        minted.overlays.live = true;
         remember(minted);
         cx.commit(|_| Box::pin(async { Ok(()) })).await?;
     }
-    let (consistency, pause_micros, create_time) = if running || minted.live {
+    let (consistency, pause_micros, create_time) = if running || minted.overlays.live {
         switch_over(cx, id, &switch, quiesce).await?
     } else {
         (Consistency::Offline, None, now())
@@ -172,9 +125,7 @@ pub(super) async fn freeze(
     let (snapshot, overlays) = (minted.snapshot, minted.overlays.clone());
     cx.commit(move |tx| {
         Box::pin(async move {
-            for (position, layer) in overlays.iter().enumerate() {
-                db::vms::put_disk(tx, id, position, *layer).await?;
-            }
+            overlays.take_over(tx, id).await?;
             db::snapshots::ready(tx, snapshot, &frozen).await?;
             db::vms::set_current(tx, id, Some(snapshot)).await
         })
@@ -225,46 +176,7 @@ async fn switch_over(
 
 /// Undoes [`freeze`], finished or not.
 pub(super) async fn unfreeze(cx: &Cx, id: VmId, minted: &Minted) -> Result<(), StepError> {
-    let Some(machine) = db::vms::by_id(cx.db(), id).await? else {
-        return Ok(());
-    };
-    if has_switched(&machine, minted) {
-        return Ok(());
-    }
-    let world = cx.world();
-    let switch: Vec<DiskSwitch> = machine
-        .disks
-        .iter()
-        .zip(&minted.overlays)
-        .map(|(disk, &new)| DiskSwitch {
-            old: world.layer_file(disk.layer),
-            new: world.layer_file(new),
-        })
-        .collect();
-    let keep = minted.live
-        && match cx.hypervisor().freeze_disks(id, &switch).await {
-            Ok(_) | Err(HvError::NotRunning { .. }) => true,
-            Err(e) if e.transient() => return Err(e.into()),
-            // QEMU refuses all or nothing: the guest still writes into the old layers.
-            Err(_) => false,
-        };
-    let overlays = minted.overlays.clone();
-    if keep {
-        return cx
-            .commit(move |tx| {
-                Box::pin(async move {
-                    for (position, layer) in overlays.iter().enumerate() {
-                        db::vms::put_disk(tx, id, position, *layer).await?;
-                    }
-                    tx.changed(Noun::Vm, id, false);
-                    Ok(())
-                })
-            })
-            .await;
-    }
-    remove_files(cx, &minted.overlays).await?;
-    cx.commit(move |tx| Box::pin(async move { release(tx, &overlays).await.map(drop) }))
-        .await
+    minted.overlays.undo(cx, id).await
 }
 
 /// Takes the snapshot's name away.

@@ -1,0 +1,171 @@
+//! The instants of a machine that are kept, and what the memory of its family costs.
+
+use crate::components::button::{self, Button};
+use crate::components::load::{Bodies, all, body, load};
+use crate::components::time::ago;
+use crate::feed::on_change;
+use crate::format;
+use crate::words::{put, w};
+use leptos::prelude::*;
+use shared::api::{Call, Family, FamilyMember, ForkPointPage, GetFamily, ListForkPoints, ListQuery};
+use shared::can;
+use shared::feed::Noun;
+use shared::fork::ForkPoint;
+use shared::vm::Vm;
+use shared::{Status, VmId};
+
+/// How often the memory is looked at, in milliseconds.
+#[cfg(feature = "hydrate")]
+const LOOK: i32 = 3_000;
+
+/// Its fork points; nothing while there is none.
+pub fn points(vm: Memo<Vm>) -> AnyView {
+    let looks = RwSignal::new(0_u32);
+    on_change(move |change| {
+        if change.noun() == Noun::ForkPoint {
+            looks.update(|n| *n += 1);
+        }
+    });
+    let id = vm.with_untracked(|v| v.id);
+    let query = move || ListQuery {
+        filter: Some(format!("vm={id}")),
+        ..ListQuery::default()
+    };
+    load(
+        move || looks.get().to_string(),
+        move |_| all([ListForkPoints { query: query() }.raw()]),
+        |bodies: &Bodies| Ok(body::<ForkPointPage>(bodies, 0)?.fork_points),
+        |old: &mut Vec<ForkPoint>, new| *old = new,
+        move |points| (move || points.with(|all| listed(all, vm))).into_any(),
+    )
+}
+
+fn listed(all: &[ForkPoint], vm: Memo<Vm>) -> Option<AnyView> {
+    if all.is_empty() {
+        return None;
+    }
+    let back = vm.with_untracked(|v| format!("/vms/{}", v.name));
+    let rows: Vec<_> = all
+        .iter()
+        .map(|point| {
+            let about = put(
+                w().fork_point_about,
+                &[&format::bytes(point.memory_bytes), &point.clones.to_string()],
+            );
+            let one = |action: &str, label, class, verdict| {
+                let button = Button {
+                    to: format!("/do/forkPoints/{}/{action}", point.id),
+                    label,
+                    class,
+                    back: back.clone(),
+                    of: point.name.to_string(),
+                };
+                button::post(button, &verdict)
+            };
+            view! {
+                <li>
+                    <span class="what">
+                        {point.name.to_string()} <span class="sub soft">{about} " · " {ago(point.create_time)}</span>
+                    </span>
+                    {one("fork", w().fork_again, "", can::can_fork_point(point))}
+                    {one("delete", w().delete_point, "danger", can::can_delete_point(point))}
+                </li>
+            }
+        })
+        .collect();
+    Some(
+        view! {
+            <section class="panel" aria-labelledby="points-title">
+                <header>
+                    <h2 id="points-title">{w().fork_points}</h2>
+                </header>
+                <ul class="short">{rows}</ul>
+            </section>
+        }
+        .into_any(),
+    )
+}
+
+/// What the memory of the machine and of those forked with it and from it costs; nothing for one that is alone.
+pub fn family(vm: Memo<Vm>) -> AnyView {
+    let id = vm.with_untracked(|v| v.id);
+    let looks = RwSignal::new(0_u32);
+    #[cfg(feature = "hydrate")]
+    Effect::new(move |_| {
+        fn again(looks: RwSignal<u32>) {
+            crate::live::browser::later(LOOK, move || {
+                // Disposed when the page is left.
+                if looks.try_update(|n| *n += 1).is_some() {
+                    again(looks);
+                }
+            });
+        }
+        again(looks);
+    });
+    load(
+        move || looks.get().to_string(),
+        move |_| all([GetFamily { vm: id.to_string() }.raw()]),
+        |bodies: &Bodies| -> Result<Family, Status> { body(bodies, 0) },
+        |old: &mut Family, new| *old = new,
+        move |family| (move || family.with(|f| drawn(f, id))).into_any(),
+    )
+}
+
+fn drawn(family: &Family, me: VmId) -> Option<AnyView> {
+    if family.members.len() < 2 {
+        return None;
+    }
+    let rows: Vec<_> = family.members.iter().map(|m| bar(m, me)).collect();
+    let frozen = family
+        .frozen_bytes
+        .map(|bytes| view! { <p class="soft">{put(w().family_frozen, &[&format::bytes(bytes)])}</p> });
+    Some(
+        view! {
+            <section class="panel" aria-labelledby="family-title">
+                <header>
+                    <h2 id="family-title">{w().family}</h2>
+                </header>
+                <div class="in">
+                    <p class="soft">{w().family_about}</p>
+                    {frozen}
+                    <ul class="family">{rows}</ul>
+                </div>
+            </section>
+        }
+        .into_any(),
+    )
+}
+
+fn bar(member: &FamilyMember, me: VmId) -> AnyView {
+    let all = u64::from(member.memory_mib) << 20;
+    let memory = member.memory.unwrap_or_default();
+    let part = |bytes: u64| format!("{:.2}%", bytes as f64 * 100.0 / all.max(1) as f64);
+    let (own, shared) = (memory.private_bytes, memory.shared_bytes);
+    let text = match member.memory {
+        Some(_) => format!(
+            "{} {} · {} {}",
+            format::bytes(own),
+            w().own_memory,
+            format::bytes(shared),
+            w().shared_memory
+        ),
+        None => w().stopped.to_owned(),
+    };
+    let name = member.name.to_string();
+    let name = if member.vm == me {
+        view! { <b>{name}</b> }.into_any()
+    } else {
+        view! { <a href=format!("/vms/{}", member.vm)>{name}</a> }.into_any()
+    };
+    view! {
+        <li>
+            <span class="who">{name} <span class="soft">{text}</span></span>
+            <svg class="memory" aria-hidden="true" preserveAspectRatio="none">
+                <rect class="all" width="100%" height="100%"></rect>
+                <rect class="shared" width=part(own + shared) height="100%"></rect>
+                <rect class="own" width=part(own) height="100%"></rect>
+            </svg>
+        </li>
+    }
+    .into_any()
+}

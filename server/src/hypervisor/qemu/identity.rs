@@ -1,0 +1,120 @@
+//! The identity of a fork. The address of a NIC is device state: the guest of a fork wakes with its source's. It is given
+//! its own, and only then its NICs are joined to their networks.
+
+use super::args;
+use super::machine::Machine;
+use super::qmp::{self, Qmp, failed};
+use crate::hypervisor::{HvError, MachineSpec};
+use shared::fork::Identity;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a hook in the guest may take. It has a tenth of a second; a busy host needs more.
+const HOOK: Duration = Duration::from_millis(1500);
+/// How long the agent may take to set an address.
+const AGENT: Duration = Duration::from_secs(5);
+/// How long a guest may take to let go of a NIC.
+const UNPLUG: Duration = Duration::from_secs(3);
+
+const OP: &str = "give an identity to";
+
+/// Waits until the guest has the addresses of `spec`, or sees to it; then joins the NICs to their networks.
+pub async fn settle(machine: &Machine, spec: &MachineSpec) -> Result<Identity, HvError> {
+    let how = if addressed(machine, spec, HOOK).await? {
+        Identity::Hook
+    } else if told_by_agent(machine, spec).await && addressed(machine, spec, AGENT).await? {
+        Identity::Agent
+    } else if replug(machine, spec).await? {
+        Identity::Replugged
+    } else {
+        return Ok(Identity::Unchanged);
+    };
+    join(machine, spec).await?;
+    Ok(how)
+}
+
+/// Returns whether every NIC has its address, as soon as it has or when the time is over.
+async fn addressed(machine: &Machine, spec: &MachineSpec, patience: Duration) -> Result<bool, HvError> {
+    // A change that is told before it is looked at is told once only: looking makes QEMU tell of the next.
+    let mut changes = machine.monitor.seen.addresses.subscribe();
+    let all = async {
+        loop {
+            changes.mark_unchanged();
+            if has_addresses(machine, spec).await? {
+                return Ok(true);
+            }
+            if changes.changed().await.is_err() {
+                return Ok(false);
+            }
+        }
+    };
+    timeout(patience, all).await.unwrap_or(Ok(false))
+}
+
+async fn has_addresses(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> {
+    let vm = machine.vm;
+    let macs: Vec<_> = spec.nics.iter().map(|nic| nic.mac.clone()).collect();
+    let ask = move |q: Arc<Qmp>| async move {
+        for (n, mac) in macs.iter().enumerate() {
+            let now = qmp::address(&q, vm, &format!("nic{n}")).await?;
+            if !now.is_some_and(|now| now.eq_ignore_ascii_case(mac)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    machine.monitor.ask(OP, ask).await
+}
+
+/// Has the guest agent do what a hook would have done; returns whether it could.
+async fn told_by_agent(machine: &Machine, spec: &MachineSpec) -> bool {
+    match machine.become_another(spec).await {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::info!(vm = %machine.vm, error = %e, "the guest agent gave no identity");
+            false
+        }
+    }
+}
+
+/// Takes each NIC out and puts one with its own address in; returns whether the guest let go of them.
+async fn replug(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> {
+    let vm = machine.vm;
+    let unplugged = machine.monitor.seen.unplugged.subscribe();
+    let before = *unplugged.borrow();
+    let count = spec.nics.len();
+    let ask = move |q: Arc<Qmp>| async move {
+        for n in 0..count {
+            let id = format!("nic{n}");
+            q.execute(qapi::qmp::device_del { id }).await.map_err(failed(OP, vm))?;
+        }
+        Ok(())
+    };
+    machine.monitor.ask(OP, ask).await?;
+    let mut unplugged = unplugged;
+    let gone = unplugged.wait_for(|n| n.wrapping_sub(before) as usize >= count);
+    if timeout(UNPLUG, gone).await.is_err() {
+        return Ok(false);
+    }
+    let macs: Vec<_> = spec.nics.iter().map(|nic| nic.mac.clone()).collect();
+    let ask = move |q: Arc<Qmp>| async move {
+        for (n, mac) in macs.iter().enumerate() {
+            qmp::add_nic(&q, vm, n, mac).await?;
+        }
+        Ok(())
+    };
+    machine.monitor.ask(OP, ask).await?;
+    Ok(true)
+}
+
+/// Joins the NICs that are to be connected to their networks.
+async fn join(machine: &Machine, spec: &MachineSpec) -> Result<(), HvError> {
+    let vm = machine.vm;
+    let mut ends = Vec::new();
+    for (n, nic) in spec.nics.iter().enumerate() {
+        ends.extend(args::uplink(spec, n, nic)?);
+    }
+    let ask = move |q: Arc<Qmp>| async move { qmp::add_netdevs(&q, vm, ends).await };
+    machine.monitor.ask(OP, ask).await
+}

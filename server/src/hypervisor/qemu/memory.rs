@@ -1,0 +1,66 @@
+//! What the memory of a machine's process costs the host.
+
+use shared::fork::MemoryUse;
+use std::io;
+
+/// Reads the map of a process. What backs the guest's memory is told from the rest by its size: it is the largest mapping.
+pub fn of(pid: i32) -> io::Result<MemoryUse> {
+    Ok(sum(&std::fs::read_to_string(format!("/proc/{pid}/smaps"))?))
+}
+
+#[derive(Default)]
+struct Mapping {
+    size: u64,
+    rss: u64,
+    /// Pages that nobody else has.
+    private: u64,
+}
+
+fn sum(smaps: &str) -> MemoryUse {
+    let mut all = Vec::<Mapping>::new();
+    for line in smaps.lines() {
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        // A mapping begins with its range of addresses; its fields follow.
+        let kib = value.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok());
+        match (key, kib) {
+            ("Size", Some(n)) => all.push(Mapping {
+                size: n,
+                ..Mapping::default()
+            }),
+            ("Rss", Some(n)) => all.last_mut().into_iter().for_each(|m| m.rss = n),
+            // A page of the file that only this process has looked at is no copy of its own.
+            ("Private_Dirty", Some(n)) => all.last_mut().into_iter().for_each(|m| m.private = n),
+            _ => {}
+        }
+    }
+    let process: u64 = all.iter().map(|m| m.private).sum();
+    let guest = all.iter().max_by_key(|m| m.size);
+    let (rss, private) = guest.map_or((0, 0), |m| (m.rss, m.private));
+    MemoryUse {
+        private_bytes: private << 10,
+        shared_bytes: rss.saturating_sub(private) << 10,
+        process_private_bytes: process << 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_memory_is_told_from_the_programs() {
+        let smaps = "7f00-7f10 rw-p 00000000 00:19 12 /points/a.memory\nSize:             262144 kB\nRss:               98304 kB\n\
+            Shared_Clean:      97280 kB\nPrivate_Dirty:      1024 kB\nVmFlags: rd wr\n\
+            7f20-7f30 rw-p 00000000 00:00 0 \nSize:              65536 kB\nRss:               20480 kB\nPrivate_Dirty:     20480 kB\n";
+        assert_eq!(
+            sum(smaps),
+            MemoryUse {
+                private_bytes: 1024 << 10,
+                shared_bytes: 97280 << 10,
+                process_private_bytes: 21504 << 10,
+            }
+        );
+    }
+}
