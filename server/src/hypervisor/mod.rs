@@ -134,6 +134,8 @@ pub struct Point {
     pub memory: PathBuf,
     /// The state of its devices; it is there when the point is whole.
     pub state: PathBuf,
+    /// How many of its NICs were connected to a network of kind USER: the state has what QEMU kept for each.
+    pub user_networks: usize,
 }
 
 /// What capturing a running machine took.

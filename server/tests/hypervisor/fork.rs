@@ -30,6 +30,7 @@ fn point(host: &Host) -> Point {
         id,
         memory: host.dir.path().join(format!("{id}.memory")),
         state: host.dir.path().join(format!("{id}.state")),
+        user_networks: 0,
     }
 }
 

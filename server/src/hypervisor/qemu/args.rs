@@ -166,7 +166,16 @@ pub fn arguments(
             format!("virtio-net-pci,id=nic{n},netdev=net{n},mac={},romfile=", nic.mac),
         );
     }
+    // What the state has of the source's connections is loaded into ends that no NIC is connected to.
+    for n in 0..origin.point().map_or(0, |point| point.user_networks) {
+        args.add("-netdev", format!("user,id={}", old_network(n)));
+    }
     Ok(args.0)
+}
+
+/// The end of a network that a fork's state was loaded into; it goes before the fork runs.
+pub fn old_network(n: usize) -> String {
+    format!("old{n}")
 }
 
 /// What connects a NIC to its network: the network's end, and the port of the NIC's hub that leads there.

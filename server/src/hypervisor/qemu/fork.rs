@@ -4,6 +4,7 @@
 //!
 //! The pause does not grow with the guest's memory: pages travel while the guest runs.
 
+use super::args;
 use super::guardian::Guardian;
 use super::monitor::{Monitor, Seen};
 use super::qmp::{self, Qmp, failed};
@@ -76,7 +77,18 @@ impl Inner {
         // Its memory stays in the file, and it has no disks to write back to.
         let ended = receiver.process.end().await;
         guardian?;
-        let captured = captured?;
+        let captured = captured.map_err(|e| match e {
+            // The source only knows that it went wrong; the other end says why.
+            HvError::Refused { op, vm, why } => HvError::Refused {
+                op,
+                vm,
+                why: match receiver.dir.last_words() {
+                    words if words.is_empty() => why,
+                    words => format!("{why}: {words}"),
+                },
+            },
+            e => e,
+        })?;
         ended.map_err(HvError::io("end the process of", receiver.dir.path()))?;
         remove(receiver.dir.path())?;
         Ok(captured)
@@ -174,7 +186,7 @@ impl Inner {
         let mut held = slot.lock().await;
         let machine = self.find(&mut held, vm).await?;
         let machine = machine.ok_or(HvError::NotRunning { op: OP, vm })?;
-        let loaded = load(&machine, &point.state).await;
+        let loaded = load(&machine, point).await;
         if loaded.is_err() {
             machine.monitor.seen.killed.store(true, Ordering::Relaxed);
             let ended = machine.process.kill().await;
@@ -345,10 +357,11 @@ async fn save(monitor: &Monitor, dir: &RunDir, vm: VmId, to: &Path) -> Result<()
 }
 
 /// Has a fork load its state, and waits until it runs. One that an earlier try has brought further goes on from there.
-async fn load(machine: &Machine, state: &Path) -> Result<(), HvError> {
+async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
     let vm = machine.vm;
     let seen = machine.monitor.seen.clone();
-    let (socket, state) = (machine.dir.path().join("in"), state.to_owned());
+    let (socket, state) = (machine.dir.path().join("in"), point.state.clone());
+    let old = point.user_networks;
     let ask = move |q: Arc<Qmp>| async move {
         let status = q.execute(wire::query_status {}).await.map_err(failed(OP, vm))?.status;
         match status {
@@ -376,6 +389,10 @@ async fn load(machine: &Machine, state: &Path) -> Result<(), HvError> {
         };
         sent.await.map_err(HvError::io("load", &state))?;
         until(&seen, vm, &[MigrationStatus::completed]).await?;
+        for n in 0..old {
+            let id = args::old_network(n);
+            q.execute(wire::netdev_del { id }).await.map_err(failed(OP, vm))?;
+        }
         // It stands still as what it was saved from did.
         q.execute(wire::cont {}).await.map_err(failed(OP, vm))?;
         // The agent had its port open already: nothing tells of that.

@@ -22,7 +22,7 @@ use shared::clone::Proof;
 use shared::feed::Noun;
 use shared::fork::{ForkNics, ForkPoint, ForkProof, ForkedClone, Identity};
 use shared::job::{ForkSpec, JobSpec, Resource, ResourceRole, step};
-use shared::place::Accelerator;
+use shared::place::{Accelerator, NetworkKind};
 use shared::snapshot::SnapshotState;
 use shared::vm::{Lineage, LineageKind, Nic, Vm, VmState};
 use shared::{Code, ForkPointId, LayerId, Name, VmId};
@@ -386,7 +386,11 @@ fn point_seed(stored: &Stored) -> PathBuf {
 }
 
 fn files(stored: &Stored) -> Point {
-    files_in(stored.point.id, &stored.directory)
+    let outside = |nic: &&Nic| nic.connected && nic.kind == NetworkKind::User;
+    Point {
+        user_networks: stored.point.network_interfaces.iter().filter(outside).count(),
+        ..files_in(stored.point.id, &stored.directory)
+    }
 }
 
 fn files_in(id: ForkPointId, directory: &Path) -> Point {
@@ -394,6 +398,7 @@ fn files_in(id: ForkPointId, directory: &Path) -> Point {
         id: id.0,
         memory: point_file(directory, id, "memory"),
         state: point_file(directory, id, "state"),
+        user_networks: 0,
     }
 }
 
