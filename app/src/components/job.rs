@@ -55,7 +55,10 @@ pub fn title(job: &Job) -> String {
                 Some(point) => point.name.to_string(),
                 None => name(thing(job, ResourceRole::Source, Noun::Vm)),
             };
-            match (spec.request.clones(), made(Noun::Vm).map(|r| &r.name).or(spec.request.given().next())) {
+            match (
+                spec.request.clones(),
+                made(Noun::Vm).map(|r| &r.name).or(spec.request.given().next()),
+            ) {
                 (1, Some(name)) => put(w().title_fork_named, &[&from, name.as_str()]),
                 (1, None) => put(w().title_fork, &[&from]),
                 (n, _) => put(w().title_fork_many, &[&from, &n.to_string()]),
@@ -201,7 +204,9 @@ fn one_step(job: &Job, step: &Step) -> AnyView {
     };
     let bytes = match (step.done_count, step.total_count) {
         (Some(done), Some(total)) if at_work => Some(counter(done, total, step_name(&step.name))),
-        (Some(done), Some(total)) => Some(view! { <span class="soft">{format!("{done} / {total}")}</span> }.into_any()),
+        (Some(done), Some(total)) => {
+            Some(view! { <span class="soft">{format!("{done} / {total}")}</span> }.into_any())
+        }
         _ => bytes,
     };
     let left = at_work.then(|| remaining(step)).flatten();

@@ -4,7 +4,8 @@ use super::parse::Form;
 use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use shared::api::{
-    Call, DeleteVm, Pause, PostCloneJob, PostInstantClone, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
+    Call, DeleteVm, Pause, PostCloneJob, PostInstantClone, PostSnapshot, PostVm, RawCall, Reset, Resume,
+    Start, Stop,
 };
 use shared::can::limit;
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, SnapshotNow};
@@ -133,11 +134,19 @@ fn clone(form: Form<'_>) -> Result<CloneVm, Status> {
 pub fn fork(form: Form<'_>) -> Result<InstantClone, Status> {
     let mut names = Vec::new();
     let given = form.get("names").unwrap_or_default();
-    for name in given.split(|c: char| c == ',' || c.is_whitespace()).filter(|n| !n.is_empty()) {
+    for name in given
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|n| !n.is_empty())
+    {
         names.push(name.parse().map_err(|why| Status::invalid("names", why))?);
     }
     let mut config = std::collections::BTreeMap::new();
-    for line in form.get("config").unwrap_or_default().lines().filter(|l| !l.trim().is_empty()) {
+    for line in form
+        .get("config")
+        .unwrap_or_default()
+        .lines()
+        .filter(|l| !l.trim().is_empty())
+    {
         let (key, value) = line
             .split_once('=')
             .ok_or_else(|| Status::invalid("config", put(w().config_line, &[line])))?;

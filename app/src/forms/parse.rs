@@ -5,7 +5,9 @@ use crate::env::Theme;
 use crate::words::{put, w};
 use shared::Status;
 use shared::access::{CreateToken, SetPassword};
-use shared::api::{Call, CancelJob, DeleteForkPoint, DeleteToken, PostPointClone, PostToken, PutPassword, RawCall, RetryJob};
+use shared::api::{
+    Call, CancelJob, DeleteForkPoint, DeleteToken, PostPointClone, PostToken, PutPassword, RawCall, RetryJob,
+};
 
 /// What a form asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,7 +187,10 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     };
     let job_page = || flash.job.as_ref().map(|id| format!("/jobs/{id}"));
     let to = match parts[..] {
-        ["vms", "create"] | ["vms", _, "clone" | "delete" | "fork"] | ["forkPoints", _, "fork"] | ["jobs", _, "retry"] => job_page(),
+        ["vms", "create"]
+        | ["vms", _, "clone" | "delete" | "fork"]
+        | ["forkPoints", _, "fork"]
+        | ["jobs", _, "retry"] => job_page(),
         _ => None,
     };
     let to = to.unwrap_or_else(|| without_dialog(back));

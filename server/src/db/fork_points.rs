@@ -102,7 +102,13 @@ fn read(row: &SqliteRow) -> Result<Stored, DbError> {
 pub async fn list(db: &Db, listing: &Listing) -> Result<Page<ForkPoint>, DbError> {
     let from = "FROM fork_points WHERE fork_points.name IS NOT NULL";
     listing
-        .run(db, select!("fork_points.name IS NOT NULL"), from, "fork_points.id", |row| Ok(read(row)?.point))
+        .run(
+            db,
+            select!("fork_points.name IS NOT NULL"),
+            from,
+            "fork_points.id",
+            |row| Ok(read(row)?.point),
+        )
         .await
 }
 
@@ -210,7 +216,12 @@ pub async fn froze(
 }
 
 /// Makes a fork point READY.
-pub async fn ready(tx: &mut Tx, id: ForkPointId, memory_bytes: u64, place: MemoryPlace) -> Result<(), DbError> {
+pub async fn ready(
+    tx: &mut Tx,
+    id: ForkPointId,
+    memory_bytes: u64,
+    place: MemoryPlace,
+) -> Result<(), DbError> {
     sqlx::query("UPDATE fork_points SET state = $2, memory_bytes = $3, memory_place = $4 WHERE id = $1")
         .bind(id.to_string())
         .bind(SnapshotState::Ready.word())

@@ -347,15 +347,17 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
             put_disk(tx, vm.id, position, disk.layer).await?;
         }
         for (position, (nic, network)) in vm.network_interfaces.iter().zip(&new.networks).enumerate() {
-            sqlx::query("INSERT INTO vm_nics (vm, position, mac, network, connected) VALUES ($1, $2, $3, $4, $5)")
-                .bind(&id)
-                .bind(position as i64)
-                .bind(&nic.mac)
-                .bind(network.to_string())
-                .bind(i64::from(nic.connected))
-                .execute(tx.conn())
-                .await
-                .map_err(sql("write a NIC"))?;
+            sqlx::query(
+                "INSERT INTO vm_nics (vm, position, mac, network, connected) VALUES ($1, $2, $3, $4, $5)",
+            )
+            .bind(&id)
+            .bind(position as i64)
+            .bind(&nic.mac)
+            .bind(network.to_string())
+            .bind(i64::from(nic.connected))
+            .execute(tx.conn())
+            .await
+            .map_err(sql("write a NIC"))?;
         }
     }
     tx.changed(Noun::Vm, vm.id, false);

@@ -306,8 +306,8 @@ pub trait Hypervisor: Send + Sync {
     /// A guest that has not taken its address by itself is asked through its agent; without one its NICs are replugged.
     async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError>;
 
-    /// What the memory of a running machine costs the host.
-    async fn memory(&self, vm: VmId) -> Result<MemoryUse, HvError>;
+    /// What the memory of a running machine of this size costs the host.
+    async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError>;
 
     /// Starts a machine that goes on where the point stands still, and returns when it does. A machine that has a process
     /// is left as it is.

@@ -133,7 +133,9 @@ pub async fn instant_clones(world: &World, vm: &Vm, query: &ListQuery) -> Result
 /// The fork point with this name or id.
 pub async fn fork_point(world: &World, reference: &str) -> Result<ForkPoint, Status> {
     let point = db::fork_points::find(&world.db, reference).await?;
-    Ok(point.ok_or_else(|| Status::not_found("fork point", reference))?.point)
+    Ok(point
+        .ok_or_else(|| Status::not_found("fork point", reference))?
+        .point)
 }
 
 /// A page of fork points. `vm` may be a name.
@@ -153,7 +155,7 @@ pub async fn family(world: &World, vm: &Vm) -> Result<Family, Status> {
             continue;
         };
         // One that does not run costs nothing.
-        let memory = world.hypervisor.memory(id).await.ok();
+        let memory = world.hypervisor.memory(id, member.memory_mib).await.ok();
         family.members.push(FamilyMember {
             vm: id,
             name: member.name,

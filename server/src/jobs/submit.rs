@@ -7,8 +7,8 @@ use shared::clone::CloneVm;
 use shared::feed::Noun;
 use shared::fork::{self, InstantClone};
 use shared::job::{
-    CloneSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, SnapshotSpec, Step,
-    StepState,
+    CloneSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec, Resource,
+    ResourceRole, SnapshotSpec, Step, StepState,
 };
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, CreateVm, NewDisk, NewNic, PowerAction, Vm};
@@ -112,11 +112,16 @@ impl Jobs {
         let (memory_mib, place, point) = match &request.fork_point {
             Some(reference) => {
                 let found = db::fork_points::find(&world.db, reference).await?;
-                let found = found.ok_or_else(|| Status::not_found("fork point", reference))?.point;
+                let found = found
+                    .ok_or_else(|| Status::not_found("fork point", reference))?
+                    .point;
                 if found.vm != vm {
                     return Err(Status::invalid(
                         "forkPoint",
-                        format_args!("{} is a fork point of {}, not of this machine", found.name, found.vm_name),
+                        format_args!(
+                            "{} is a fork point of {}, not of this machine",
+                            found.name, found.vm_name
+                        ),
                     ));
                 }
                 (found.memory_mib, found.memory_place, Some(found.id))
@@ -145,8 +150,13 @@ impl Jobs {
 
     /// Deletes a fork point.
     pub async fn delete_fork_point(&self, point: ForkPointId, by: By) -> Result<Job, Status> {
-        self.submit(JobSpec::DeleteForkPoint(DeletePointSpec { point }), None, None, by)
-            .await
+        self.submit(
+            JobSpec::DeleteForkPoint(DeletePointSpec { point }),
+            None,
+            None,
+            by,
+        )
+        .await
     }
 
     /// Deletes a machine.
@@ -336,10 +346,15 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
         }
         (JobSpec::DeleteForkPoint(spec), _) => {
             let point = db::fork_points::get(tx.conn(), spec.point).await?;
-            let point = point.ok_or_else(|| Status::not_found("fork point", spec.point))?.point;
+            let point = point
+                .ok_or_else(|| Status::not_found("fork point", spec.point))?
+                .point;
             can::can_delete_point(&point)?;
             if db::fork_points::in_use(tx, spec.point).await? {
-                let message = format!("a job is at work on fork point {}: wait until it is over", point.name);
+                let message = format!(
+                    "a job is at work on fork point {}: wait until it is over",
+                    point.name
+                );
                 return Err(Status::precondition(message).into());
             }
             Ok(())
@@ -469,7 +484,10 @@ fn check_fork(request: &InstantClone) -> Result<(), Status> {
         let most = fork::MOST_CLONES as u64;
         limit::within("count", u64::from(n), 1, most, "clones")?;
         if request.given().next().is_some() && n as usize != request.clones().max(request.given().count()) {
-            return Err(Status::invalid("count", "it is not the number of names that are given"));
+            return Err(Status::invalid(
+                "count",
+                "it is not the number of names that are given",
+            ));
         }
     }
     let most = fork::MOST_CLONES as u64;
@@ -485,10 +503,16 @@ fn check_fork(request: &InstantClone) -> Result<(), Status> {
         ));
     }
     if request.fork_point.is_some() && request.keep_point {
-        return Err(Status::invalid("keepPoint", "a fork point that is kept already is forked"));
+        return Err(Status::invalid(
+            "keepPoint",
+            "a fork point that is kept already is forked",
+        ));
     }
     if request.point_name.is_some() && !request.keep_point {
-        return Err(Status::invalid("pointName", "only a point that is kept has a name: give keepPoint too"));
+        return Err(Status::invalid(
+            "pointName",
+            "only a point that is kept has a name: give keepPoint too",
+        ));
     }
     for key in request.config.keys() {
         let rest = key.strip_prefix("guestinfo.").unwrap_or_default();

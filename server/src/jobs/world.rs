@@ -7,8 +7,8 @@ use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor};
-use shared::place::Accelerator;
 use shared::fork::MemoryPlace;
+use shared::place::Accelerator;
 use shared::{ForkPointId, ImageId, JobId, LayerId, Name, Status, VmId};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,12 @@ fn is_tmpfs(dir: &Path) -> bool {
 impl World {
     /// Opens a data directory whose database is open, and makes in it what is missing. `program` is offshoot itself, for the
     /// guardians of forks.
-    pub async fn open(data_dir: &Path, db: Db, machines: Machines, program: &Path) -> Result<Self, OpenError> {
+    pub async fn open(
+        data_dir: &Path,
+        db: Db,
+        machines: Machines,
+        program: &Path,
+    ) -> Result<Self, OpenError> {
         let data_dir = std::path::absolute(data_dir).map_err(|source| OpenError::Make {
             path: data_dir.to_owned(),
             source,
@@ -125,12 +130,10 @@ impl World {
         let run = data_dir.join("run");
         let (hypervisor, disks): (Arc<dyn Hypervisor>, Arc<dyn Disks>) = match machines {
             Machines::Simulated => (Arc::new(Sim::new(&run)?), Arc::new(SimDisks)),
-            Machines::Real(forced) => {
-                (
-                    Arc::new(Qemu::new(&run, forced, program)?),
-                    Arc::new(QemuImg::new()),
-                )
-            }
+            Machines::Real(forced) => (
+                Arc::new(Qemu::new(&run, forced, program)?),
+                Arc::new(QemuImg::new()),
+            ),
         };
         Ok(Self {
             db,
@@ -188,11 +191,21 @@ impl World {
         let free = |dir: &Path| crate::disks::space(dir).map(|s| s.free);
         let (dir, place) = match &self.memory_dir {
             _ if kept => (disk, MemoryPlace::Disk),
-            Some(dir) => (dir.clone(), if is_tmpfs(dir) { MemoryPlace::Ram } else { MemoryPlace::Disk }),
+            Some(dir) => (
+                dir.clone(),
+                if is_tmpfs(dir) {
+                    MemoryPlace::Ram
+                } else {
+                    MemoryPlace::Disk
+                },
+            ),
             None => {
                 let ram = Path::new(SHARED_MEMORY);
                 if is_tmpfs(ram) && free(ram).is_ok_and(|free| free >= need) {
-                    (ram.join(format!("offshoot-{}", rustix::process::getuid().as_raw())), MemoryPlace::Ram)
+                    (
+                        ram.join(format!("offshoot-{}", rustix::process::getuid().as_raw())),
+                        MemoryPlace::Ram,
+                    )
                 } else {
                     (disk, MemoryPlace::Disk)
                 }
@@ -200,7 +213,10 @@ impl World {
         };
         use std::os::unix::fs::DirBuilderExt;
         // Whoever can read it can read what guests have in memory.
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir);
         let file_fault = |why: &dyn std::fmt::Display| {
             Status::new(
                 shared::Code::FailedPrecondition,

@@ -35,7 +35,11 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     let copying = job.current_step().filter(|s| s.total_bytes.is_some());
     if let Some(step) = copying {
         all.extend(copy_figures(step));
-    } else if let Some(bytes) = job.outcome.copied_bytes.filter(|b| *b > 0 && job.outcome.fork.is_none()) {
+    } else if let Some(bytes) = job
+        .outcome
+        .copied_bytes
+        .filter(|b| *b > 0 && job.outcome.fork.is_none())
+    {
         let text = format::bytes(bytes);
         let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
         all.push(figure(
@@ -181,7 +185,8 @@ pub fn proof(job: &Job) -> Option<AnyView> {
 pub fn clones(job: &Job) -> Option<AnyView> {
     let fork = job.outcome.fork.as_ref().filter(|f| !f.clones.is_empty())?;
     let micros = |n: Option<u64>| n.map_or_else(String::new, |n| format::duration(n as i64));
-    let own = |m: Option<shared::fork::MemoryUse>| m.map_or_else(String::new, |m| format::bytes(m.private_bytes));
+    let own =
+        |m: Option<shared::fork::MemoryUse>| m.map_or_else(String::new, |m| format::bytes(m.private_bytes));
     let rows: Vec<_> = fork
         .clones
         .iter()

@@ -85,7 +85,10 @@ async fn list_fork_points(
 /// One instant that is kept, by name or id.
 #[utoipa::path(get, path = "/api/v1/forkPoints/{forkPoint}", tag = "forkPoints",
     params(("forkPoint" = String, Path, description = "Name or id")), responses((status = 200, body = ForkPoint)))]
-async fn get_fork_point(State(server): State<Server>, Path(point): Path<String>) -> ApiResult<Json<ForkPoint>> {
+async fn get_fork_point(
+    State(server): State<Server>,
+    Path(point): Path<String>,
+) -> ApiResult<Json<ForkPoint>> {
     Ok(Json(inventory::fork_point(server.world(), &point).await?))
 }
 

@@ -93,7 +93,9 @@ pub async fn become_another(socket: &Path, spec: &MachineSpec) -> Result<(), HvE
     let time = since.ok().and_then(|t| i64::try_from(t.as_nanos()).ok());
     let _ = bounded(agent.execute(qga::guest_set_time { time })).await;
     let mut script = format!("hostname {name}; echo {name} >/etc/hostname; ", name = spec.name);
-    script.push_str("set --; for d in /sys/class/net/*/device; do d=${d%/device}; set -- \"$@\" \"${d##*/}\"; done; ");
+    script.push_str(
+        "set --; for d in /sys/class/net/*/device; do d=${d%/device}; set -- \"$@\" \"${d##*/}\"; done; ",
+    );
     for nic in &spec.nics {
         script.push_str(&format!(
             "ip addr flush dev \"$1\"; ip link set \"$1\" down; ip link set \"$1\" address {}; ip link set \"$1\" up; shift; ",

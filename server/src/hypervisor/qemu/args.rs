@@ -47,7 +47,10 @@ pub fn told(spec: &MachineSpec) -> Result<Vec<u8>, HvError> {
     if told.len() > TOLD_BYTES {
         return Err(HvError::Spec {
             vm: spec.id,
-            why: format!("what its guest is told has {} bytes, and {TOLD_BYTES} at most", told.len()),
+            why: format!(
+                "what its guest is told has {} bytes, and {TOLD_BYTES} at most",
+                told.len()
+            ),
         });
     }
     told.resize(TOLD_BYTES, 0);

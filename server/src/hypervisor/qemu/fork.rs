@@ -14,6 +14,7 @@ use crate::hypervisor::{Captured, DiskSwitch, HvError, MachineSpec, Point, RunSt
 use qapi::qmp as wire;
 use qapi::qmp::{MigrationCapability, MigrationStatus};
 use shared::VmId;
+use shared::place::Accelerator;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,12 @@ use tokio::time::timeout;
 
 /// How long the guest may stand still for its last pages, in milliseconds, as QEMU estimates it.
 const DOWNTIME: u64 = 3;
+/// Under TCG what is written is looked for once only, when the guest stands still. QEMU may lose a page otherwise: a
+/// processor's thread that the host interrupts between two steps of a store (`notdirty_write`, or the filling of its TLB)
+/// undoes the mark that the search has made meanwhile, and what it stores from then on is not noticed until the next search.
+const DOWNTIME_TCG: u64 = 0;
+/// A guest that stood still for longer than this wrote faster than its memory travels, in microseconds.
+const LONG_MICROS: u64 = 100_000;
 /// How long a guest may write its memory faster than it can be sent.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// What a guest that does so is stopped for at most, in milliseconds: its guardian would not wait much longer.
@@ -116,18 +123,23 @@ impl Inner {
         receiver.monitor.ask(OP, ask).await?;
 
         let (seen, switch) = (machine.monitor.seen.clone(), switch.to_vec());
+        let downtime = match self.accelerator {
+            Accelerator::Tcg => DOWNTIME_TCG,
+            Accelerator::Kvm | Accelerator::Sim => DOWNTIME,
+        };
         let ask = move |q: Arc<Qmp>| async move {
-            let sent = send(&q, &seen, &switch, uri).await;
+            let sent = send(&q, &seen, &switch, uri, downtime).await;
             let pause = seen.thawed();
             if sent.is_err() {
                 // However it stands: it runs from here on.
                 go_on(&q, vm).await;
             }
             let (copied_bytes, forced) = sent?;
+            let pause_micros = pause.unwrap_or_default();
             Ok(Captured {
-                pause_micros: pause.unwrap_or_default(),
+                pause_micros,
                 copied_bytes,
-                forced,
+                forced: forced || pause_micros > LONG_MICROS,
             })
         };
         let captured = machine.monitor.ask(OP, ask).await?;
@@ -204,7 +216,12 @@ impl Inner {
         let _held = slot.lock().await;
         let dir = RunDir::new(&self.run, id);
         end_receiver(&dir, point).await?;
-        for path in [dir.path(), &point.state, &crate::disks::part(&point.state), &point.memory] {
+        for path in [
+            dir.path(),
+            &point.state,
+            &crate::disks::part(&point.state),
+            &point.memory,
+        ] {
             remove(path)?;
         }
         self.machines
@@ -225,7 +242,13 @@ async fn end_receiver(dir: &RunDir, point: &Point) -> Result<(), HvError> {
 }
 
 /// Sends the running machine; returns how many bytes travelled, and whether it had to be stopped for them.
-async fn send(q: &Qmp, seen: &Seen, switch: &[DiskSwitch], uri: String) -> Result<(u64, bool), HvError> {
+async fn send(
+    q: &Qmp,
+    seen: &Seen,
+    switch: &[DiskSwitch],
+    uri: String,
+    millis: u64,
+) -> Result<(u64, bool), HvError> {
     let vm = seen.vm();
     let todo = qmp::prepare_switch(q, vm, switch).await?;
     if todo.len() < switch.len() {
@@ -237,7 +260,7 @@ async fn send(q: &Qmp, seen: &Seen, switch: &[DiskSwitch], uri: String) -> Resul
         (MigrationCapability::pause_before_switchover, true),
     ];
     capabilities(q, vm, &on).await?;
-    downtime(q, vm, DOWNTIME).await?;
+    downtime(q, vm, millis).await?;
     seen.freezing();
     let send = wire::migrate {
         channels: None,
@@ -263,7 +286,14 @@ async fn send(q: &Qmp, seen: &Seen, switch: &[DiskSwitch], uri: String) -> Resul
     let state = MigrationStatus::pre_switchover;
     let go = q.execute(wire::migrate_continue { state }).await;
     go.map_err(failed(OP, vm))?;
-    until(seen, vm, &[MigrationStatus::completed]).await?;
+    if let Err(e) = until(seen, vm, &[MigrationStatus::completed]).await {
+        // Its guardian has let it run: what was left would have taken too long.
+        let ended = *seen.migration.borrow();
+        return Err(match ended {
+            Some(MigrationStatus::cancelled | MigrationStatus::cancelling) => HvError::TooBusy(vm),
+            _ => e,
+        });
+    }
     // There is no event for the moment from which it may go on.
     while let Err(e) = q.execute(wire::cont {}).await.map_err(failed(OP, vm)) {
         if !matches!(&e, HvError::Refused { why, .. } if why.contains("finalized")) {
@@ -363,7 +393,11 @@ async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
     let (socket, state) = (machine.dir.path().join("in"), point.state.clone());
     let old = point.user_networks;
     let ask = move |q: Arc<Qmp>| async move {
-        let status = q.execute(wire::query_status {}).await.map_err(failed(OP, vm))?.status;
+        let status = q
+            .execute(wire::query_status {})
+            .await
+            .map_err(failed(OP, vm))?
+            .status;
         match status {
             wire::RunState::inmigrate => {}
             wire::RunState::paused | wire::RunState::prelaunch | wire::RunState::postmigrate => {

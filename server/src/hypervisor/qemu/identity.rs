@@ -87,7 +87,9 @@ async fn replug(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> 
     let ask = move |q: Arc<Qmp>| async move {
         for n in 0..count {
             let id = format!("nic{n}");
-            q.execute(qapi::qmp::device_del { id }).await.map_err(failed(OP, vm))?;
+            q.execute(qapi::qmp::device_del { id })
+                .await
+                .map_err(failed(OP, vm))?;
         }
         Ok(())
     };

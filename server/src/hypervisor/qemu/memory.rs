@@ -3,9 +3,10 @@
 use shared::fork::MemoryUse;
 use std::io;
 
-/// Reads the map of a process. What backs the guest's memory is told from the rest by its size: it is the largest mapping.
-pub fn of(pid: i32) -> io::Result<MemoryUse> {
-    Ok(sum(&std::fs::read_to_string(format!("/proc/{pid}/smaps"))?))
+/// Reads the map of a process. The guest's memory is told from the rest by its size.
+pub fn of(pid: i32, memory_mib: u32) -> io::Result<MemoryUse> {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    Ok(sum(&smaps, u64::from(memory_mib) << 10))
 }
 
 #[derive(Default)]
@@ -16,14 +17,17 @@ struct Mapping {
     private: u64,
 }
 
-fn sum(smaps: &str) -> MemoryUse {
+fn sum(smaps: &str, guest_kib: u64) -> MemoryUse {
     let mut all = Vec::<Mapping>::new();
     for line in smaps.lines() {
         let Some((key, value)) = line.split_once(':') else {
             continue;
         };
         // A mapping begins with its range of addresses; its fields follow.
-        let kib = value.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok());
+        let kib = value
+            .trim()
+            .strip_suffix(" kB")
+            .and_then(|n| n.trim().parse::<u64>().ok());
         match (key, kib) {
             ("Size", Some(n)) => all.push(Mapping {
                 size: n,
@@ -36,7 +40,7 @@ fn sum(smaps: &str) -> MemoryUse {
         }
     }
     let process: u64 = all.iter().map(|m| m.private).sum();
-    let guest = all.iter().max_by_key(|m| m.size);
+    let guest = all.iter().find(|m| m.size == guest_kib);
     let (rss, private) = guest.map_or((0, 0), |m| (m.rss, m.private));
     MemoryUse {
         private_bytes: private << 10,
@@ -55,7 +59,7 @@ mod tests {
             Shared_Clean:      97280 kB\nPrivate_Dirty:      1024 kB\nVmFlags: rd wr\n\
             7f20-7f30 rw-p 00000000 00:00 0 \nSize:              65536 kB\nRss:               20480 kB\nPrivate_Dirty:     20480 kB\n";
         assert_eq!(
-            sum(smaps),
+            sum(smaps, 256 << 10),
             MemoryUse {
                 private_bytes: 1024 << 10,
                 shared_bytes: 97280 << 10,

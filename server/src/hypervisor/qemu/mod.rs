@@ -405,12 +405,13 @@ impl Hypervisor for Qemu {
         whole(async move { identity::settle(&machine, &spec).await }).await
     }
 
-    async fn memory(&self, vm: VmId) -> Result<MemoryUse, HvError> {
+    async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError> {
         let machine = self.running("look at the memory of", vm).await?;
         let pid = machine.process.pid();
-        let read = tokio::task::spawn_blocking(move || memory::of(pid));
+        let read = tokio::task::spawn_blocking(move || memory::of(pid, memory_mib));
         let read = read.await.map_err(std::io::Error::other);
-        read.flatten().map_err(HvError::io("read the memory map of", machine.dir.path()))
+        read.flatten()
+            .map_err(HvError::io("read the memory map of", machine.dir.path()))
     }
 
     async fn adopt(&self, vm: VmId) -> Result<RunState, HvError> {

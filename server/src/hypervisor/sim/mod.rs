@@ -240,7 +240,7 @@ impl Hypervisor for Sim {
         Ok(Identity::Hook)
     }
 
-    async fn memory(&self, vm: VmId) -> Result<MemoryUse, HvError> {
+    async fn memory(&self, vm: VmId, _memory_mib: u32) -> Result<MemoryUse, HvError> {
         self.running("look at the memory of", vm)?;
         Ok(MemoryUse::default())
     }

@@ -24,7 +24,10 @@ struct Minted {
 fn point_id(cx: &Cx) -> Result<ForkPointId, StepError> {
     match cx.job().spec {
         JobSpec::DeleteForkPoint(spec) => Ok(spec.point),
-        _ => Err(StepError::new(Code::Internal, "not a request to delete a fork point")),
+        _ => Err(StepError::new(
+            Code::Internal,
+            "not a request to delete a fork point",
+        )),
     }
 }
 
@@ -59,7 +62,11 @@ async fn delete(cx: &Cx) -> Result<(), StepError> {
 async fn remove(cx: &Cx) -> Result<(), StepError> {
     let minted: Minted = cx.minted()?;
     let living = db::layers::ids(cx.db()).await?;
-    let gone: Vec<LayerId> = minted.layers.into_iter().filter(|l| !living.contains(l)).collect();
+    let gone: Vec<LayerId> = minted
+        .layers
+        .into_iter()
+        .filter(|l| !living.contains(l))
+        .collect();
     remove_files(cx, &gone).await?;
     drop_files(cx, point_id(cx)?, &minted.directory).await?;
     cx.message(match gone.len() {

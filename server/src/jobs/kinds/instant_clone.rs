@@ -11,9 +11,9 @@ use crate::db::{self, layers::Layer, now};
 use crate::disks;
 use crate::hypervisor::{BootError, BootExpectation, Control, HvError, MachineSpec, Point, RunState};
 use crate::jobs::World;
-use crate::jobs::world::point_file;
 use crate::jobs::observe;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
+use crate::jobs::world::point_file;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use regex::Regex;
@@ -72,7 +72,10 @@ struct MintedClone {
 fn spec(cx: &Cx) -> Result<ForkSpec, StepError> {
     match cx.job().spec {
         JobSpec::InstantCloneVm(spec) => Ok(spec),
-        _ => Err(StepError::new(Code::Internal, "not a request for an instant clone")),
+        _ => Err(StepError::new(
+            Code::Internal,
+            "not a request for an instant clone",
+        )),
     }
 }
 
@@ -148,7 +151,12 @@ fn mint(spec: &ForkSpec, source: Option<&Vm>, stored: &Stored, disks: usize) -> 
             },
             bios_uuid: spec.request.bios_uuid.unwrap_or_else(Uuid::new_v4),
             vmgenid: Uuid::new_v4(),
-            macs: stored.point.network_interfaces.iter().map(|_| new_mac()).collect(),
+            macs: stored
+                .point
+                .network_interfaces
+                .iter()
+                .map(|_| new_mac())
+                .collect(),
             layers: (0..disks).map(|_| LayerId(Uuid::now_v7())).collect(),
         });
     }
@@ -187,7 +195,12 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         Some(minted) => minted,
         None => mint(&spec, source.as_ref(), &stored, frozen.len())?,
     };
-    if minted.overlays.as_ref().zip(source.as_ref()).is_some_and(|(o, s)| o.are_active(s)) {
+    if minted
+        .overlays
+        .as_ref()
+        .zip(source.as_ref())
+        .is_some_and(|(o, s)| o.are_active(s))
+    {
         // Repeated after the source had been frozen: all this is done.
         return Ok(());
     }
@@ -270,7 +283,12 @@ pub(crate) async fn check_room(
     }
     let captured = captured || stored.point.state == SnapshotState::Ready;
     world
-        .check_memory(stored.point.memory_mib, clones, captured, stored.point.memory_place)
+        .check_memory(
+            stored.point.memory_mib,
+            clones,
+            captured,
+            stored.point.memory_place,
+        )
         .await
 }
 
@@ -469,12 +487,19 @@ async fn capture(cx: &Cx) -> Result<(), StepError> {
         return Ok(());
     }
     let point = files(&stored);
+    if stored.kept {
+        disks::drop_zeros(&point.memory).await?;
+    }
     let bytes = disks::settled(&point.memory, stored.kept).await?;
-    cx.outcome(|o| o.fork.get_or_insert_default().frozen_bytes = Some(bytes));
-    cx.message(format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
+    froze(cx, bytes);
     let (id, place) = (stored.point.id, stored.point.memory_place);
     cx.commit(move |tx| Box::pin(db::fork_points::ready(tx, id, bytes, place)))
         .await
+}
+
+fn froze(cx: &Cx, bytes: u64) {
+    cx.outcome(|o| o.fork.get_or_insert_default().frozen_bytes = Some(bytes));
+    cx.message(format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
 }
 
 /// It has gone on before this; a source that stands still is let go once more.
@@ -542,6 +567,7 @@ async fn run(
         }
     }
     cx.hypervisor().fork(&spec, point).await?;
+    let memory_mib = spec.memory_mib;
     let running_micros = since(cx);
     observe::look(cx.world(), clone.id).await?;
     Ok((
@@ -552,7 +578,7 @@ async fn run(
             running_micros,
             answered_micros: None,
             identity: None,
-            memory: cx.hypervisor().memory(clone.id).await.ok(),
+            memory: cx.hypervisor().memory(clone.id, memory_mib).await.ok(),
             memory_later: None,
             nonce: None,
             first_tick: None,
@@ -571,14 +597,22 @@ async fn met(cx: &Cx, spec: MachineSpec, mut clone: ForkedClone) -> Result<Forke
         if spec.nics.is_empty() {
             return Ok(None);
         }
-        cx.hypervisor().settle(&spec).await.map(Some).map_err(StepError::from)
+        cx.hypervisor()
+            .settle(&spec)
+            .await
+            .map(Some)
+            .map_err(StepError::from)
     };
     let (counted, answered, identity) = tokio::try_join!(
         sign(cx, clone.vm, Some(&COUNTS)),
         sign(cx, clone.vm, None),
         settled
     )?;
-    clone.answered_micros = [&counted, &answered].into_iter().flatten().map(|(at, _)| *at).min();
+    clone.answered_micros = [&counted, &answered]
+        .into_iter()
+        .flatten()
+        .map(|(at, _)| *at)
+        .min();
     if let Some(found) = counted.as_ref().and_then(|(_, line)| COUNTS.captures(line)) {
         clone.nonce = Some(found[1].to_owned());
         clone.first_tick = found[2].parse().ok();
@@ -618,7 +652,9 @@ async fn keep_screen(cx: &Cx, vm: VmId) {
     let kept = async {
         let png = cx.hypervisor().screen(vm).await?;
         let file = cx.world().screen_file(cx.id());
-        tokio::fs::write(&file, png).await.map_err(HvError::io("write", &file))
+        tokio::fs::write(&file, png)
+            .await
+            .map_err(HvError::io("write", &file))
     };
     match kept.await {
         Ok(()) => cx.outcome(|o| o.screen = true),
@@ -633,6 +669,13 @@ async fn verify(cx: &Cx) -> Result<(), StepError> {
         && let Some(stored) = db::fork_points::by_id(cx.db(), minted.point).await?
         && !stored.kept
     {
+        // Not before they ran: looking for zeros takes a while.
+        let memory = files(&stored).memory;
+        // Repeated, it may be gone already.
+        if memory.exists() {
+            disks::drop_zeros(&memory).await?;
+            froze(cx, disks::settled(&memory, false).await?);
+        }
         forget_point(cx, &stored).await?;
     }
     cx.let_go().await?;
@@ -642,8 +685,11 @@ async fn verify(cx: &Cx) -> Result<(), StepError> {
     }
     let mut later = Vec::new();
     for clone in &minted.clones {
-        // Whoever has it now may have stopped it.
-        later.push(cx.hypervisor().memory(clone.id).await.ok());
+        // Whoever has it now may have stopped or deleted it.
+        later.push(match db::vms::by_id(cx.db(), clone.id).await? {
+            Some(vm) => cx.hypervisor().memory(vm.id, vm.memory_mib).await.ok(),
+            None => None,
+        });
     }
     cx.outcome(|o| {
         let fork: &mut ForkProof = o.fork.get_or_insert_default();
@@ -652,7 +698,10 @@ async fn verify(cx: &Cx) -> Result<(), StepError> {
         }
     });
     let answered = |p: &ForkProof| p.clones.iter().filter(|c| c.answered_micros.is_some()).count();
-    let (answered, all) = (cx.job().outcome.fork.as_ref().map_or(0, answered), minted.clones.len());
+    let (answered, all) = (
+        cx.job().outcome.fork.as_ref().map_or(0, answered),
+        minted.clones.len(),
+    );
     cx.message(match all {
         1 if answered == 1 => "its guest goes on".to_owned(),
         1 => "it runs; its guest has given no sign".to_owned(),
