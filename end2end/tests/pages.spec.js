@@ -21,7 +21,9 @@ const test = base.extend({
       await server.call('POST', `/api/v1/jobs/${cancelled}/cancel`, {});
       await server.until({ id: cancelled }, 'CANCELLED');
       const waiting = await server.untilAt(await server.clone('web-1', 'wait-at-preparing-vm-disks-house'), 'preparing-vm-disks');
-      await use({ done: done.id, failed: failed.id, cancelled, waiting });
+      const fork = await server.call('POST', '/api/v1/vms/web-1/instantClones', { names: ['web-1-a', 'web-1-b'], keepPoint: true });
+      await server.until(fork, 'SUCCEEDED');
+      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting });
     },
     { scope: 'worker', timeout: 60_000 },
   ],
@@ -39,6 +41,7 @@ const pages = {
   'machine-off': ['/vms/db-1', 'db-1'],
   'machine-paused': ['/vms/queue-1', 'queue-1'],
   'machine-snapshot': ['/vms/web-1?do=snapshot', 'web-1'],
+  'machine-fork': ['/vms/web-1?do=fork', 'web-1'],
   'machine-delete': ['/vms/db-1?do=delete', 'db-1'],
   'new-clone': ['/vms/web-1/clone', 'Clone web-1'],
   'new-clone-refused': ['/vms/db-1/clone', 'Clone db-1'],
@@ -48,6 +51,7 @@ const pages = {
   'job-failed': ['/jobs/{failed}', /^Clone web-1 to /],
   'job-cancelled': ['/jobs/{cancelled}', /^Clone web-1 to /],
   'job-done': ['/jobs/{done}', 'Clone web-1 to web-1-test'],
+  'job-fork': ['/jobs/{fork}', 'Fork web-1 2 times'],
   settings: ['/settings', 'Settings'],
   'not-found': ['/nowhere', 'Not found', 404],
   'no-such-machine': ['/vms/nowhere', 'Not found', 404],

@@ -1,5 +1,7 @@
 // The whole way once, with guests that really run.
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { eventually } from '../support/server.js';
 import { expect, open, state, test } from '../support/test.js';
 
@@ -41,7 +43,7 @@ test('a machine boots, a snapshot is taken, its clone boots and proves it', asyn
   // Taken once the guest agent has frozen the file systems, which needs the guest to be up.
   await expect(tree.getByRole('listitem').filter({ hasText: 'before-upgrade' })).toContainText(/frozen|no agent/, { timeout: 30_000 });
 
-  await page.getByRole('link', { name: 'Clone…' }).click();
+  await page.getByRole('link', { name: 'Clone…', exact: true }).click();
   await expect(page.getByRole('heading', { level: 1 })).toHaveText('Clone web-1');
   await expect(page.getByLabel('From', { exact: true })).toContainText('Latest snapshot (before-upgrade)');
   await page.getByLabel('Name', { exact: true }).fill('web-1-test');
@@ -75,4 +77,69 @@ test('a machine boots, a snapshot is taken, its clone boots and proves it', asyn
   await page.goto('/vms/web-1-test');
   await page.getByRole('button', { name: 'Power off' }).click();
   await expect(page.getByText('There is nothing to see while the machine is off.')).toBeVisible();
+});
+
+/** Nonce and number of each whole tick that a machine's serial port has. */
+async function ticks(server, name) {
+  const { id } = await server.call('GET', `/api/v1/vms/${name}`);
+  const log = readFileSync(join(server.data, 'run', id, 'serial.log'), 'latin1');
+  return [...log.matchAll(/nonce=(\w{16}) tick=(\d+) host=(\S+)\r/g)].map(([, nonce, tick, host]) => ({ nonce, tick: +tick, host }));
+}
+
+test('a running machine is forked, and both go on from the same number', async ({ page, server, another }) => {
+  await server.machine('counter');
+  await eventually(async () => (await ticks(server, 'counter')).length, 'the guest counts').toBeGreaterThan(5);
+  await open(page, '/vms/counter', 'counter');
+  await page.getByRole('link', { name: 'Instant clone…' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Instant clone of counter' });
+  await dialog.getByLabel('Names').fill('counter-a, counter-b');
+  await dialog.getByText('More', { exact: true }).click();
+  await dialog.getByLabel('Keep as a fork point').check();
+  await dialog.getByLabel('Name of the fork point').fill('counting');
+  await dialog.getByRole('button', { name: 'Fork' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Fork counter 2 times');
+  await expect(state(page)).toHaveText('Succeeded', { timeout: 60_000 });
+  const clones = page.getByRole('region', { name: 'Clones' });
+  for (const name of ['counter-a', 'counter-b']) {
+    await expect(clones.getByRole('row', { name: new RegExp(name) })).toContainText('by its hook');
+  }
+  await drawn(page.getByRole('region', { name: 'Proof' }).getByRole('img'));
+  await page.screenshot({ path: 'artifacts/real-fork-job.png', fullPage: true });
+
+  // The same boot, the same moment; each with a name of its own from then on.
+  const [source, a, b] = [await ticks(server, 'counter'), await ticks(server, 'counter-a'), await ticks(server, 'counter-b')];
+  expect(a[0].nonce).toBe(source[0].nonce);
+  expect([b[0].nonce, b[0].tick]).toEqual([a[0].nonce, a[0].tick]);
+  expect(a.at(-1).host).toBe('counter-a');
+  expect(b.at(-1).host).toBe('counter-b');
+  for (const all of [source, a, b]) {
+    expect(all.every((t, n) => n === 0 || t.tick === all[n - 1].tick + 1), 'no tick is missing').toBe(true);
+  }
+
+  // Both screens count on, side by side.
+  const other = await (await another()).newPage();
+  await open(other, '/vms/counter', 'counter');
+  await clones.getByRole('link', { name: 'counter-a' }).click();
+  for (const [tab, name] of [[page, 'counter-a'], [other, 'counter']]) {
+    const screen = tab.getByRole('img', { name: `Screen of ${name}` });
+    await drawn(screen);
+    const seen = new Set();
+    const pictures = async () => {
+      seen.add((await screen.screenshot()).toString('base64'));
+      return seen.size;
+    };
+    await eventually(pictures, `${name} goes on`).toBeGreaterThan(2);
+  }
+  const family = other.getByRole('region', { name: 'Memory of its family' });
+  await expect(family.getByRole('listitem').filter({ hasText: 'counter-a' })).toContainText(/own · \d+(\.\d+)? MiB shared/);
+  await other.screenshot({ path: 'artifacts/real-family.png', fullPage: true });
+
+  // The instant that was kept is forked once more; then it cannot be deleted, for three stand on it.
+  const points = other.getByRole('region', { name: 'Fork points' });
+  await expect(points).toContainText('2 stand on it');
+  await points.getByRole('button', { name: 'Fork counting' }).click();
+  await expect(state(other)).toHaveText('Succeeded', { timeout: 60_000 });
+  await other.goBack();
+  await expect(points).toContainText('3 stand on it');
+  await expect(points.getByRole('button', { name: 'Delete counting' })).toHaveAttribute('aria-disabled', 'true');
 });

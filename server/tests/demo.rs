@@ -58,7 +58,15 @@ fn a_running_guest_is_cloned_while_it_goes_on_and_again() {
         let keys: Vec<_> = told.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(
             keys,
-            ["clone", "cloneJob", "ok", "seconds", "snapshot", "source"],
+            [
+                "clone",
+                "cloneJob",
+                "instantClone",
+                "ok",
+                "seconds",
+                "snapshot",
+                "source"
+            ],
             "{told}"
         );
         assert_eq!(
@@ -80,6 +88,14 @@ fn a_running_guest_is_cloned_while_it_goes_on_and_again() {
         assert_eq!(told["cloneJob"]["offshoot"]["snapshot"], told["snapshot"]["id"]);
         let boot = told["clone"]["bootSeconds"].as_f64().unwrap();
         assert!(boot > 0.5 && boot < told["seconds"].as_f64().unwrap(), "{told}");
+        let fork = &told["instantClone"]["outcome"]["fork"];
+        assert_eq!(told["instantClone"]["state"], json!("SUCCEEDED"));
+        assert!(fork["sourcePauseMicros"].as_u64().unwrap() < 1_000_000, "{told}");
+        assert_eq!(fork["clones"][0]["identity"], json!("HOOK"), "{told}");
+        assert!(
+            fork["clones"][0]["memoryLater"]["sharedBytes"].as_u64().unwrap() > 0,
+            "{told}"
+        );
         assert_eq!(left(data.path()), Vec::<String>::new());
     }
 }

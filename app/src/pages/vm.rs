@@ -42,6 +42,7 @@ pub fn page() -> AnyView {
 
 fn shown(data: RwSignal<Data>) -> AnyView {
     data::follow(data);
+    forks::follow(data);
     let vm = Memo::new(move |_| data.with(|d| d.vm.clone()));
     let name = Memo::new(move |_| vm.with(|v| v.name.to_string()));
     let gone = Memo::new(move |_| data.with(|d| d.gone));
@@ -111,8 +112,8 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     </header>
                     {piece(move || snapshots.into_any())}
                 </section>
-                {piece(move || forks::points(vm))}
-                {piece(move || forks::family(vm))}
+                {piece(move || (move || data.with(forks::points)).into_any())}
+                {piece(move || (move || data.with(forks::family)).into_any())}
                 <section class="panel" aria-labelledby="jobs-title">
                     <header>
                         <h2 id="jobs-title">{w().jobs_here}</h2>

@@ -226,7 +226,7 @@ pub fn clones(job: &Job) -> Option<AnyView> {
                 <header>
                     <h2 id="clones-title">{w().clone_words}</h2>
                 </header>
-                <div class="scroll" role="group" aria-labelledby="clones-title" tabindex="0">
+                <div class="drawing" role="group" aria-labelledby="clones-title" tabindex="0">
                     <table class="plain">
                         <thead>
                             <tr>{heads}</tr>

@@ -8,14 +8,15 @@ use crate::words::w;
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 use shared::api::{
-    Call, GetImage, GetVm, JobPage, ListJobs, ListQuery, ListSnapshots, ListVms, MAX_PAGE_SIZE, SnapshotPage,
-    VmPage,
+    Call, Family, ForkPointPage, GetFamily, GetImage, GetVm, JobPage, ListForkPoints, ListJobs, ListQuery,
+    ListSnapshots, ListVms, MAX_PAGE_SIZE, RawCall, SnapshotPage, VmPage,
 };
 use shared::feed::Noun;
+use shared::fork::ForkPoint;
 use shared::job::Job;
 use shared::snapshot::Snapshot;
 use shared::vm::Vm;
-use shared::{Code, Status};
+use shared::{Code, Status, VmId};
 
 /// How many of its jobs are shown.
 const JOBS: u32 = 8;
@@ -42,6 +43,10 @@ pub struct Data {
     pub jobs: Vec<Job>,
     /// The oldest first.
     pub origins: Vec<Origin>,
+    /// The instants of it that are kept.
+    pub points: Vec<ForkPoint>,
+    /// What its memory, and that of those it was forked with, costs.
+    pub family: Family,
     /// Whether it was deleted while we looked.
     pub gone: bool,
 }
@@ -97,6 +102,16 @@ pub fn follow(data: RwSignal<Data>) {
     });
 }
 
+/// What of it is looked at again and again: the feed tells of neither.
+pub fn forks(id: VmId) -> [RawCall; 2] {
+    let query = ListQuery {
+        filter: Some(format!("vm={id}")),
+        ..ListQuery::default()
+    };
+    let vm = id.to_string();
+    [ListForkPoints { query }.raw(), GetFamily { vm }.raw()]
+}
+
 /// Loads it: the machine first, for the rest is asked for by its id.
 pub fn fetch(name: String) -> Loading {
     // The way to the API is the context's that is here now, not after the first await.
@@ -124,16 +139,21 @@ pub fn fetch(name: String) -> Loading {
         let jobs = |filter| ListJobs {
             query: list(JOBS, filter),
         };
-        let (snapshots, clones, jobs, made_by, origins) = futures_util::join!(
+        let [points, family] = forks(vm.id);
+        let (snapshots, clones, jobs, made_by, points, family, origins) = futures_util::join!(
             way.send(snapshots.raw()),
             way.send(clones.raw()),
             way.send(jobs(format!("vm={id}")).raw()),
             way.send(jobs(format!("product={id}")).raw()),
+            way.send(points),
+            way.send(family),
             origins(&way, &vm),
         );
         // Strings and flags always serialise.
         let origins = serde_json::to_string(&origins?).unwrap_or_default();
-        Ok(vec![answer, snapshots?, clones?, jobs?, made_by?, origins])
+        Ok(vec![
+            answer, snapshots?, clones?, jobs?, made_by?, origins, points?, family?,
+        ])
     })
 }
 
@@ -152,6 +172,8 @@ pub fn read(bodies: &Bodies) -> Result<Data, Status> {
         clones: clones.vms,
         jobs,
         origins: body(bodies, 5)?,
+        points: body::<ForkPointPage>(bodies, 6)?.fork_points,
+        family: body(bodies, 7)?,
         gone: false,
     })
 }

@@ -1,50 +1,89 @@
 //! The instants of a machine that are kept, and what the memory of its family costs.
 
+use super::data::Data;
+#[cfg(feature = "hydrate")]
+use super::data::forks;
 use crate::components::button::{self, Button};
-use crate::components::load::{Bodies, all, body, load};
+#[cfg(feature = "hydrate")]
+use crate::components::load::{all, body};
 use crate::components::time::ago;
 use crate::feed::on_change;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
-use shared::api::{Call, Family, FamilyMember, ForkPointPage, GetFamily, ListForkPoints, ListQuery};
+use shared::VmId;
+use shared::api::FamilyMember;
+#[cfg(feature = "hydrate")]
+use shared::api::{Family, ForkPointPage};
 use shared::can;
 use shared::feed::Noun;
 use shared::fork::ForkPoint;
-use shared::vm::Vm;
-use shared::{Status, VmId};
 
 /// How often the memory is looked at, in milliseconds.
 #[cfg(feature = "hydrate")]
 const LOOK: i32 = 3_000;
 
-/// Its fork points; nothing while there is none.
-pub fn points(vm: Memo<Vm>) -> AnyView {
+/// Keeps both fresh: fork points when the feed tells of one, the memory from time to time.
+#[cfg_attr(not(feature = "hydrate"), allow(unused_variables))]
+pub fn follow(data: RwSignal<Data>) {
     let looks = RwSignal::new(0_u32);
     on_change(move |change| {
         if change.noun() == Noun::ForkPoint {
             looks.update(|n| *n += 1);
         }
     });
-    let id = vm.with_untracked(|v| v.id);
-    let query = move || ListQuery {
-        filter: Some(format!("vm={id}")),
-        ..ListQuery::default()
-    };
-    load(
-        move || looks.get().to_string(),
-        move |_| all([ListForkPoints { query: query() }.raw()]),
-        |bodies: &Bodies| Ok(body::<ForkPointPage>(bodies, 0)?.fork_points),
-        |old: &mut Vec<ForkPoint>, new| *old = new,
-        move |points| (move || points.with(|all| listed(all, vm))).into_any(),
-    )
+    #[cfg(feature = "hydrate")]
+    {
+        Effect::new(move |before: Option<()>| {
+            looks.track();
+            if before.is_some() {
+                look(data);
+            }
+        });
+        Effect::new(move |_| again(looks));
+    }
 }
 
-fn listed(all: &[ForkPoint], vm: Memo<Vm>) -> Option<AnyView> {
+#[cfg(feature = "hydrate")]
+fn again(looks: RwSignal<u32>) {
+    crate::live::browser::later(LOOK, move || {
+        // Disposed when the page is left.
+        if looks.try_update(|n| *n += 1).is_some() {
+            again(looks);
+        }
+    });
+}
+
+#[cfg(feature = "hydrate")]
+fn look(data: RwSignal<Data>) {
+    // A tab that nobody sees need not know.
+    if crate::live::browser::hidden() {
+        return;
+    }
+    let loading = all(forks(data.with_untracked(|d| d.vm.id)));
+    wasm_bindgen_futures::spawn_local(async move {
+        // What was good stays while the server is away.
+        let Ok(bodies) = loading.await else { return };
+        let (Ok(points), Ok(family)) = (body::<ForkPointPage>(&bodies, 0), body::<Family>(&bodies, 1)) else {
+            return;
+        };
+        let same = data.try_with_untracked(|d| d.points == points.fork_points && d.family == family);
+        if same == Some(false) {
+            data.try_update(|d| (d.points, d.family) = (points.fork_points, family));
+        }
+    });
+}
+
+/// Its fork points; nothing while there is none.
+pub fn points(data: &Data) -> Option<AnyView> {
+    listed(&data.points, data.vm.name.as_str())
+}
+
+fn listed(all: &[ForkPoint], vm: &str) -> Option<AnyView> {
     if all.is_empty() {
         return None;
     }
-    let back = vm.with_untracked(|v| format!("/vms/{}", v.name));
+    let back = format!("/vms/{vm}");
     let rows: Vec<_> = all
         .iter()
         .map(|point| {
@@ -87,31 +126,8 @@ fn listed(all: &[ForkPoint], vm: Memo<Vm>) -> Option<AnyView> {
 }
 
 /// What the memory of the machine and of those forked with it and from it costs; nothing for one that is alone.
-pub fn family(vm: Memo<Vm>) -> AnyView {
-    let id = vm.with_untracked(|v| v.id);
-    let looks = RwSignal::new(0_u32);
-    #[cfg(feature = "hydrate")]
-    Effect::new(move |_| {
-        fn again(looks: RwSignal<u32>) {
-            crate::live::browser::later(LOOK, move || {
-                // Disposed when the page is left.
-                if looks.try_update(|n| *n += 1).is_some() {
-                    again(looks);
-                }
-            });
-        }
-        again(looks);
-    });
-    load(
-        move || looks.get().to_string(),
-        move |_| all([GetFamily { vm: id.to_string() }.raw()]),
-        |bodies: &Bodies| -> Result<Family, Status> { body(bodies, 0) },
-        |old: &mut Family, new| *old = new,
-        move |family| (move || family.with(|f| drawn(f, id))).into_any(),
-    )
-}
-
-fn drawn(family: &Family, me: VmId) -> Option<AnyView> {
+pub fn family(data: &Data) -> Option<AnyView> {
+    let (family, me) = (&data.family, data.vm.id);
     if family.members.len() < 2 {
         return None;
     }

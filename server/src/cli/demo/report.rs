@@ -46,6 +46,12 @@ impl Show<'_> {
                 ),
             );
         }
+        if let Some(clone) = self.forked() {
+            row(
+                "fork",
+                format!("{}: an instant clone, it goes on where {SOURCE} was", clone.name),
+            );
+        }
         if let Some(name) = self.clone_name() {
             row(
                 "clone",
@@ -56,9 +62,12 @@ impl Show<'_> {
         let width = self.steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, took) in &self.steps {
             lines.push(format!("  {name:<width$}  {:>6.1} s", took.as_secs_f64()));
-            if name == "clone"
-                && let Some((job, _)) = &self.clone
-            {
+            let job = match name.as_str() {
+                "clone" => self.clone.as_ref().map(|(job, _)| job),
+                "instant clone" => self.fork.as_ref().map(|(job, _, _)| job),
+                _ => None,
+            };
+            if let Some(job) = job {
                 for step in &job.steps {
                     if let (Some(start), Some(end)) = (step.start_time, step.end_time) {
                         let took = end.since(start) as f64 / 1e6;
@@ -97,6 +106,22 @@ impl Show<'_> {
             }
             None => "The clone was NOT seen to boot.".to_owned(),
         });
+        lines.push(match (&self.fork, self.forked()) {
+            (Some((job, _, _)), Some(clone)) => {
+                let fork = job.outcome.fork.as_ref();
+                let time = |micros: Option<u64>| match micros {
+                    Some(micros) => format!("{:.1} ms", micros as f64 / 1000.0),
+                    None => "?".to_owned(),
+                };
+                format!(
+                    "The instant clone ran {} after it was asked for, from the source's tick {} on; the source stood still for {}.",
+                    time(clone.running_micros),
+                    clone.first_tick.map_or_else(|| "?".to_owned(), |tick| tick.to_string()),
+                    time(fork.and_then(|f| f.source_pause_micros)),
+                )
+            }
+            _ => "The instant clone did NOT come to be.".to_owned(),
+        });
         lines.join("\n")
     }
 
@@ -110,6 +135,7 @@ impl Show<'_> {
             },
             snapshot: self.snapshot.as_ref().map(|(_, as_told)| as_told),
             clone_job: self.clone.as_ref().map(|(_, as_told)| as_told),
+            instant_clone: self.fork.as_ref().map(|(_, as_told, _)| as_told),
             clone: Clone {
                 name: self.clone_name(),
                 boot_seconds: self.boot().map(seconds),
@@ -127,6 +153,7 @@ struct Told<'a> {
     snapshot: Option<&'a Value>,
     clone_job: Option<&'a Value>,
     clone: Clone,
+    instant_clone: Option<&'a Value>,
     seconds: f64,
 }
 

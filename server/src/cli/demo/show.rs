@@ -11,10 +11,11 @@ use serde_json::Value;
 use shared::Name;
 use shared::api::{
     GetCloneJob, GetImage, GetJob, GetSnapshot, GetVm, ListQuery, ListVms, MAX_PAGE_SIZE, PostCloneJob,
-    PostSnapshot, PostVm, Reset, Resume, Start, Stop,
+    PostInstantClone, PostSnapshot, PostVm, Reset, Resume, Start, Stop,
 };
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, ProofStrength};
 use shared::feed::Noun;
+use shared::fork::{ForkNics, ForkedClone, InstantClone};
 use shared::job::{Job, JobState, ResourceRole};
 use shared::snapshot::{Snapshot, TakeSnapshot};
 use shared::vm::{
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub const SOURCE: &str = "demo-source";
 const CLONE: &str = "demo-clone";
+const FORK: &str = "demo-fork";
 const IMAGE: &str = "demo";
 /// The least that the demo guest is comfortable with.
 const MEMORY_MIB: u32 = 128;
@@ -43,6 +45,8 @@ pub struct Show<'a> {
     pub counted: Option<Counted>,
     pub snapshot: Option<(Snapshot, Value)>,
     pub clone: Option<(Job, Value)>,
+    /// The job of the instant clone, and the source's nonce at the time.
+    pub fork: Option<(Job, Value, String)>,
     since: Instant,
 }
 
@@ -57,6 +61,7 @@ impl<'a> Show<'a> {
             counted: None,
             snapshot: None,
             clone: None,
+            fork: None,
             since: start,
         };
         show.done("server ready");
@@ -134,10 +139,24 @@ impl<'a> Show<'a> {
         let id = view.offshoot.id.to_string();
         let job = self.client.call(&GetJob { id: id.clone() }).await?;
         let job = self.end(job).await?;
-        self.counted = Some(ticks.counted());
         let text = self.client.text(&GetCloneJob { id }).await?;
         self.clone = Some((job, serde_json::from_str(&text)?));
         self.done("clone");
+
+        let request = InstantClone {
+            name: Some(self.free_name(FORK).await?),
+            network_interfaces: Some(ForkNics::Keep),
+            config: [("guestinfo.role".to_owned(), "demo".to_owned())].into(),
+            ..InstantClone::default()
+        };
+        let vm = source.id.to_string();
+        let job = self.client.call(&PostInstantClone { vm, request }).await?;
+        let id = job.id.to_string();
+        let job = self.end(job).await?;
+        self.counted = Some(ticks.counted());
+        let text = self.client.text(&GetJob { id }).await?;
+        self.fork = Some((job, serde_json::from_str(&text)?, ticks.nonce()));
+        self.done("instant clone");
         Ok(())
     }
 
@@ -193,16 +212,25 @@ impl<'a> Show<'a> {
         }
     }
 
-    async fn clone_of(&self, snapshot: String) -> Result<CloneVm, Failure> {
+    /// `stem`, or with the first number behind it that no machine has.
+    async fn free_name(&self, stem: &str) -> Result<Name, Failure> {
         let query = ListQuery {
             page_size: Some(MAX_PAGE_SIZE),
-            filter: Some(format!("name:{CLONE}")),
+            filter: Some(format!("name:{stem}")),
             ..ListQuery::default()
         };
         let taken = self.client.call(&ListVms { query }).await?.vms;
-        let names = std::iter::once(CLONE.to_owned()).chain((2..).map(|n| format!("{CLONE}-{n}")));
-        let mut free = names.filter(|name| taken.iter().all(|vm| vm.name.as_str() != name));
-        let name: Option<Name> = free.next().map(|name| name.parse()).transpose()?;
+        let mut name = stem.to_owned();
+        let mut n = 2;
+        while taken.iter().any(|vm| vm.name.as_str() == name) {
+            name = format!("{stem}-{n}");
+            n += 1;
+        }
+        Ok(name.parse()?)
+    }
+
+    async fn clone_of(&self, snapshot: String) -> Result<CloneVm, Failure> {
+        let name = Some(self.free_name(CLONE).await?);
         Ok(CloneVm {
             clone_job_id: None,
             snapshot: Some(snapshot),
@@ -229,13 +257,30 @@ impl<'a> Show<'a> {
         booted.then(|| Duration::from_millis(proof.boot_millis.unwrap_or_default()))
     }
 
+    /// What is known of the instant clone.
+    pub fn forked(&self) -> Option<&ForkedClone> {
+        let (job, _, _) = self.fork.as_ref()?;
+        job.outcome.fork.as_ref()?.clones.first()
+    }
+
     /// Fails with what did not hold.
     pub fn held(&self) -> Result<(), Failure> {
-        let (Some((job, _)), Some(counted)) = (&self.clone, &self.counted) else {
+        let (Some((job, _)), Some(counted), Some((fork, _, nonce))) =
+            (&self.clone, &self.counted, &self.fork)
+        else {
             return Err("the demo did not come to its end".into());
         };
         job::check(job)?;
+        job::check(fork)?;
         let mut wrong = Vec::new();
+        if self
+            .forked()
+            .is_none_or(|clone| clone.nonce.as_ref() != Some(nonce))
+        {
+            wrong.push(
+                "the instant clone does not go on where the source was: it has not its nonce".to_owned(),
+            );
+        }
         if job.state == JobState::Succeeded && self.boot().is_none() {
             wrong.push("the clone was not seen to boot".to_owned());
         }

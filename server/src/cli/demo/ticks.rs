@@ -135,6 +135,11 @@ impl Ticks {
         });
     }
 
+    /// What the guest prints that lives in its memory only.
+    pub fn nonce(&self) -> String {
+        String::from_utf8_lossy(&self.seen.borrow().nonce).into_owned()
+    }
+
     /// What the counter did since it was marked.
     pub fn counted(&self) -> Counted {
         self.seen.borrow().counted(Instant::now())

@@ -220,17 +220,19 @@ impl Args {
 
     /// The devices of the disks, with nothing behind them: they are never read.
     fn no_disks(&mut self, spec: &MachineSpec) {
-        let empty = |args: &mut Self, id: String, more: String| {
-            let node = json!({ "driver": "null-co", "node-name": id, "size": 1 << 20 });
+        // Whether a disk is read-only, its driver has asked.
+        let empty = |args: &mut Self, id: String, read_only: bool, more: String| {
+            let node =
+                json!({ "driver": "null-co", "node-name": id, "size": 1 << 20, "read-only": read_only });
             args.add("-blockdev", node.to_string());
             args.add("-device", format!("virtio-blk-pci,id={id},drive={id}{more}"));
         };
         for n in 0..spec.disks.len() {
             let more = format!(",bootindex={},werror=stop,rerror=stop", n + 1);
-            empty(self, format!("disk{n}"), more);
+            empty(self, format!("disk{n}"), false, more);
         }
         if spec.seed.is_some() {
-            empty(self, "seed".into(), String::new());
+            empty(self, "seed".into(), true, String::new());
         }
     }
 
