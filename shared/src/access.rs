@@ -22,8 +22,16 @@ words! {
         SnapshotCreate = "snapshot.create",
         /// Make clones.
         CloneCreate = "clone.create",
-        /// Fork running machines, and fork points.
-        ForkCreate = "fork.create",
+        /// Fork running machines, and fork points; together with the four below, as in VMware's documents.
+        ProvisioningClone = "VirtualMachine.Provisioning.Clone",
+        /// Have a forked machine run.
+        InteractPowerOn = "VirtualMachine.Interact.PowerOn",
+        /// Make a machine of another.
+        InventoryCreateFromExisting = "VirtualMachine.Inventory.CreateFromExisting",
+        /// Use a storage.
+        DatastoreAllocateSpace = "Datastore.AllocateSpace",
+        /// Use a host.
+        ResourceAssignVmToPool = "Resource.AssignVMToPool",
         /// See fork points.
         ForkRead = "fork.read",
         /// Delete fork points.
@@ -44,6 +52,15 @@ words! {
         SimRelease = "sim.release",
     }
 }
+
+/// What forking asks, all of it.
+pub const FORKING: [Privilege; 5] = [
+    Privilege::ProvisioningClone,
+    Privilege::InteractPowerOn,
+    Privilege::InventoryCreateFromExisting,
+    Privilege::DatastoreAllocateSpace,
+    Privilege::ResourceAssignVmToPool,
+];
 
 /// A person who may sign in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

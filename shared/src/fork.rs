@@ -1,6 +1,7 @@
 //! Instant clones: machines forked from a running one, memory and all, and the points in time that they are forked from.
 
 use crate::place::Accelerator;
+use crate::seed::instant_clone::VirtualMachineInstantCloneSpec;
 use crate::snapshot::SnapshotState;
 use crate::vm::{Firmware, Nic};
 use crate::{ForkPointId, Name, Timestamp, VmId, words};
@@ -74,9 +75,26 @@ pub struct InstantClone {
     /// The name or id of a fork point that was kept: the source is not touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_point: Option<String>,
+    /// VMware's `VirtualMachineInstantCloneSpec`, instead of everything above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub spec: Option<Box<VirtualMachineInstantCloneSpec>>,
     /// A UUID that makes the request idempotent for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<uuid::Uuid>,
+}
+
+/// What becomes of one NIC of a clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ForkNic {
+    /// Its address; a new one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Whether it joins the network of the source's; as the request says for all if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<bool>,
 }
 
 impl InstantClone {

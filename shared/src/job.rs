@@ -1,7 +1,7 @@
 //! Jobs: durable work in named steps, each with a way back.
 
 use crate::clone::{CloneVm, Proof};
-use crate::fork::{ForkProof, InstantClone};
+use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::snapshot::TakeSnapshot;
 use crate::vm::{CreateVm, Inconsistent, PowerAction};
 use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
@@ -347,6 +347,9 @@ pub struct ForkSpec {
     /// The instant that was kept, if one is forked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<ForkPointId>,
+    /// What becomes of each NIC of the clones, where that is told one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<ForkNic>,
     /// What was asked.
     pub request: InstantClone,
 }

@@ -463,14 +463,17 @@ pub async fn delete(tx: &mut Tx, id: VmId) -> Result<Vec<LayerId>, DbError> {
     rows.iter().map(|r| word(r, "layer")).collect()
 }
 
-/// Notes whether the NICs of a machine are connected to their networks.
-pub async fn set_connected(tx: &mut Tx, id: VmId, connected: bool) -> Result<(), DbError> {
-    sqlx::query("UPDATE vm_nics SET connected = $2 WHERE vm = $1")
-        .bind(id.to_string())
-        .bind(i64::from(connected))
-        .execute(tx.conn())
-        .await
-        .map_err(sql("connect the NICs of a VM"))?;
+/// Notes which NICs of a machine are connected to their networks.
+pub async fn set_connected(tx: &mut Tx, id: VmId, connected: &[bool]) -> Result<(), DbError> {
+    for (position, connected) in connected.iter().enumerate() {
+        sqlx::query("UPDATE vm_nics SET connected = $3 WHERE vm = $1 AND position = $2")
+            .bind(id.to_string())
+            .bind(position as i64)
+            .bind(i64::from(*connected))
+            .execute(tx.conn())
+            .await
+            .map_err(sql("connect the NICs of a VM"))?;
+    }
     tx.changed(Noun::Vm, id, false);
     Ok(())
 }

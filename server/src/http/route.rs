@@ -235,21 +235,27 @@ fn describe(operation: &mut Operation, privilege: Privilege) {
         .insert("default".to_owned(), error.into());
 }
 
+/// Refuses a caller that lacks a privilege.
+pub fn must(caller: &Caller, privilege: Privilege) -> Result<(), Status> {
+    if caller.may(privilege) {
+        return Ok(());
+    }
+    let mut status = Status::new(
+        Code::PermissionDenied,
+        format!("{} lacks the privilege {privilege}", caller.label()),
+    );
+    status.details.push(serde_json::json!({
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "PRIVILEGE_MISSING",
+        "domain": "offshoot", "metadata": {"privilege": privilege.word()},
+    }));
+    Err(status)
+}
+
 fn check(request: &Request, privilege: Privilege, known: &[String]) -> Result<(), Status> {
     let Some(caller) = request.extensions().get::<Caller>() else {
         return Err(Status::new(Code::Unauthenticated, "sign in, or send a token"));
     };
-    if !caller.may(privilege) {
-        let mut status = Status::new(
-            Code::PermissionDenied,
-            format!("{} lacks the privilege {privilege}", caller.label()),
-        );
-        status.details.push(serde_json::json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "PRIVILEGE_MISSING",
-            "domain": "offshoot", "metadata": {"privilege": privilege.word()},
-        }));
-        return Err(status);
-    }
+    must(caller, privilege)?;
     let query = request.uri().query().unwrap_or_default();
     for (key, _) in form_urlencoded::parse(query.as_bytes()) {
         if !known.iter().any(|k| *k == key) {

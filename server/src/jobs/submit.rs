@@ -10,6 +10,7 @@ use shared::job::{
     CloneSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec, Resource,
     ResourceRole, SnapshotSpec, Step, StepState,
 };
+use shared::seed::fault::{Fault, MethodFault};
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, CreateVm, NewDisk, NewNic, PowerAction, Vm};
 use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
@@ -107,8 +108,23 @@ impl Jobs {
 
     /// Forks a running machine, or an instant of it that was kept.
     pub async fn instant_clone(&self, vm: VmId, mut request: InstantClone, by: By) -> Result<Job, Status> {
-        check_fork(&request)?;
         let world = self.world();
+        let mut nics = Vec::new();
+        if let Some(spec) = request.spec.take() {
+            let request_id = request.request_id.take();
+            if request != InstantClone::default() {
+                return Err(Status::invalid(
+                    "spec",
+                    "it stands alone: give nothing beside it but requestId",
+                ));
+            }
+            let source = db::vms::by_id(&world.db, vm).await?;
+            let source = source.ok_or_else(|| Status::not_found("VM", vm))?;
+            let at = world.placement(&source).await?;
+            (request, nics) = spec.request(&at).map_err(MethodFault::status)?;
+            request.request_id = request_id;
+        }
+        check_fork(&request)?;
         let (memory_mib, place, point) = match &request.fork_point {
             Some(reference) => {
                 let found = db::fork_points::find(&world.db, reference).await?;
@@ -130,17 +146,23 @@ impl Jobs {
                 let source = db::vms::by_id(&world.db, vm).await?;
                 let source = source.ok_or_else(|| Status::not_found("VM", vm))?;
                 // Asked again when it is written down; what cannot be at all is said before what there is no room for.
-                can::can_fork(&source)?;
+                can::can_fork(&source).map_err(|e| Fault::InvalidState.of(e))?;
                 let (_, place) = world.room_for_memory(source.memory_mib, request.keep_point)?;
                 (source.memory_mib, place, None)
             }
         };
         world
             .check_memory(memory_mib, request.clones(), point.is_some(), place)
-            .await?;
+            .await
+            .map_err(|e| Fault::InsufficientResourcesFault.of(e))?;
         let request_id = request.request_id.take();
         self.submit(
-            JobSpec::InstantCloneVm(ForkSpec { vm, point, request }),
+            JobSpec::InstantCloneVm(ForkSpec {
+                vm,
+                point,
+                nics,
+                request,
+            }),
             request_id,
             None,
             by,
@@ -340,7 +362,7 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
                     let point = point.ok_or_else(|| Status::not_found("fork point", id))?;
                     Ok(can::can_fork_point(&point.point)?)
                 }
-                (None, Some(vm)) => Ok(can::can_fork(vm)?),
+                (None, Some(vm)) => Ok(can::can_fork(vm).map_err(|e| Fault::InvalidState.of(e))?),
                 (None, None) => Ok(()),
             }
         }

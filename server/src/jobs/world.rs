@@ -9,6 +9,9 @@ use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor};
 use shared::fork::MemoryPlace;
 use shared::place::Accelerator;
+use shared::seed::fault::Fault;
+use shared::seed::instant_clone::Placement;
+use shared::vm::Vm;
 use shared::{ForkPointId, ImageId, JobId, LayerId, Name, Status, VmId};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -218,24 +221,38 @@ impl World {
             .mode(0o700)
             .create(&dir);
         let file_fault = |why: &dyn std::fmt::Display| {
-            Status::new(
-                shared::Code::FailedPrecondition,
-                format!("the memory file cannot be made in {}: {why}", dir.display()),
-            )
+            let message = format!("the memory file cannot be made in {}: {why}", dir.display());
+            let file = dir.display().to_string();
+            Fault::FileFault { file }.of(Status::new(shared::Code::FailedPrecondition, message))
         };
         made.map_err(|e| file_fault(&e))?;
         rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).map_err(|e| file_fault(&e))?;
         let free = free(&dir).map_err(|e| file_fault(&e))?;
         if free < need && self.hypervisor.accelerator() != Accelerator::Sim {
-            return Err(Status::no_space(format!(
+            let file = dir.display().to_string();
+            return Err(Fault::FileFault { file }.of(Status::no_space(format!(
                 "{} has no room for a memory of {memory_mib} MiB: {} MiB are free, and {} MiB are needed. Free some space, or \
                  set memory_dir",
                 dir.display(),
                 free >> 20,
                 need >> 20
-            )));
+            ))));
         }
         Ok((dir, place))
+    }
+
+    /// Where a machine is, in the words of VMware's specs.
+    pub async fn placement(&self, vm: &Vm) -> Result<Placement, Status> {
+        let hosts = db::places::hosts(&self.db).await?;
+        let host = hosts.into_iter().filter(|h| h.id == vm.host);
+        Ok(Placement {
+            folders: vec!["vm".to_owned()],
+            datastores: vec![self.storage.id.to_string(), self.storage.name.to_string()],
+            pools: host
+                .flat_map(|h| [h.id.to_string(), h.name.to_string()])
+                .collect(),
+            nics: vm.network_interfaces.len(),
+        })
     }
 
     /// Whether the host has the memory for so many forks of a machine: what is free now, and what may be promised.

@@ -1,6 +1,8 @@
 //! Types of the APIs that this one is compatible with, in their own names.
 
 pub mod clone_job;
+pub mod fault;
+pub mod instant_clone;
 mod json;
 mod name;
 pub mod target;

@@ -5,12 +5,13 @@ use crate::access::Caller;
 use crate::http::Server;
 use crate::http::error::ApiResult;
 use crate::http::extract::{Body, Path, Query};
-use crate::http::route::Api;
+use crate::http::route::{Api, must};
 use crate::inventory;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, Json};
-use shared::access::Privilege;
+use shared::Status;
+use shared::access::{FORKING, Privilege};
 use shared::api::{Family, ForkPointPage, JobPage, ListQuery};
 use shared::fork::{ForkPoint, InstantClone};
 use shared::job::Job;
@@ -18,12 +19,17 @@ use utoipa_axum::routes;
 
 pub(super) fn routes(api: Api) -> Api {
     api.route(Privilege::JobRead, routes!(list_instant_clones))
-        .route(Privilege::ForkCreate, routes!(create_instant_clones))
+        .route(Privilege::ProvisioningClone, routes!(create_instant_clones))
         .route(Privilege::VmRead, routes!(get_family))
         .route(Privilege::ForkRead, routes!(list_fork_points))
         .route(Privilege::ForkRead, routes!(get_fork_point))
-        .route(Privilege::ForkCreate, routes!(fork_point))
+        .route(Privilege::ProvisioningClone, routes!(fork_point))
         .route(Privilege::ForkDelete, routes!(delete_fork_point))
+}
+
+/// The route asks the first of these; the others are asked here.
+fn may_fork(caller: &Caller) -> Result<(), Status> {
+    FORKING.iter().try_for_each(|privilege| must(caller, *privilege))
 }
 
 /// The jobs that forked a machine, newest first.
@@ -54,6 +60,7 @@ async fn create_instant_clones(
     Path(vm): Path<String>,
     Body(request): Body<InstantClone>,
 ) -> ApiResult<Response> {
+    may_fork(&caller)?;
     let id = inventory::vm_row(server.world(), &vm).await?.id;
     let job = server.jobs.instant_clone(id, request, by(&caller)).await?;
     Ok(accepted_job(&job))
@@ -102,6 +109,7 @@ async fn fork_point(
     Path(point): Path<String>,
     Body(mut request): Body<InstantClone>,
 ) -> ApiResult<Response> {
+    may_fork(&caller)?;
     let point = inventory::fork_point(server.world(), &point).await?;
     request.fork_point = Some(point.id.to_string());
     let job = server.jobs.instant_clone(point.vm, request, by(&caller)).await?;

@@ -23,6 +23,7 @@ use shared::feed::Noun;
 use shared::fork::{ForkNics, ForkPoint, ForkProof, ForkedClone, Identity};
 use shared::job::{ForkSpec, JobSpec, Resource, ResourceRole, step};
 use shared::place::{Accelerator, NetworkKind};
+use shared::seed::fault::Fault;
 use shared::snapshot::SnapshotState;
 use shared::vm::{Lineage, LineageKind, Nic, Vm, VmState};
 use shared::{Code, ForkPointId, LayerId, Name, VmId};
@@ -151,11 +152,13 @@ fn mint(spec: &ForkSpec, source: Option<&Vm>, stored: &Stored, disks: usize) -> 
             },
             bios_uuid: spec.request.bios_uuid.unwrap_or_else(Uuid::new_v4),
             vmgenid: Uuid::new_v4(),
-            macs: stored
-                .point
-                .network_interfaces
-                .iter()
-                .map(|_| new_mac())
+            macs: (0..stored.point.network_interfaces.len())
+                .map(|n| {
+                    spec.nics
+                        .get(n)
+                        .and_then(|nic| nic.mac.clone())
+                        .unwrap_or_else(new_mac)
+                })
                 .collect(),
             layers: (0..disks).map(|_| LayerId(Uuid::now_v7())).collect(),
         });
@@ -185,7 +188,9 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         None => return Err(is_now("fork point", id)),
     };
     check_same(cx, &stored.point).await?;
-    check_room(cx.world(), &stored, spec.point.is_some(), spec.request.clones()).await?;
+    check_room(cx.world(), &stored, spec.point.is_some(), spec.request.clones())
+        .await
+        .map_err(|e| Fault::InsufficientResourcesFault.of(e))?;
     // What the clones' disks will stand on: the layers that are active until the source stands still.
     let frozen: Vec<LayerId> = match &source {
         Some(source) => source.disks.iter().map(|d| d.layer).collect(),
@@ -393,8 +398,9 @@ fn new_vm(cx: &Cx, spec: &ForkSpec, stored: &Stored, clone: &MintedClone) -> db:
 async fn clone_spec(cx: &Cx, request: &ForkSpec, id: VmId) -> Result<MachineSpec, StepError> {
     let machine = super::vm(cx, id).await?;
     let mut spec = machine_spec(cx.world(), &machine).await?;
-    for nic in &mut spec.nics {
-        nic.connected = request.request.network_interfaces == Some(ForkNics::Keep);
+    for (n, nic) in spec.nics.iter_mut().enumerate() {
+        let told = request.nics.get(n).and_then(|nic| nic.connect);
+        nic.connected = told.unwrap_or(request.request.network_interfaces == Some(ForkNics::Keep));
     }
     Ok(spec)
 }
@@ -627,7 +633,8 @@ async fn met(cx: &Cx, spec: MachineSpec, mut clone: ForkedClone) -> Result<Forke
             ));
         } else if spec.nics.iter().any(|nic| nic.connected) {
             let vm = clone.vm;
-            cx.commit(move |tx| Box::pin(db::vms::set_connected(tx, vm, true)))
+            let connected: Vec<bool> = spec.nics.iter().map(|nic| nic.connected).collect();
+            cx.commit(move |tx| Box::pin(async move { db::vms::set_connected(tx, vm, &connected).await }))
                 .await?;
         }
     }

@@ -1,0 +1,325 @@
+//! Instant clones with guests that really run: what becomes of them, of their source, and of the instants that are kept.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use server::db;
+use server::jobs::Jobs;
+use server::jobs::world::Machines;
+use shared::fork::{ForkNics, ForkedClone, Identity, InstantClone};
+use shared::job::{Job, JobState};
+use shared::snapshot::TakeSnapshot;
+use shared::vm::{DiskOfImage, NewDisk, PowerAction};
+use shared::{Code, JobId, VmId};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{by, clean_up, create, ended, engine, guest, vm_id};
+
+const QEMU: Machines = Machines::Real(None);
+/// How deep forks of forks are tried here; the soak goes deeper.
+const DEPTH: usize = 3;
+
+async fn succeeded(jobs: &Jobs, id: JobId) -> Job {
+    let job = ended(jobs, id).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+    job
+}
+
+/// Nonce and number of each whole tick that the serial port has, with the host's name.
+fn ticks(jobs: &Jobs, vm: VmId) -> Vec<(String, u64, String)> {
+    let log = std::fs::read(jobs.world().hypervisor.serial_log(vm)).unwrap_or_default();
+    let pattern = regex::Regex::new(r"^offshoot-guest nonce=(\w{16}) tick=(\d+) host=(\S+)\r$").unwrap();
+    let log = String::from_utf8_lossy(&log);
+    let of = |line: &str| {
+        let found = pattern.captures(line)?;
+        Some((
+            found[1].to_owned(),
+            found[2].parse().unwrap(),
+            found[3].to_owned(),
+        ))
+    };
+    log.split('\n').filter_map(of).collect()
+}
+
+/// Waits until a machine has ticked so often.
+async fn counts(jobs: &Jobs, vm: VmId, least: usize) -> Vec<(String, u64, String)> {
+    let begin = Instant::now();
+    loop {
+        let all = ticks(jobs, vm);
+        if all.len() >= least {
+            return all;
+        }
+        assert!(
+            begin.elapsed() < support::PATIENCE,
+            "{vm} does not count: {all:?}"
+        );
+        // The log is a file that QEMU writes: nothing tells of it here.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A machine whose guest counts.
+async fn counting(dir: &Path) -> (Jobs, VmId) {
+    let jobs = engine(dir, QEMU, None).await;
+    let image = "counting".parse().unwrap();
+    jobs.world().register_image(&image, &guest("demo")).await.unwrap();
+    let mut request = create("source", true);
+    request.disks = vec![NewDisk::Image(DiskOfImage {
+        image: "counting".into(),
+        size_gib: None,
+    })];
+    request.cloud_init = Some(Default::default());
+    let made = jobs.create_vm(request, by()).await.unwrap();
+    succeeded(&jobs, made.id).await;
+    let source = vm_id(&jobs, "source").await;
+    counts(&jobs, source, 5).await;
+    (jobs, source)
+}
+
+fn named(names: &[&str]) -> InstantClone {
+    InstantClone {
+        names: names.iter().map(|n| n.parse().unwrap()).collect(),
+        network_interfaces: Some(ForkNics::Keep),
+        ..InstantClone::default()
+    }
+}
+
+async fn forked(jobs: &Jobs, vm: VmId, request: InstantClone) -> Vec<ForkedClone> {
+    let job = jobs.instant_clone(vm, request, by()).await.unwrap();
+    let job = succeeded(jobs, job.id).await;
+    let proof = job.outcome.fork.unwrap();
+    for clone in &proof.clones {
+        assert_eq!(clone.identity, Some(Identity::Hook), "{proof:#?}");
+        assert!(clone.memory_later.unwrap().shared_bytes > 1 << 20, "{proof:#?}");
+    }
+    proof.clones
+}
+
+async fn off_and_gone(jobs: &Jobs, vm: VmId) {
+    let off = jobs.power(vm, PowerAction::PowerOff, by()).await.unwrap();
+    succeeded(jobs, off.id).await;
+    let gone = jobs.delete_vm(vm, by()).await.unwrap();
+    succeeded(jobs, gone.id).await;
+}
+
+/// No tick is missing, and all are of one boot.
+fn whole(all: &[(String, u64, String)]) {
+    for pair in all.windows(2) {
+        assert_eq!((&pair[1].0, pair[1].1), (&pair[0].0, pair[0].1 + 1), "{all:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forks_of_forks_live_on_without_their_source_and_can_do_what_every_machine_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let (jobs, source) = counting(dir.path()).await;
+    let mut line = vec![source];
+    for depth in 1..=DEPTH {
+        let parent = *line.last().unwrap();
+        let clones = forked(&jobs, parent, named(&[&format!("depth-{depth}")])).await;
+        let clone = clones[0].vm;
+        let (seen, before) = (counts(&jobs, clone, 5).await, ticks(&jobs, parent));
+        assert_eq!(clones[0].nonce.as_ref(), Some(&seen[0].0));
+        assert_eq!(clones[0].first_tick, Some(seen[0].1));
+        assert!(
+            before.iter().any(|t| (&t.0, t.1) == (&seen[0].0, seen[0].1)),
+            "{depth}: it goes on where its parent was"
+        );
+        assert_eq!(
+            seen.last().unwrap().2,
+            format!("depth-{depth}"),
+            "it has a name of its own"
+        );
+        whole(&seen);
+        line.push(clone);
+    }
+    for &vm in &line {
+        whole(&ticks(&jobs, vm));
+    }
+
+    // The source goes, and costs its clones nothing.
+    off_and_gone(&jobs, source).await;
+    let last = *line.last().unwrap();
+    let before = ticks(&jobs, last).len();
+    counts(&jobs, last, before + 5).await;
+
+    // A fork is a machine like any other.
+    let taken = jobs.snapshot(last, TakeSnapshot::default(), by()).await.unwrap();
+    succeeded(&jobs, taken.id).await;
+    let nonce = ticks(&jobs, last)[0].0.clone();
+    let off = jobs.power(last, PowerAction::PowerOff, by()).await.unwrap();
+    succeeded(&jobs, off.id).await;
+    let on = jobs.power(last, PowerAction::Start, by()).await.unwrap();
+    succeeded(&jobs, on.id).await;
+    let anew = counts(&jobs, last, 3).await;
+    assert_ne!(anew[0].0, nonce, "started cold it boots from its own disks");
+    assert_eq!(anew[0].2, format!("depth-{DEPTH}"), "and kept its name");
+    let vm = db::vms::by_id(&jobs.world().db, last).await.unwrap().unwrap();
+    assert!(vm.network_interfaces.iter().all(|nic| nic.connected));
+
+    for &vm in &line[1..] {
+        off_and_gone(&jobs, vm).await;
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("points")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (jobs, source) = counting(dir.path()).await;
+    let kept = InstantClone {
+        keep_point: true,
+        point_name: Some("kept".parse().unwrap()),
+        config: [("guestinfo.role".to_owned(), "r".repeat(9000))].into(),
+        ..named(&["first"])
+    };
+    let first = forked(&jobs, source, kept).await.remove(0);
+    let point = db::fork_points::find(&jobs.world().db, "kept")
+        .await
+        .unwrap()
+        .unwrap()
+        .point;
+    assert!(
+        point.memory_bytes > 16 << 20 && point.memory_bytes < 128 << 20,
+        "{point:#?}"
+    );
+    assert_eq!(point.clones, 1);
+    let refused = jobs.delete_fork_point(point.id, by()).await.unwrap_err();
+    assert_eq!(refused.code, Code::FailedPrecondition, "{refused}");
+    for vm in [first.vm, source] {
+        off_and_gone(&jobs, vm).await;
+    }
+    jobs.stop().await;
+    drop(jobs);
+
+    let jobs = engine(dir.path(), QEMU, None).await;
+    let again = InstantClone {
+        fork_point: Some("kept".into()),
+        ..named(&["again-a", "again-b", "again-c"])
+    };
+    let clones = forked(&jobs, source, again).await;
+    for clone in &clones {
+        assert_eq!(
+            (&clone.nonce, clone.first_tick),
+            (&first.nonce, first.first_tick),
+            "the same instant as before"
+        );
+        whole(&counts(&jobs, clone.vm, 5).await);
+    }
+    for clone in &clones {
+        off_and_gone(&jobs, clone.vm).await;
+    }
+    let gone = jobs.delete_fork_point(point.id, by()).await.unwrap();
+    succeeded(&jobs, gone.id).await;
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("points")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_forked_is_refused_before_anything_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = engine(dir.path(), Machines::Simulated, None).await;
+    let made = jobs.create_vm(create("source", false), by()).await.unwrap();
+    succeeded(&jobs, made.id).await;
+    let source = vm_id(&jobs, "source").await;
+    let fault = |status: &shared::Status| shared::seed::fault::of(status).map(|f| f.type_name);
+
+    let off = jobs.instant_clone(source, named(&["a"]), by()).await.unwrap_err();
+    assert_eq!(off.code, Code::FailedPrecondition, "{off}");
+    assert_eq!(fault(&off).as_deref(), Some("InvalidState"));
+    let on = jobs.power(source, PowerAction::Start, by()).await.unwrap();
+    succeeded(&jobs, on.id).await;
+
+    let names: Vec<String> = (0..65).map(|n| format!("n{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let uuid = uuid::Uuid::new_v4();
+    let config = |key: &str, bytes| InstantClone {
+        config: [(key.to_owned(), "x".repeat(bytes))].into(),
+        ..named(&["a"])
+    };
+    for (request, field) in [
+        (named(&names), "names"),
+        (named(&["a", "a"]), "names"),
+        (
+            InstantClone {
+                bios_uuid: Some(uuid),
+                ..named(&["a", "b"])
+            },
+            "biosUuid",
+        ),
+        (
+            InstantClone {
+                count: Some(0),
+                ..InstantClone::default()
+            },
+            "count",
+        ),
+        (
+            InstantClone {
+                point_name: Some("p".parse().unwrap()),
+                ..named(&["a"])
+            },
+            "pointName",
+        ),
+        (
+            InstantClone {
+                fork_point: Some("p".into()),
+                keep_point: true,
+                ..named(&["a"])
+            },
+            "keepPoint",
+        ),
+        (config("role", 1), "config"),
+        (config("guestinfo.role", 20_000), "config"),
+    ] {
+        let refused = jobs.instant_clone(source, request, by()).await.unwrap_err();
+        assert_eq!(
+            (refused.code, refused.field()),
+            (Code::InvalidArgument, Some(field)),
+            "{refused}"
+        );
+    }
+    let taken = jobs
+        .instant_clone(source, named(&["source"]), by())
+        .await
+        .unwrap_err();
+    assert_eq!(taken.code, Code::AlreadyExists, "{taken}");
+
+    let spec = serde_json::json!({ "spec": { "name": "from-spec", "location": { "host": { "type": "HostSystem", "value": "h" } } } });
+    let refused = jobs
+        .instant_clone(source, serde_json::from_value(spec).unwrap(), by())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.field(), fault(&refused).as_deref()),
+        (Some("spec.location.host"), Some("InvalidArgument"))
+    );
+    let spec = serde_json::json!({ "spec": { "name": "from-spec", "location": {} } });
+    let job = jobs
+        .instant_clone(source, serde_json::from_value(spec).unwrap(), by())
+        .await
+        .unwrap();
+    succeeded(&jobs, job.id).await;
+    vm_id(&jobs, "from-spec").await;
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_at_once_on_the_simulation() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = engine(dir.path(), Machines::Simulated, None).await;
+    let made = jobs.create_vm(create("source", true), by()).await.unwrap();
+    succeeded(&jobs, made.id).await;
+    let source = vm_id(&jobs, "source").await;
+    let request = InstantClone {
+        count: Some(64),
+        ..InstantClone::default()
+    };
+    let job = jobs.instant_clone(source, request, by()).await.unwrap();
+    let job = succeeded(&jobs, job.id).await;
+    assert_eq!(job.outcome.fork.unwrap().clones.len(), 64);
+    clean_up(&jobs).await;
+}
