@@ -107,6 +107,15 @@ pub trait Disks: Send + Sync {
     /// Copies a qcow2 file that the operator names into a layer. It may name no other file.
     async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError>;
 
+    /// Makes a seed disk that says what another says, of another instance.
+    async fn renew_seed(
+        &self,
+        from: &Path,
+        to: &Path,
+        instance_id: &str,
+        hostname: &str,
+    ) -> Result<(), DiskError>;
+
     /// Makes a NoCloud seed disk. `instance-id` and `local-hostname` are added where `ci` has none.
     async fn write_seed(
         &self,

@@ -224,6 +224,18 @@ impl Disks for QemuImg {
         header::info(&to.path)
     }
 
+    async fn renew_seed(
+        &self,
+        from: &Path,
+        to: &Path,
+        instance_id: &str,
+        hostname: &str,
+    ) -> Result<(), DiskError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let (id, host) = (instance_id.to_owned(), hostname.to_owned());
+        blocking(move || seed::renew(&from, &to, &id, &host)).await
+    }
+
     async fn write_seed(
         &self,
         path: &Path,

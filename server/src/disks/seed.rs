@@ -21,11 +21,66 @@ pub fn write(path: &Path, instance_id: &str, hostname: &str, ci: &CloudInit) -> 
         files.push(("network-config", network));
     }
     let part = part(path);
-    fill(&part, &files).map_err(DiskError::io("make the seed", path))?;
+    fill(&part, &files, 0).map_err(DiskError::io("make the seed", path))?;
     std::fs::rename(&part, path).map_err(DiskError::io("make the seed", path))
 }
 
-fn fill(path: &Path, files: &[(&str, &str)]) -> io::Result<()> {
+/// Writes a seed that says what `from` says, of another instance. Blocks.
+pub fn renew(from: &Path, path: &Path, instance_id: &str, hostname: &str) -> Result<(), DiskError> {
+    let read = read(from).map_err(DiskError::io("read the seed", from))?;
+    let part = part(path);
+    let made = (|| {
+        let files: Vec<(&str, String)> = read
+            .iter()
+            .map(|(name, text)| match *name {
+                "meta-data" => (*name, meta_data(instance_id, hostname, Some(&nobodys(text)))),
+                _ => (*name, text.clone()),
+            })
+            .collect();
+        let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        // Whoever knows the disk already knows its size.
+        fill(&part, &files, std::fs::metadata(from)?.len())
+    })();
+    made.map_err(DiskError::io("make the seed", path))?;
+    std::fs::rename(&part, path).map_err(DiskError::io("make the seed", path))
+}
+
+fn read(path: &Path) -> io::Result<Vec<(&'static str, String)>> {
+    use std::io::Read;
+    let disk = OpenOptions::new().read(true).write(true).open(path)?;
+    let volume = fatfs::FileSystem::new(&disk, fatfs::FsOptions::new())?;
+    let mut files = Vec::new();
+    for name in ["meta-data", "user-data", "network-config"] {
+        let mut text = String::new();
+        match volume.root_dir().open_file(name) {
+            Ok(mut file) => file.read_to_string(&mut text)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        files.push((name, text));
+    }
+    Ok(files)
+}
+
+/// Meta-data without what says whose they are.
+fn nobodys(given: &str) -> String {
+    const WHOSE: [&str; 2] = ["instance-id", "local-hostname"];
+    if let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(given) {
+        fields.retain(|key, _| !WHOSE.contains(&key.as_str()));
+        return Value::Object(fields).to_string();
+    }
+    let whose = |line: &str| WHOSE.iter().any(|key| is_key(line, key));
+    given.split_inclusive('\n').filter(|line| !whose(line)).collect()
+}
+
+/// Whether a line of YAML at the left margin is this key's.
+fn is_key(line: &str, key: &str) -> bool {
+    let line = line.trim_end().trim_start_matches(['"', '\'']);
+    line.strip_prefix(key)
+        .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+}
+
+fn fill(path: &Path, files: &[(&str, &str)], least: u64) -> io::Result<()> {
     let data: u64 = files.iter().map(|(_, text)| text.len() as u64).sum();
     let disk: File = OpenOptions::new()
         .read(true)
@@ -34,7 +89,7 @@ fn fill(path: &Path, files: &[(&str, &str)]) -> io::Result<()> {
         .truncate(true)
         .open(path)?;
     // A MiB has room for the tables, the directory and the last clusters.
-    disk.set_len(data.next_multiple_of(512) + (1 << 20))?;
+    disk.set_len((data.next_multiple_of(512) + (1 << 20)).max(least))?;
     let label = fatfs::FormatVolumeOptions::new().volume_label(*b"CIDATA     ");
     fatfs::format_volume(&disk, label)?;
     {
@@ -58,13 +113,7 @@ pub fn meta_data(instance_id: &str, hostname: &str, given: Option<&str>) -> Stri
         }
         return Value::Object(fields).to_string();
     }
-    let has = |key: &str| {
-        given.lines().any(|line| {
-            let line = line.trim_end().trim_start_matches(['"', '\'']);
-            line.strip_prefix(key)
-                .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
-        })
-    };
+    let has = |key: &str| given.lines().any(|line| is_key(line, key));
     let added: String = wanted
         .iter()
         .filter(|(key, _)| !has(key))
@@ -122,6 +171,31 @@ mod tests {
             json,
             serde_json::json!({"instance-id": "i-1", "local-hostname": "mine"})
         );
+    }
+
+    #[test]
+    fn a_seed_becomes_anothers_and_says_the_same_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("seed"), dir.path().join("other"));
+        for given in ["instance-id: mine\na: 1\n", r#"{"local-hostname":"mine","a":1}"#] {
+            let ci = CloudInit {
+                user_data: Some("#cloud-config\n# x\n".into()),
+                meta_data: Some(given.into()),
+                network_config: None,
+            };
+            write(&path, "i-1", "web", &ci).unwrap();
+            renew(&path, &other, "i-2", "a-fork-of-web-with-a-longer-name").unwrap();
+            let files = read(&other).unwrap();
+            let [("meta-data", meta), ("user-data", user)] = &files[..] else {
+                panic!("{files:?}")
+            };
+            assert!(meta.contains("i-2") && meta.contains("a-fork-of-web"), "{meta}");
+            assert!(
+                !meta.contains("mine") && !meta.contains("i-1") && meta.contains('a'),
+                "{meta}"
+            );
+            assert_eq!(user, "#cloud-config\n# x\n");
+        }
     }
 
     #[test]

@@ -108,6 +108,17 @@ impl Disks for SimDisks {
         Ok(info)
     }
 
+    async fn renew_seed(
+        &self,
+        from: &Path,
+        to: &Path,
+        instance_id: &str,
+        hostname: &str,
+    ) -> Result<(), DiskError> {
+        fs::metadata(from).map_err(DiskError::io("read the seed", from))?;
+        fs::write(to, seed::meta_data(instance_id, hostname, None)).map_err(DiskError::io("make", to))
+    }
+
     async fn write_seed(
         &self,
         path: &Path,

@@ -1,5 +1,6 @@
-//! VMware's `VirtualMachineInstantCloneSpec`, whole, as it travels in the JSON of the Virtual Infrastructure API 8.0, and
-//! what of it can be honoured here. `_typeName` may be missing where the type is known; unknown fields are ignored, as
+//! VMware's `VirtualMachineInstantCloneSpec`, whole, and what of it can be honoured here.
+//!
+//! As it travels in the JSON of the Virtual Infrastructure API 8.0. `_typeName` may be missing where the type is known; unknown fields are ignored, as
 //! newer clients send some.
 
 use super::fault::{Fault, MethodFault};

@@ -258,6 +258,8 @@ async fn send(
     let on = [
         (MigrationCapability::events, true),
         (MigrationCapability::pause_before_switchover, true),
+        // A fork was loaded with it.
+        (MigrationCapability::x_ignore_shared, false),
     ];
     capabilities(q, vm, &on).await?;
     downtime(q, vm, millis).await?;

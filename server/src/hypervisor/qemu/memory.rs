@@ -13,8 +13,9 @@ pub fn of(pid: i32, memory_mib: u32) -> io::Result<MemoryUse> {
 struct Mapping {
     size: u64,
     rss: u64,
-    /// Pages that nobody else has.
-    private: u64,
+    /// Pages of its own: written since they were mapped. What `Private_Dirty` counts are also pages of the file that nobody
+    /// else has mapped just now.
+    own: u64,
 }
 
 fn sum(smaps: &str, guest_kib: u64) -> MemoryUse {
@@ -34,17 +35,16 @@ fn sum(smaps: &str, guest_kib: u64) -> MemoryUse {
                 ..Mapping::default()
             }),
             ("Rss", Some(n)) => all.last_mut().into_iter().for_each(|m| m.rss = n),
-            // A page of the file that only this process has looked at is no copy of its own.
-            ("Private_Dirty", Some(n)) => all.last_mut().into_iter().for_each(|m| m.private = n),
+            ("Anonymous", Some(n)) => all.last_mut().into_iter().for_each(|m| m.own = n),
             _ => {}
         }
     }
-    let process: u64 = all.iter().map(|m| m.private).sum();
+    let process: u64 = all.iter().map(|m| m.own).sum();
     let guest = all.iter().find(|m| m.size == guest_kib);
-    let (rss, private) = guest.map_or((0, 0), |m| (m.rss, m.private));
+    let (rss, own) = guest.map_or((0, 0), |m| (m.rss, m.own));
     MemoryUse {
-        private_bytes: private << 10,
-        shared_bytes: rss.saturating_sub(private) << 10,
+        private_bytes: own << 10,
+        shared_bytes: rss.saturating_sub(own) << 10,
         process_private_bytes: process << 10,
     }
 }
@@ -56,8 +56,8 @@ mod tests {
     #[test]
     fn the_guests_memory_is_told_from_the_programs() {
         let smaps = "7f00-7f10 rw-p 00000000 00:19 12 /points/a.memory\nSize:             262144 kB\nRss:               98304 kB\n\
-            Shared_Clean:      97280 kB\nPrivate_Dirty:      1024 kB\nVmFlags: rd wr\n\
-            7f20-7f30 rw-p 00000000 00:00 0 \nSize:              65536 kB\nRss:               20480 kB\nPrivate_Dirty:     20480 kB\n";
+            Private_Dirty:     98304 kB\nAnonymous:          1024 kB\nVmFlags: rd wr\n\
+            7f20-7f30 rw-p 00000000 00:00 0 \nSize:              65536 kB\nRss:               20480 kB\nAnonymous:         20480 kB\n";
         assert_eq!(
             sum(smaps, 256 << 10),
             MemoryUse {

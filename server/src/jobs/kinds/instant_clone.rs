@@ -48,7 +48,7 @@ const TAIL: usize = 10;
 static COUNTS: LazyLock<Regex> = LazyLock::new(|| {
     // It is a constant: it parses.
     #[allow(clippy::unwrap_used)]
-    Regex::new(r"nonce=([0-9a-f]{16}) tick=(\d+)").unwrap()
+    Regex::new(r"nonce=([0-9a-f]{16}) tick=(\d+) host=").unwrap()
 });
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -248,7 +248,11 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
             None => point_seed(&stored),
         };
         for clone in &minted.clones {
-            disks::copy_seed(&from, &cx.world().seed_file(clone.id)).await?;
+            // Its guest reads it when it boots from its own disks.
+            let (to, id) = (cx.world().seed_file(clone.id), clone.id.to_string());
+            cx.disks()
+                .renew_seed(&from, &to, &id, clone.name.as_str())
+                .await?;
         }
     }
     Ok(())
