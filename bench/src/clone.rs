@@ -59,7 +59,7 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
 
 async fn figures(site: &Site, dir: &Path, size: Size) -> Result<Vec<Figure>> {
     for source in [SMALL.name, BIG.name] {
-        create(site, source, source, json!({})).await?;
+        create(site, source, source, 128, json!({})).await?;
         site.job(
             Method::POST,
             &format!("/api/v1/vms/{source}/snapshots"),
@@ -114,8 +114,8 @@ pub async fn stop(site: &Site, vm: &str) -> Result<()> {
 }
 
 /// Makes a machine of an image, and sees it boot.
-pub async fn create(site: &Site, name: &str, image: &str, cloud_init: Value) -> Result<()> {
-    let body = json!({"name": name, "cpus": 1, "memoryMib": 128, "disks": [{"image": image}],
+pub async fn create(site: &Site, name: &str, image: &str, memory_mib: u32, cloud_init: Value) -> Result<()> {
+    let body = json!({"name": name, "cpus": 1, "memoryMib": memory_mib, "disks": [{"image": image}],
         "cloudInit": cloud_init, "start": true});
     site.job(Method::POST, "/api/v1/vms", Some(body)).await?;
     Ok(())
@@ -239,7 +239,7 @@ async fn run(command: &mut Command) -> Result<String> {
 }
 
 /// The demo guest, built once and cached.
-async fn demo_guest() -> Result<PathBuf> {
+pub async fn demo_guest() -> Result<PathBuf> {
     let script = crate::here().join("../guest/build.sh");
     let out = run(&mut Command::new(script)).await?;
     Ok(out.lines().last().ok_or("guest/build.sh names no image")?.into())

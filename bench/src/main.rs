@@ -8,6 +8,7 @@ mod api;
 mod clone;
 mod console;
 mod engine;
+mod fork;
 mod pause;
 mod report;
 mod site;
@@ -22,7 +23,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The groups, in the order in which they are taken.
-const GROUPS: [&str; 4] = ["clone", "engine", "api", "console"];
+const GROUPS: [&str; 5] = ["clone", "instantClone", "engine", "api", "console"];
 
 /// The folder of the benchmark. Asked for when it runs: what is compiled may come from another checkout.
 fn here() -> PathBuf {
@@ -80,6 +81,7 @@ async fn run() -> Result<()> {
         eprintln!("bench: {group}");
         let taken: Vec<Figure> = match group {
             "clone" => clone::take(size).await,
+            "instantClone" => fork::take(size).await,
             "engine" => engine::take(size).await,
             "api" => api::take(size).await,
             _ => console::take(size).await,

@@ -29,7 +29,7 @@ const BOOTS_WITHIN: Duration = Duration::from_secs(90);
 
 /// Takes the figures of the pause.
 pub async fn take(site: &Site, size: Size) -> Result<Vec<Figure>> {
-    clone::create(site, VM, "demo", json!({"metaData": "tick: 1000\n"})).await?;
+    clone::create(site, VM, "demo", 128, json!({"metaData": "tick: 1000\n"})).await?;
     let world = site.running.server.world();
     let vm = db::vms::find(&world.db, VM)
         .await?
@@ -133,7 +133,7 @@ pub async fn take(site: &Site, size: Size) -> Result<Vec<Figure>> {
 }
 
 /// Between ticks that follow each other within a span of time, in milliseconds.
-fn gaps(arrivals: &[Instant], from: Instant, to: Instant) -> Vec<f64> {
+pub fn gaps(arrivals: &[Instant], from: Instant, to: Instant) -> Vec<f64> {
     let within: Vec<_> = arrivals.iter().filter(|at| (from..to).contains(*at)).collect();
     within
         .windows(2)
@@ -142,14 +142,14 @@ fn gaps(arrivals: &[Instant], from: Instant, to: Instant) -> Vec<f64> {
 }
 
 /// The ticks of a guest as they arrive, until its machine ends.
-struct Ticks {
+pub struct Ticks {
     all: Arc<Mutex<Vec<Instant>>>,
     count: watch::Receiver<usize>,
 }
 
 impl Ticks {
     /// Reads them from the serial port's socket, in a thread of its own: nothing else delays them.
-    fn listen(socket: &Path) -> Result<Self> {
+    pub fn listen(socket: &Path) -> Result<Self> {
         let serial = BufReader::new(UnixStream::connect(socket)?);
         let arrivals = Arc::new(Mutex::new(Vec::new()));
         let ticks = arrivals.clone();
@@ -168,7 +168,7 @@ impl Ticks {
     }
 
     /// Until the guest has booted, and has ticked for some seconds.
-    async fn settle(&mut self) -> Result<()> {
+    pub async fn settle(&mut self) -> Result<()> {
         let enough = self.count.wait_for(|n| *n >= SETTLED);
         tokio::time::timeout(BOOTS_WITHIN, enough)
             .await
@@ -177,7 +177,7 @@ impl Ticks {
         Ok(())
     }
 
-    fn all(&self) -> Vec<Instant> {
+    pub fn all(&self) -> Vec<Instant> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

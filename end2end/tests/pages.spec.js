@@ -14,6 +14,8 @@ const test = base.extend({
       await server.machine('queue-1');
       await server.until(await server.call('POST', '/api/v1/vms/queue-1/pause', {}), 'SUCCEEDED');
       const done = await server.until(await server.clone('web-1', 'web-1-test'), 'SUCCEEDED');
+      const fork = await server.call('POST', '/api/v1/vms/web-1/instantClones', { names: ['web-1-a', 'web-1-b'], keepPoint: true });
+      await server.until(fork, 'SUCCEEDED');
       const full = await server.clone('web-1', 'web-1-full', { mode: 'FULL', snapshot: 'first' });
       await server.until(full, 'SUCCEEDED');
       const failed = await server.until(await server.clone('web-1', 'fail-at-preparing-vm-disks-house'), 'FAILED');
@@ -21,8 +23,6 @@ const test = base.extend({
       await server.call('POST', `/api/v1/jobs/${cancelled}/cancel`, {});
       await server.until({ id: cancelled }, 'CANCELLED');
       const waiting = await server.untilAt(await server.clone('web-1', 'wait-at-preparing-vm-disks-house'), 'preparing-vm-disks');
-      const fork = await server.call('POST', '/api/v1/vms/web-1/instantClones', { names: ['web-1-a', 'web-1-b'], keepPoint: true });
-      await server.until(fork, 'SUCCEEDED');
       await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting });
     },
     { scope: 'worker', timeout: 60_000 },

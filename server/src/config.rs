@@ -184,6 +184,9 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines there are.
     pub log: String,
+    /// Offshoot itself, for the guardians of forks; the program that runs if none.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
 }
 
 /// Why the settings are refused, or the data directory cannot be taken.
@@ -305,6 +308,7 @@ impl Config {
             instance: first.instance.or(then.instance),
             log_format: first.log_format.or(then.log_format).unwrap_or_default(),
             log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
+            program: None,
         };
         config.check()
     }
@@ -349,6 +353,7 @@ impl Config {
             instance: None,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
+            program: None,
         }
     }
 

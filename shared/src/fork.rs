@@ -1,7 +1,6 @@
 //! Instant clones: machines forked from a running one, memory and all, and the points in time that they are forked from.
 
 use crate::place::Accelerator;
-use crate::seed::instant_clone::VirtualMachineInstantCloneSpec;
 use crate::snapshot::SnapshotState;
 use crate::vm::{Firmware, Nic};
 use crate::{ForkPointId, Name, Timestamp, VmId, words};
@@ -75,10 +74,11 @@ pub struct InstantClone {
     /// The name or id of a fork point that was kept: the source is not touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_point: Option<String>,
-    /// VMware's `VirtualMachineInstantCloneSpec`, instead of everything above.
+    /// VMware's [`VirtualMachineInstantCloneSpec`](crate::seed::instant_clone::VirtualMachineInstantCloneSpec), instead of
+    /// everything above. As JSON here: a request is part of its job, and the console need not know the whole of that type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
-    pub spec: Option<Box<VirtualMachineInstantCloneSpec>>,
+    pub spec: Option<serde_json::Value>,
     /// A UUID that makes the request idempotent for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<uuid::Uuid>,

@@ -53,8 +53,10 @@ impl Running {
             (false, AcceleratorChoice::Kvm) => Machines::Real(Some(Accelerator::Kvm)),
             (false, AcceleratorChoice::Tcg) => Machines::Real(Some(Accelerator::Tcg)),
         };
-        let program =
-            std::env::current_exe().map_err(|e| format!("cannot find the program that runs: {e}"))?;
+        let program = match &config.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().map_err(|e| format!("cannot find the program that runs: {e}"))?,
+        };
         let mut world = World::open(&config.data_dir, db, machines, &program).await?;
         world.memory_dir.clone_from(&config.memory_dir);
         world.memory_overcommit = config.memory_overcommit;

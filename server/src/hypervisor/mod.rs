@@ -299,6 +299,9 @@ pub trait Hypervisor: Send + Sync {
     /// Has the process of a fork wait for a point that is about to be captured, so that the fork runs at once then.
     async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError>;
 
+    /// Starts what will take a machine's memory, so that a capture need not.
+    async fn ready(&self, source: &MachineSpec, point: &Point) -> Result<(), HvError>;
+
     /// Ends what is left of a capture, and removes the point's files. Machines that run from them go on.
     async fn drop_point(&self, point: &Point) -> Result<(), HvError>;
 

@@ -11,6 +11,7 @@ use shared::job::{
     ResourceRole, SnapshotSpec, Step, StepState,
 };
 use shared::seed::fault::{Fault, MethodFault};
+use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, CreateVm, NewDisk, NewNic, PowerAction, Vm};
 use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
@@ -121,6 +122,8 @@ impl Jobs {
             let source = db::vms::by_id(&world.db, vm).await?;
             let source = source.ok_or_else(|| Status::not_found("VM", vm))?;
             let at = world.placement(&source).await?;
+            let spec: VirtualMachineInstantCloneSpec =
+                serde_json::from_value(spec).map_err(|e| Status::invalid("spec", e))?;
             (request, nics) = spec.request(&at).map_err(MethodFault::status)?;
             request.request_id = request_id;
         }

@@ -53,8 +53,7 @@ impl Inner {
         point: &Point,
     ) -> Result<Captured, HvError> {
         // Whoever drops the point waits for this.
-        let slot = self.slot(VmId(point.id));
-        let _held = slot.lock().await;
+        let mut held = self.slot(VmId(point.id)).lock_owned().await;
         if point.state.exists() {
             return Ok(Captured::default());
         }
@@ -67,23 +66,22 @@ impl Inner {
         };
         let watch = machine.dir.watch();
         let guarded = Guardian::start(&self.program, &watch, vm);
-        let (receiver, guardian) = tokio::join!(self.receive(source, point), guarded);
-        let captured = match (&receiver, &guardian) {
-            (Ok(receiver), Ok(_)) => self.captured(&machine, receiver, switch, point).await,
-            // Without one of them nothing is begun.
-            _ => Ok(Captured::default()),
-        };
-        let guardian = match guardian {
-            Ok(guardian) => {
-                guardian.dismiss().await;
-                Ok(())
+        let receive = async {
+            match held.take() {
+                Some(ready) => Ok(ready),
+                None => self.receive(source, point).await,
             }
-            Err(e) => Err(e),
         };
+        let (receiver, guardian) = tokio::join!(receive, guarded);
         let receiver = receiver?;
-        // Its memory stays in the file, and it has no disks to write back to.
-        let ended = receiver.process.end().await;
-        guardian?;
+        let (guardian, captured) = match guardian {
+            Ok(guardian) => {
+                let captured = self.captured(&machine, &receiver, switch, point).await;
+                (Some(guardian), captured)
+            }
+            // Without one nothing is begun.
+            Err(e) => (None, Err(e)),
+        };
         let captured = captured.map_err(|e| match e {
             // The source only knows that it went wrong; the other end says why.
             HvError::Refused { op, vm, why } => HvError::Refused {
@@ -95,10 +93,31 @@ impl Inner {
                 },
             },
             e => e,
-        })?;
-        ended.map_err(HvError::io("end the process of", receiver.dir.path()))?;
-        remove(receiver.dir.path())?;
-        Ok(captured)
+        });
+        // Nobody has to wait until both have ended but who drops the point.
+        tokio::spawn(async move {
+            if let Some(guardian) = guardian {
+                guardian.dismiss().await;
+            }
+            // Its memory stays in the file, and it has no disks to write back to.
+            let ended = receiver.process.end().await;
+            let ended = ended.map_err(HvError::io("end the process of", receiver.dir.path()));
+            if let Err(e) = ended.and_then(|_| remove(receiver.dir.path())) {
+                tracing::warn!(error = %e, "end what took a machine's memory");
+            }
+            drop(held);
+        });
+        captured
+    }
+
+    /// Starts the process that will take the machine's memory, so that a capture need not.
+    pub(super) async fn ready(&self, source: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let slot = self.slot(VmId(point.id));
+        let mut held = slot.lock().await;
+        if held.is_none() && !point.state.exists() {
+            *held = Some(self.receive(source, point).await?);
+        }
+        Ok(())
     }
 
     async fn captured(
@@ -213,7 +232,8 @@ impl Inner {
     pub(super) async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
         let id = VmId(point.id);
         let slot = self.slot(id);
-        let _held = slot.lock().await;
+        let mut held = slot.lock().await;
+        held.take();
         let dir = RunDir::new(&self.run, id);
         end_receiver(&dir, point).await?;
         for path in [

@@ -394,6 +394,11 @@ impl Hypervisor for Qemu {
         whole(async move { inner.await_point(&spec, &point).await }).await
     }
 
+    async fn ready(&self, source: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let (inner, source, point) = (self.inner.clone(), source.clone(), point.clone());
+        whole(async move { inner.ready(&source, &point).await }).await
+    }
+
     async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
         let (inner, point) = (self.inner.clone(), point.clone());
         whole(async move { inner.drop_point(&point).await }).await

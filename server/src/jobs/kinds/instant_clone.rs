@@ -231,16 +231,35 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         });
     }
     announce(cx, &spec, &stored, &minted, &frozen).await?;
-    if let (Some(source), Some(overlays)) = (&source, &minted.overlays) {
-        overlays.lay(cx, source).await?;
-        if stored.kept && stored.has_seed {
-            let (from, to) = (cx.world().seed_file(source.id), point_seed(&stored));
-            disks::copy_seed(&from, &to).await?;
+    let point = files(&stored);
+    let receiver = async {
+        let Some(source) = &source else { return Ok(()) };
+        let spec = machine_spec(cx.world(), source).await?;
+        // What goes wrong here goes wrong again when it is needed, and is said then.
+        _ = cx.hypervisor().ready(&spec, &point).await;
+        Ok::<_, StepError>(())
+    };
+    let laid = async {
+        if let (Some(source), Some(overlays)) = (&source, &minted.overlays) {
+            overlays.lay(cx, source).await?;
         }
-    }
-    for (clone, &below) in minted.clones.iter().flat_map(|c| c.layers.iter().zip(&frozen)) {
-        let (clone, below) = (cx.world().layer_file(*clone), cx.world().layer_file(below));
-        cx.disks().create_overlay(&clone, &below, None).await?;
+        let pairs = minted.clones.iter().flat_map(|c| c.layers.iter().zip(&frozen));
+        let world = cx.world();
+        let all: Vec<_> = pairs
+            .map(|(clone, below)| {
+                let (clone, below) = (world.layer_file(*clone), world.layer_file(*below));
+                async move { cx.disks().create_overlay(&clone, &below, None).await }
+            })
+            .collect();
+        stream::iter(all)
+            .buffered(SIDE_BY_SIDE)
+            .try_collect::<()>()
+            .await?;
+        Ok(())
+    };
+    tokio::try_join!(receiver, laid)?;
+    if let Some(source) = source.as_ref().filter(|_| stored.kept && stored.has_seed) {
+        disks::copy_seed(&cx.world().seed_file(source.id), &point_seed(&stored)).await?;
     }
     if stored.has_seed {
         let from = match &source {
