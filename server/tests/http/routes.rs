@@ -7,7 +7,7 @@ use reqwest::Method;
 use server::access::{Caller, Via};
 use server::http::route::Asks;
 use server::http::{api, entries};
-use shared::access::{Privilege, User};
+use shared::access::{FORKING, Privilege, User};
 use shared::{SessionId, Timestamp, UserId};
 use std::path::Path;
 use tower::ServiceExt;
@@ -126,6 +126,38 @@ async fn without_its_privilege_no_route_answers() {
         assert_eq!(body["error"]["status"], "PERMISSION_DENIED");
         let message = body["error"]["message"].as_str().unwrap();
         assert!(message.contains(privilege.word()), "{entry}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn forking_asks_each_of_its_five_privileges() {
+    let site = Site::start().await;
+    for path in [
+        "/api/v1/vms/none/instantClones",
+        "/api/v1/forkPoints/none/instantClones",
+    ] {
+        for missing in FORKING {
+            let others: Vec<_> = Privilege::ALL.iter().copied().filter(|p| *p != missing).collect();
+            let request = Request::builder()
+                .method("POST")
+                .uri(path)
+                .header("host", site.running.address.to_string())
+                .header("content-type", "application/json")
+                .extension(caller(&others))
+                .body(Body::from("{}"))
+                .unwrap();
+            let response = site.running.server.router().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 403, "{path} without {missing}");
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(
+                body["error"]["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains(missing.word()),
+                "{body}"
+            );
+        }
     }
 }
 
