@@ -26,6 +26,8 @@ pub fn layer(layer: &LayerFile, backing: Value, writable: bool) -> Value {
             // A layer that is frozen later is then no longer held for writing.
             "auto-read-only": writable,
             "discard": "unmap",
+            // A fork stays on this host: flushing each layer and forgetting what is cached of it would only hold the guest up.
+            "drop-cache": false,
         },
     })
 }
