@@ -85,6 +85,9 @@ pub trait Disks: Send + Sync {
     /// Makes an empty layer that stands on nothing.
     async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError>;
 
+    /// Makes empty layers that stand on the same `backing`, with its size.
+    async fn create_overlays(&self, layers: &[LayerFile], backing: &LayerFile) -> Result<(), DiskError>;
+
     /// Makes an empty layer that stands on `backing`; with the size of that, unless given.
     async fn create_overlay(
         &self,
@@ -157,63 +160,6 @@ pub async fn copy_seed(from: &Path, to: &Path) -> Result<(), DiskError> {
     tokio::fs::rename(&part, to)
         .await
         .map_err(DiskError::io("name the seed", to))
-}
-
-/// Gives back what a file keeps of nothing but zeros, page by page. Whoever has it mapped sees no difference.
-pub async fn drop_zeros(path: &Path) -> Result<(), DiskError> {
-    let (file, of) = (path.to_owned(), path.to_owned());
-    let dropped = tokio::task::spawn_blocking(move || drop_zeros_now(&file)).await;
-    dropped
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(DiskError::io("drop the zeros of", &of))
-}
-
-fn drop_zeros_now(path: &Path) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
-    use std::os::unix::fs::FileExt;
-    const PAGE: usize = 4096;
-    let file = std::fs::File::options().read(true).write(true).open(path)?;
-    let end = file.metadata()?.len();
-    let mut chunk = vec![0; 256 * PAGE];
-    let mut at = 0;
-    while at < end {
-        at = match seek(&file, SeekFrom::Data(at)) {
-            Ok(data) => data / PAGE as u64 * PAGE as u64,
-            // Nothing but holes from here on.
-            Err(rustix::io::Errno::NXIO) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        let n = file.read_at(&mut chunk, at)?;
-        let mut zeros = None;
-        for (page, bytes) in chunk[..n].chunks(PAGE).enumerate() {
-            let here = at + (page * PAGE) as u64;
-            let is_zero = bytes.iter().all(|b| *b == 0);
-            match (is_zero, zeros) {
-                (true, None) => zeros = Some(here),
-                (false, Some(from)) => {
-                    fallocate(
-                        &file,
-                        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-                        from,
-                        here - from,
-                    )?;
-                    zeros = None;
-                }
-                _ => {}
-            }
-        }
-        at += n.max(1) as u64;
-        if let Some(from) = zeros {
-            fallocate(
-                &file,
-                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-                from,
-                at.min(end) - from,
-            )?;
-        }
-    }
-    Ok(())
 }
 
 /// How many bytes a file takes, on the disk for certain if that is asked.

@@ -1,7 +1,7 @@
 //! The real disks: qcow2 files, made and copied by qemu-img.
 
 use super::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,20 @@ use tokio::process::Command;
 pub struct QemuImg {
     /// By file system: bytes that copies under way have still to write.
     promised: Arc<Mutex<HashMap<u64, u64>>>,
+    /// The overlays made last. All on the same layer say the same, down to the last byte.
+    overlays: Arc<Mutex<VecDeque<Overlay>>>,
 }
+
+#[derive(Debug)]
+struct Overlay {
+    backing: PathBuf,
+    virtual_bytes: u64,
+    /// The whole file.
+    bytes: Arc<Vec<u8>>,
+}
+
+/// How many overlays are remembered; each is of some 200 KiB.
+const OVERLAYS: usize = 16;
 
 #[derive(serde::Deserialize)]
 struct Measure {
@@ -60,6 +73,18 @@ impl QemuImg {
             device,
             left: Mutex::new(need),
         })
+    }
+
+    fn overlay(&self, backing: &LayerFile, virtual_bytes: u64) -> Option<Arc<Vec<u8>>> {
+        let overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |o: &&Overlay| o.backing == backing.path && o.virtual_bytes == virtual_bytes;
+        overlays.iter().find(same).map(|o| o.bytes.clone())
+    }
+
+    fn remember(&self, overlay: Overlay) {
+        let mut overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
+        overlays.push_front(overlay);
+        overlays.truncate(OVERLAYS);
     }
 
     async fn convert(&self, source: &str, to: &Path, progress: Progress<'_>) -> Result<(), DiskError> {
@@ -148,7 +173,42 @@ impl Drop for Promise {
 #[async_trait]
 impl Disks for QemuImg {
     async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
-        create(layer, &[], virtual_bytes).await
+        if layer.path.exists() {
+            return Ok(());
+        }
+        create(layer, &[], virtual_bytes).await?;
+        finish(&layer.path).await
+    }
+
+    async fn create_overlays(&self, layers: &[LayerFile], backing: &LayerFile) -> Result<(), DiskError> {
+        let missing: Vec<_> = layers.iter().filter(|l| !l.path.exists()).collect();
+        let Some(first) = missing.first() else {
+            return Ok(());
+        };
+        let virtual_bytes = header::Header::read(&backing.path)?.virtual_bytes;
+        let known = self.overlay(backing, virtual_bytes);
+        let bytes = match known {
+            Some(bytes) => bytes,
+            None => {
+                overlay(first, backing, virtual_bytes).await?;
+                let made = tokio::fs::read(part(&first.path)).await;
+                let made = Arc::new(made.map_err(DiskError::io("read layer", &first.path))?);
+                self.remember(Overlay {
+                    backing: backing.path.clone(),
+                    virtual_bytes,
+                    bytes: made.clone(),
+                });
+                finish(&first.path).await?;
+                made
+            }
+        };
+        let left = missing.into_iter().filter(|l| !l.path.exists());
+        for layer in left {
+            let written = tokio::fs::write(part(&layer.path), bytes.as_slice()).await;
+            written.map_err(DiskError::io("make layer", &layer.path))?;
+            finish(&layer.path).await?;
+        }
+        Ok(())
     }
 
     async fn create_overlay(
@@ -158,23 +218,11 @@ impl Disks for QemuImg {
         virtual_bytes: Option<u64>,
     ) -> Result<(), DiskError> {
         let below = header::Header::read(&backing.path)?.virtual_bytes;
-        // Beside each other they may be moved together.
-        let name = match (
-            layer.path.parent(),
-            backing.path.parent(),
-            backing.path.file_name(),
-        ) {
-            (a, b, Some(name)) if a == b => Path::new(name),
-            _ => &backing.path,
-        };
-        // -u: qemu-img does not open the backing file, which a running machine may hold.
-        let name = name.to_string_lossy();
-        create(
-            layer,
-            &["-u", "-F", "qcow2", "-b", &name],
-            virtual_bytes.unwrap_or(below),
-        )
-        .await
+        if layer.path.exists() {
+            return Ok(());
+        }
+        overlay(layer, backing, virtual_bytes.unwrap_or(below)).await?;
+        finish(&layer.path).await
     }
 
     async fn copy_flat(
@@ -263,18 +311,30 @@ impl Disks for QemuImg {
     }
 }
 
-/// Makes an empty layer, if it is not there yet.
+/// Makes an empty layer on another; it is yet to be finished.
+async fn overlay(layer: &LayerFile, backing: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
+    // Beside each other they may be moved together.
+    let name = match (
+        layer.path.parent(),
+        backing.path.parent(),
+        backing.path.file_name(),
+    ) {
+        (a, b, Some(name)) if a == b => Path::new(name),
+        _ => &backing.path,
+    };
+    // -u: qemu-img does not open the backing file, which a running machine may hold.
+    let name = name.to_string_lossy();
+    create(layer, &["-u", "-F", "qcow2", "-b", &name], virtual_bytes).await
+}
+
+/// Makes an empty layer; it is yet to be finished.
 async fn create(layer: &LayerFile, standing_on: &[&str], virtual_bytes: u64) -> Result<(), DiskError> {
-    if layer.path.exists() {
-        return Ok(());
-    }
     let mut command = qemu_img(&["create", "-q", "-f", "qcow2"]);
     command
         .args(standing_on)
         .arg(part(&layer.path))
         .arg(virtual_bytes.to_string());
-    run("make layer", &layer.path, &mut command).await?;
-    finish(&layer.path).await
+    run("make layer", &layer.path, &mut command).await.map(drop)
 }
 
 /// Gives a file that is whole its name, so that it has it after a power cut too.

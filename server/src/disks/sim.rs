@@ -50,6 +50,13 @@ impl Disks for SimDisks {
         )
     }
 
+    async fn create_overlays(&self, layers: &[LayerFile], backing: &LayerFile) -> Result<(), DiskError> {
+        for layer in layers {
+            self.create_overlay(layer, backing, None).await?;
+        }
+        Ok(())
+    }
+
     async fn create_overlay(
         &self,
         layer: &LayerFile,

@@ -128,7 +128,7 @@ pub struct Frozen {
 /// The files of a frozen moment that machines are forked from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// Its id; the process that receives it runs under this.
+    /// Its id.
     pub id: Uuid,
     /// The guest's memory. Forks map it privately; nobody writes it again.
     pub memory: PathBuf,
@@ -296,11 +296,9 @@ pub trait Hypervisor: Send + Sync {
         point: &Point,
     ) -> Result<Captured, HvError>;
 
-    /// Has the process of a fork wait for a point that is about to be captured, so that the fork runs at once then.
+    /// Has the process of a fork wait for a point, and load it if it is captured already: then the fork runs at once. One that
+    /// has a process is not started again.
     async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError>;
-
-    /// Starts what will take a machine's memory, so that a capture need not.
-    async fn ready(&self, source: &MachineSpec, point: &Point) -> Result<(), HvError>;
 
     /// Ends what is left of a capture, and removes the point's files. Machines that run from them go on.
     async fn drop_point(&self, point: &Point) -> Result<(), HvError>;

@@ -2,6 +2,7 @@
 
 use super::HvError;
 use super::rundir::{RunDir, Sockets};
+use super::stream::MEMORY;
 use crate::disks::blockdev;
 use crate::hypervisor::{MachineSpec, NicSpec, Point};
 use serde_json::{Value, json};
@@ -24,8 +25,6 @@ pub const AGENT: &str = "agent";
 pub enum Origin<'a> {
     /// With its power switched on.
     PowerOn,
-    /// With what it receives, into a memory file; it is never run.
-    Receive(&'a Point),
     /// Where a point stands still, when that is there.
     Fork(&'a Point),
 }
@@ -34,7 +33,7 @@ impl Origin<'_> {
     fn point(&self) -> Option<&Point> {
         match self {
             Self::PowerOn => None,
-            Self::Receive(point) | Self::Fork(point) => Some(point),
+            Self::Fork(point) => Some(point),
         }
     }
 }
@@ -83,30 +82,24 @@ pub fn arguments(
         "-machine",
         format!(
             "{MACHINE},accel={accelerator},usb=off,vmport=off{}",
-            if origin.point().is_some() {
-                ",memory-backend=pc.ram"
-            } else {
-                ""
-            }
+            origin
+                .point()
+                .map_or_else(String::new, |_| format!(",memory-backend={MEMORY}"))
         ),
     );
     if let Some(point) = origin.point() {
-        let share = matches!(origin, Origin::Receive(_));
         args.add(
             "-object",
             format!(
                 // The name that the memory has without an object.
-                "memory-backend-file,id=pc.ram,size={}M,share={},mem-path={}",
+                "memory-backend-file,id={MEMORY},size={}M,share=off,mem-path={}",
                 spec.memory_mib,
-                if share { "on" } else { "off" },
                 escaped(&point.memory)
             ),
         );
     }
-    match origin {
-        Origin::PowerOn => {}
-        Origin::Receive(_) => args.flags(&["-S", "-incoming", "defer"]),
-        Origin::Fork(_) => args.flags(&["-incoming", "defer"]),
+    if origin.point().is_some() {
+        args.flags(&["-S", "-incoming", "defer"]);
     }
     args.add("-cpu", cpu);
     args.add("-smp", spec.cpus.to_string());
@@ -147,11 +140,7 @@ pub fn arguments(
         format!("virtserialport,id={AGENT},bus=channels.0,chardev={AGENT},name=org.qemu.guest_agent.0"),
     );
 
-    if matches!(origin, Origin::Receive(_)) {
-        args.no_disks(spec);
-    } else {
-        args.disks(spec).map_err(refuse)?;
-    }
+    args.disks(spec).map_err(refuse)?;
     for (n, nic) in spec.nics.iter().enumerate() {
         // A hub of its own, with nothing else on it until the NIC is connected.
         args.add("-netdev", format!("hubport,id=net{n},hubid={n}"));
@@ -216,24 +205,6 @@ impl Args {
             "-chardev",
             format!("socket,id={id},fd={fd},server=on,wait=off{more}"),
         );
-    }
-
-    /// The devices of the disks, with nothing behind them: they are never read.
-    fn no_disks(&mut self, spec: &MachineSpec) {
-        // Whether a disk is read-only, its driver has asked.
-        let empty = |args: &mut Self, id: String, read_only: bool, more: String| {
-            let node =
-                json!({ "driver": "null-co", "node-name": id, "size": 1 << 20, "read-only": read_only });
-            args.add("-blockdev", node.to_string());
-            args.add("-device", format!("virtio-blk-pci,id={id},drive={id}{more}"));
-        };
-        for n in 0..spec.disks.len() {
-            let more = format!(",bootindex={},werror=stop,rerror=stop", n + 1);
-            empty(self, format!("disk{n}"), false, more);
-        }
-        if spec.seed.is_some() {
-            empty(self, "seed".into(), true, String::new());
-        }
     }
 
     fn disks(&mut self, spec: &MachineSpec) -> Result<(), &'static str> {

@@ -1,33 +1,40 @@
-//! Forking a running machine. A receiving process takes an ordinary live migration into a memory file; in the pause at its
-//! end the disks are switched over, then the source goes on. What was received is never run: its devices' state is
-//! saved, and forks map its memory privately and load that state.
+//! Forking a running machine. It is sent as by an ordinary live migration, and this program takes what it sends: the memory
+//! goes to a file, the rest to another. In the pause at the end the disks are switched over, then the source goes on.
+//! Forks map the memory privately and load the rest.
 //!
 //! The pause does not grow with the guest's memory: pages travel while the guest runs.
 
 use super::args;
 use super::guardian::Guardian;
-use super::monitor::{Monitor, Seen};
+use super::monitor::Seen;
 use super::qmp::{self, Qmp, failed};
 use super::rundir::RunDir;
+use super::stream::{self, StreamError, Target};
 use super::{Inner, Machine, Origin};
 use crate::hypervisor::{Captured, DiskSwitch, HvError, MachineSpec, Point, RunState};
 use qapi::qmp as wire;
 use qapi::qmp::{MigrationCapability, MigrationStatus};
+use rustix::fs::FallocateFlags;
 use shared::VmId;
 use shared::place::Accelerator;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// How long the guest may stand still for its last pages, in milliseconds, as QEMU estimates it.
 const DOWNTIME: u64 = 3;
-/// Under TCG what is written is looked for once only, when the guest stands still. QEMU may lose a page otherwise: a
-/// processor's thread that the host interrupts between two steps of a store (`notdirty_write`, or the filling of its TLB)
-/// undoes the mark that the search has made meanwhile, and what it stores from then on is not noticed until the next search.
+/// Under TCG what is written is looked for once only, when the guest stands still. One fork of some thirty hung on a lock
+/// that nobody held, as if a store had been missed; none has since. Our reading of QEMU, not proven: a processor's thread
+/// that is interrupted within a store (`notdirty_write`, or the filling of its TLB) undoes the mark that a search has made
+/// meanwhile, and what it stores from then on is not noticed until the next search.
 const DOWNTIME_TCG: u64 = 0;
 /// A guest that stood still for longer than this wrote faster than its memory travels, in microseconds.
 const LONG_MICROS: u64 = 100_000;
@@ -37,8 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LONG_DOWNTIME: u64 = 250;
 /// How long it may go on writing too much even for that.
 const LAST_PATIENCE: Duration = Duration::from_millis(800);
-/// How long QEMU may take for what it does by itself.
-const SOON: Duration = Duration::from_secs(10);
+/// How long may be waited, before anything is sent, until what the guest has written is on the disk.
+const FLUSHED: Duration = Duration::from_secs(2);
 /// The source stands still while its answer is waited for: asked again after this.
 const AGAIN: Duration = Duration::from_micros(200);
 
@@ -53,7 +60,7 @@ impl Inner {
         point: &Point,
     ) -> Result<Captured, HvError> {
         // Whoever drops the point waits for this.
-        let mut held = self.slot(VmId(point.id)).lock_owned().await;
+        let held = self.slot(VmId(point.id)).lock_owned().await;
         if point.state.exists() {
             return Ok(Captured::default());
         }
@@ -64,184 +71,209 @@ impl Inner {
             let found = self.find(&mut held, vm).await?;
             found.ok_or(HvError::NotRunning { op: OP, vm })?
         };
-        let watch = machine.dir.watch();
-        let guarded = Guardian::start(&self.program, &watch, vm);
-        let receive = async {
-            match held.take() {
-                Some(ready) => Ok(ready),
-                None => self.receive(source, point).await,
-            }
-        };
-        let (receiver, guardian) = tokio::join!(receive, guarded);
-        let receiver = receiver?;
-        let (guardian, captured) = match guardian {
-            Ok(guardian) => {
-                let captured = self.captured(&machine, &receiver, switch, point).await;
-                (Some(guardian), captured)
-            }
-            // Without one nothing is begun.
-            Err(e) => (None, Err(e)),
-        };
-        let captured = captured.map_err(|e| match e {
-            // The source only knows that it went wrong; the other end says why.
-            HvError::Refused { op, vm, why } => HvError::Refused {
-                op,
-                vm,
-                why: match receiver.dir.last_words() {
-                    words if words.is_empty() => why,
-                    words => format!("{why}: {words}"),
-                },
-            },
-            e => e,
-        });
-        // Nobody has to wait until both have ended but who drops the point.
-        tokio::spawn(async move {
-            if let Some(guardian) = guardian {
-                guardian.dismiss().await;
-            }
-            // Its memory stays in the file, and it has no disks to write back to.
-            let ended = receiver.process.end().await;
-            let ended = ended.map_err(HvError::io("end the process of", receiver.dir.path()));
-            if let Err(e) = ended.and_then(|_| remove(receiver.dir.path())) {
-                tracing::warn!(error = %e, "end what took a machine's memory");
-            }
-            drop(held);
-        });
-        captured
-    }
-
-    /// Starts the process that will take the machine's memory, so that a capture need not.
-    pub(super) async fn ready(&self, source: &MachineSpec, point: &Point) -> Result<(), HvError> {
-        let slot = self.slot(VmId(point.id));
-        let mut held = slot.lock().await;
-        if held.is_none() && !point.state.exists() {
-            *held = Some(self.receive(source, point).await?);
-        }
-        Ok(())
-    }
-
-    async fn captured(
-        &self,
-        machine: &Arc<Machine>,
-        receiver: &Machine,
-        switch: &[DiskSwitch],
-        point: &Point,
-    ) -> Result<Captured, HvError> {
-        let vm = machine.vm;
-        let incoming = receiver.dir.path().join("in");
-        let uri = format!("unix:{}", incoming.display());
-        let listen = wire::migrate_incoming {
-            channels: None,
-            exit_on_error: None,
-            uri: Some(uri.clone()),
-        };
-        let ask = move |q: Arc<Qmp>| async move {
-            capabilities(&q, vm, &[(MigrationCapability::events, true)]).await?;
-            q.execute(listen).await.map_err(failed(OP, vm))
-        };
-        receiver.monitor.ask(OP, ask).await?;
-
-        let (seen, switch) = (machine.monitor.seen.clone(), switch.to_vec());
         let downtime = match self.accelerator {
             Accelerator::Tcg => DOWNTIME_TCG,
             Accelerator::Kvm | Accelerator::Sim => DOWNTIME,
         };
-        let ask = move |q: Arc<Qmp>| async move {
-            let sent = send(&q, &seen, &switch, uri, downtime).await;
-            let pause = seen.thawed();
-            if sent.is_err() {
-                // However it stands: it runs from here on.
-                go_on(&q, vm).await;
-            }
-            let (copied_bytes, forced) = sent?;
-            let pause_micros = pause.unwrap_or_default();
-            Ok(Captured {
-                pause_micros,
-                copied_bytes,
-                forced: forced || pause_micros > LONG_MICROS,
-            })
+        let all = switch.to_vec();
+        let prepare = move |q: Arc<Qmp>| async move { prepare(&q, vm, &all, downtime).await };
+        let watch = machine.dir.watch();
+        let (guardian, todo, ()) = tokio::join!(
+            Guardian::start(&self.program, &watch, vm),
+            machine.monitor.ask(OP, prepare),
+            flushed(switch)
+        );
+        // Without one nothing is begun.
+        let guardian = guardian?;
+        let captured = match todo {
+            Ok(todo) => captured(&machine, todo, source, point).await,
+            Err(e) => Err(e),
         };
-        let captured = machine.monitor.ask(OP, ask).await?;
-
-        until(&receiver.monitor.seen, vm, &[MigrationStatus::completed]).await?;
-        save(&receiver.monitor, &receiver.dir, vm, &point.state).await?;
-        Ok(captured)
-    }
-
-    /// A process that waits for a machine to come.
-    async fn receive(&self, source: &MachineSpec, point: &Point) -> Result<Arc<Machine>, HvError> {
-        let id = VmId(point.id);
-        let dir = RunDir::new(&self.run, id);
-        // An earlier server may have ended in the middle. Forks may wait with the memory's file open: it stays.
-        end_receiver(&dir, point).await?;
-        remove(&point.state)?;
-        // Nobody is told of it: it is no machine of anybody's.
-        let told = broadcast::Sender::new(16);
-        self.launch(source, &dir, Origin::Receive(point), told).await
+        // Nobody has to wait until it has ended but who drops the point.
+        tokio::spawn(async move {
+            guardian.dismiss().await;
+            drop(held);
+        });
+        captured
     }
 }
 
+/// What the guest has written goes to the disk, so that it need not while the guest stands still: QEMU sees to it then.
+async fn flushed(switch: &[DiskSwitch]) {
+    let files: Vec<_> = switch.iter().map(|disk| disk.old.path.clone()).collect();
+    let flushed = tokio::task::spawn_blocking(move || {
+        for file in files {
+            // What goes wrong here goes wrong again in QEMU, and is said then.
+            let _ = std::fs::File::open(file).and_then(|f| f.sync_data());
+        }
+    });
+    let _ = timeout(FLUSHED, flushed).await;
+}
+
+/// Sends the machine, and takes what it sends.
+async fn captured(
+    machine: &Machine,
+    todo: Vec<DiskSwitch>,
+    source: &MachineSpec,
+    point: &Point,
+) -> Result<Captured, HvError> {
+    let vm = machine.vm;
+    let socket = machine.dir.path().join("out");
+    remove(&socket)?;
+    let listener = UnixListener::bind(&socket).map_err(HvError::io("listen on", &socket))?;
+    let uri = format!("unix:{}", socket.display());
+    let given_up = CancellationToken::new();
+    let _never_left_waiting = given_up.clone().drop_guard();
+    let taken = tokio::spawn(take(listener, given_up.clone(), source.memory_mib, point.clone()));
+
+    let seen = machine.monitor.seen.clone();
+    let ask = move |q: Arc<Qmp>| async move {
+        let sent = send(&q, &seen, &todo, uri).await;
+        let pause = seen.thawed();
+        if sent.is_err() {
+            // However it stands: it runs from here on.
+            go_on(&q, vm).await;
+        }
+        let (copied_bytes, forced) = sent?;
+        let pause_micros = pause.unwrap_or_default();
+        Ok(Captured {
+            pause_micros,
+            copied_bytes,
+            forced: forced || pause_micros > LONG_MICROS,
+        })
+    };
+    let sent = machine.monitor.ask(OP, ask).await;
+    if sent.is_err() {
+        given_up.cancel();
+    }
+    let taken = taken.await.map_err(io::Error::other);
+    let part = crate::disks::part(&point.state);
+    let taken = taken.map_err(HvError::io("write", &part))?;
+    match (sent, taken) {
+        (Ok(captured), Ok(())) => {
+            let named = tokio::fs::rename(&part, &point.state).await;
+            named.map_err(HvError::io("name", &point.state))?;
+            Ok(captured)
+        }
+        // The source only knows that nobody listens any more; this says why.
+        (_, Err(StreamError::Write { path, source })) => Err(HvError::io("write", &path)(source)),
+        (_, Err(e @ StreamError::Unknown(_))) => Err(HvError::Refused {
+            op: OP,
+            vm,
+            why: e.to_string(),
+        }),
+        (Err(e), _) => Err(e),
+        (Ok(_), Err(StreamError::Read(e))) => Err(HvError::io("read from", &socket)(e)),
+    }
+}
+
+/// Takes what a machine sends, its memory and the rest, until it ends.
+async fn take(
+    listener: UnixListener,
+    given_up: CancellationToken,
+    memory_mib: u32,
+    point: Point,
+) -> Result<(), StreamError> {
+    let stream = tokio::select! {
+        accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
+        () = given_up.cancelled() => Err(io::ErrorKind::UnexpectedEof.into()),
+    };
+    let stream = stream.map_err(StreamError::Read)?;
+    let taken = tokio::task::spawn_blocking(move || {
+        stream.set_nonblocking(false).map_err(StreamError::Read)?;
+        let patience = stream.set_read_timeout(Some(super::CONNECT));
+        patience.map_err(StreamError::Read)?;
+        let part = crate::disks::part(&point.state);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StreamError::Write { path, source }
+        };
+        let memory = memory_file(&point.memory, memory_mib).and_then(|file| {
+            // An earlier try may have ended in the middle.
+            let all = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&file, all, 0, u64::from(memory_mib) << 20)?;
+            Ok(file)
+        });
+        let memory = memory.map_err(failed(&point.memory))?;
+        let state = File::create(&part).map_err(failed(&part))?;
+        let to = Target {
+            memory: (&memory, point.memory),
+            state: (&state, part),
+        };
+        stream::split(stream, &to)
+    });
+    taken.await.map_err(|e| StreamError::Read(io::Error::other(e)))?
+}
+
+/// The file of a memory, as long as that. Whoever comes first makes it: what takes the memory, or a fork that waits for it.
+fn memory_file(path: &Path, memory_mib: u32) -> io::Result<File> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    file.set_len(u64::from(memory_mib) << 20)?;
+    Ok(file)
+}
+
 impl Inner {
-    /// Starts the process of a fork; it waits for its point.
+    /// Starts the process of a fork. It loads its point if that is whole, and stands still.
     pub(super) async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        self.waiting(spec, point).await.map(drop)
+    }
+
+    async fn waiting(&self, spec: &MachineSpec, point: &Point) -> Result<Arc<Machine>, HvError> {
         let slot = self.slot(spec.id);
         let mut held = slot.lock().await;
-        if held.is_some() || self.find(&mut held, spec.id).await?.is_some() {
-            return Ok(());
+        let machine = match self.find(&mut held, spec.id).await? {
+            Some(machine) => machine,
+            None => {
+                if !point.state.exists() {
+                    // Mapped as it is now, and seen as it will be: what is mapped privately and never written shows the file.
+                    memory_file(&point.memory, spec.memory_mib).map_err(HvError::io("make", &point.memory))?;
+                }
+                let dir = RunDir::new(&self.run, spec.id);
+                // Nobody is told of it before it runs.
+                let told = broadcast::Sender::new(16);
+                let machine = self.launch(spec, &dir, Origin::Fork(point), told).await?;
+                held.insert(machine).clone()
+            }
+        };
+        if point.state.exists()
+            && let Err(e) = load(&machine, point).await
+        {
+            machine.monitor.seen.killed.store(true, Ordering::Relaxed);
+            let ended = machine.process.kill().await;
+            ended.map_err(HvError::io("end the process of", machine.dir.path()))?;
+            return Err(match (e, machine.dir.last_words()) {
+                (e, log) if log.is_empty() => e,
+                // The connection is lost because it has ended; it says why.
+                (_, log) => HvError::Start { vm: spec.id, log },
+            });
         }
-        // Mapped as it is now, and seen as it will be: what is mapped privately and never written shows the file.
-        let size = u64::from(spec.memory_mib) << 20;
-        let file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&point.memory);
-        file.and_then(|f| f.set_len(size))
-            .map_err(HvError::io("make", &point.memory))?;
-        let dir = RunDir::new(&self.run, spec.id);
-        // Nobody is told of it before it runs.
-        let told = broadcast::Sender::new(16);
-        *held = Some(self.launch(spec, &dir, Origin::Fork(point), told).await?);
-        Ok(())
+        Ok(machine)
     }
 
     /// Starts a machine where the point stands still.
     pub(super) async fn fork(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
-        let vm = spec.id;
         if !point.state.exists() {
-            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let missing = io::Error::from(io::ErrorKind::NotFound);
             return Err(HvError::io("open", &point.state)(missing));
         }
-        self.await_point(spec, point).await?;
-        let slot = self.slot(vm);
-        let mut held = slot.lock().await;
-        let machine = self.find(&mut held, vm).await?;
-        let machine = machine.ok_or(HvError::NotRunning { op: OP, vm })?;
-        let loaded = load(&machine, point).await;
-        if loaded.is_err() {
-            machine.monitor.seen.killed.store(true, Ordering::Relaxed);
-            let ended = machine.process.kill().await;
-            ended.map_err(HvError::io("end the process of", machine.dir.path()))?;
-        } else {
+        let machine = self.waiting(spec, point).await?;
+        let begun = begin(&machine, point).await;
+        if begun.is_ok() {
             machine.monitor.seen.tell(self.events.clone());
         }
-        loaded
+        begun
     }
 
-    /// Ends what is left of a capture, and removes the files of its point.
+    /// Waits for a capture that is under way, and removes the files of its point.
     pub(super) async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
         let id = VmId(point.id);
         let slot = self.slot(id);
-        let mut held = slot.lock().await;
-        held.take();
-        let dir = RunDir::new(&self.run, id);
-        end_receiver(&dir, point).await?;
-        for path in [
-            dir.path(),
-            &point.state,
-            &crate::disks::part(&point.state),
-            &point.memory,
-        ] {
+        let _held = slot.lock().await;
+        for path in [&point.state, &crate::disks::part(&point.state), &point.memory] {
             remove(path)?;
         }
         self.machines
@@ -252,37 +284,22 @@ impl Inner {
     }
 }
 
-async fn end_receiver(dir: &RunDir, point: &Point) -> Result<(), HvError> {
-    let left = super::Process::find(&dir.record(), &point.id.to_string());
-    if let Some(process) = left.map_err(HvError::io("read", &dir.record()))? {
-        let ended = process.kill().await;
-        ended.map_err(HvError::io("end the process of", dir.path()))?;
-    }
-    Ok(())
-}
-
-/// Sends the running machine; returns how many bytes travelled, and whether it had to be stopped for them.
-async fn send(
-    q: &Qmp,
-    seen: &Seen,
-    switch: &[DiskSwitch],
-    uri: String,
-    millis: u64,
-) -> Result<(u64, bool), HvError> {
-    let vm = seen.vm();
+/// Adds the overlays, and says how to send; returns which disks are to be switched over.
+async fn prepare(q: &Qmp, vm: VmId, switch: &[DiskSwitch], millis: u64) -> Result<Vec<DiskSwitch>, HvError> {
     let todo = qmp::prepare_switch(q, vm, switch).await?;
     if todo.len() < switch.len() {
         // Disks of one moment and memory of another would be no machine's.
         return Err(HvError::MomentLost(vm));
     }
-    let on = [
-        (MigrationCapability::events, true),
-        (MigrationCapability::pause_before_switchover, true),
-        // A fork was loaded with it.
-        (MigrationCapability::x_ignore_shared, false),
-    ];
-    capabilities(q, vm, &on).await?;
+    let capabilities = [MigrationCapability::events, MigrationCapability::pause_before_switchover];
+    allow(q, vm, &capabilities).await?;
     downtime(q, vm, millis).await?;
+    Ok(todo)
+}
+
+/// Sends the running machine; returns how many bytes travelled, and whether it had to be stopped for them.
+async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<(u64, bool), HvError> {
+    let vm = seen.vm();
     seen.freezing();
     let send = wire::migrate {
         channels: None,
@@ -304,7 +321,7 @@ async fn send(
             Err(_) => return Err(HvError::TooBusy(vm)),
         }
     }
-    qmp::switch_over(q, vm, &todo).await?;
+    qmp::switch_over(q, vm, todo).await?;
     let state = MigrationStatus::pre_switchover;
     let go = q.execute(wire::migrate_continue { state }).await;
     go.map_err(failed(OP, vm))?;
@@ -339,12 +356,14 @@ async fn downtime(q: &Qmp, vm: VmId, millis: u64) -> Result<(), HvError> {
     q.execute(set).await.map_err(failed(OP, vm)).map(drop)
 }
 
-async fn capabilities(q: &Qmp, vm: VmId, all: &[(MigrationCapability, bool)]) -> Result<(), HvError> {
-    let capabilities = all
-        .iter()
-        .map(|&(capability, state)| wire::MigrationCapabilityStatus { capability, state })
-        .collect();
-    let set = wire::migrate_set_capabilities { capabilities };
+async fn allow(q: &Qmp, vm: VmId, all: &[MigrationCapability]) -> Result<(), HvError> {
+    let allowed = all.iter().map(|&capability| wire::MigrationCapabilityStatus {
+        capability,
+        state: true,
+    });
+    let set = wire::migrate_set_capabilities {
+        capabilities: allowed.collect(),
+    };
     q.execute(set).await.map_err(failed(OP, vm)).map(drop)
 }
 
@@ -372,66 +391,17 @@ async fn until(seen: &Seen, vm: VmId, wanted: &[MigrationStatus]) -> Result<(), 
     }
 }
 
-/// Writes the state of the devices to a file, which stands under its name when it is whole.
-async fn save(monitor: &Monitor, dir: &RunDir, vm: VmId, to: &Path) -> Result<(), HvError> {
-    let socket = dir.path().join("out");
-    let listener = UnixListener::bind(&socket).map_err(HvError::io("listen on", &socket))?;
-    let uri = format!("unix:{}", socket.display());
-    monitor.seen.migration.send_replace(None);
-    let ask = move |q: Arc<Qmp>| async move {
-        capabilities(&q, vm, &[(MigrationCapability::x_ignore_shared, true)]).await?;
-        let send = wire::migrate {
-            channels: None,
-            detach: None,
-            resume: None,
-            uri: Some(uri),
-        };
-        q.execute(send).await.map_err(failed(OP, vm)).map(drop)
-    };
-    monitor.ask(OP, ask).await?;
-    let part = crate::disks::part(to);
-    let written = async {
-        let (mut stream, _) = listener.accept().await?;
-        let mut file = tokio::fs::File::create(&part).await?;
-        tokio::io::copy(&mut stream, &mut file).await?;
-        file.sync_all().await
-    };
-    let written = timeout(SOON, written).await.map_err(|_| HvError::TimedOut {
-        op: OP,
-        vm,
-        seconds: SOON.as_secs(),
-    })?;
-    written.map_err(HvError::io("write", &part))?;
-    until(&monitor.seen, vm, &[MigrationStatus::completed]).await?;
-    tokio::fs::rename(&part, to)
-        .await
-        .map_err(HvError::io("name", to))
-}
-
-/// Has a fork load its state, and waits until it runs. One that an earlier try has brought further goes on from there.
+/// Has a fork load its state. One that has done so is left as it is.
 async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
     let vm = machine.vm;
     let seen = machine.monitor.seen.clone();
     let (socket, state) = (machine.dir.path().join("in"), point.state.clone());
-    let old = point.user_networks;
     let ask = move |q: Arc<Qmp>| async move {
-        let status = q
-            .execute(wire::query_status {})
-            .await
-            .map_err(failed(OP, vm))?
-            .status;
-        match status {
-            wire::RunState::inmigrate => {}
-            wire::RunState::paused | wire::RunState::prelaunch | wire::RunState::postmigrate => {
-                return q.execute(wire::cont {}).await.map_err(failed(OP, vm)).map(drop);
-            }
-            _ => return Ok(()),
+        let now = q.execute(wire::query_status {}).await;
+        if now.map_err(failed(OP, vm))?.status != wire::RunState::inmigrate {
+            return Ok(());
         }
-        let on = [
-            (MigrationCapability::events, true),
-            (MigrationCapability::x_ignore_shared, true),
-        ];
-        capabilities(&q, vm, &on).await?;
+        allow(&q, vm, &[MigrationCapability::events]).await?;
         let load = wire::migrate_incoming {
             channels: None,
             exit_on_error: None,
@@ -439,17 +409,31 @@ async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
         };
         q.execute(load).await.map_err(failed(OP, vm))?;
         let sent = async {
-            let mut file = tokio::fs::File::open(&state).await?;
+            let bytes = tokio::fs::read(&state).await?;
             let mut stream = UnixStream::connect(&socket).await?;
-            tokio::io::copy(&mut file, &mut stream).await
+            stream.write_all(&bytes).await
         };
         sent.await.map_err(HvError::io("load", &state))?;
         until(&seen, vm, &[MigrationStatus::completed]).await?;
+        Ok(())
+    };
+    machine.monitor.ask(OP, ask).await
+}
+
+/// Lets a fork that has loaded its state run, and waits until it does.
+async fn begin(machine: &Machine, point: &Point) -> Result<(), HvError> {
+    let vm = machine.vm;
+    let seen = machine.monitor.seen.clone();
+    let old = point.user_networks;
+    let ask = move |q: Arc<Qmp>| async move {
         for n in 0..old {
             let id = args::old_network(n);
-            q.execute(wire::netdev_del { id }).await.map_err(failed(OP, vm))?;
+            match q.execute(wire::netdev_del { id }).await.map_err(failed(OP, vm)) {
+                // An earlier try has come this far.
+                Err(HvError::Refused { why, .. }) if why.contains("not found") => {}
+                gone => gone.map(drop)?,
+            }
         }
-        // It stands still as what it was saved from did.
         q.execute(wire::cont {}).await.map_err(failed(OP, vm))?;
         // The agent had its port open already: nothing tells of that.
         let (_, agent) = qmp::state(&q, vm).await?;

@@ -12,6 +12,7 @@ mod monitor;
 mod process;
 mod qmp;
 mod rundir;
+mod stream;
 
 pub use args::{MACHINE, SANDBOX};
 pub use guardian::watch as guard;
@@ -392,11 +393,6 @@ impl Hypervisor for Qemu {
     async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
         let (inner, spec, point) = (self.inner.clone(), spec.clone(), point.clone());
         whole(async move { inner.await_point(&spec, &point).await }).await
-    }
-
-    async fn ready(&self, source: &MachineSpec, point: &Point) -> Result<(), HvError> {
-        let (inner, source, point) = (self.inner.clone(), source.clone(), point.clone());
-        whole(async move { inner.ready(&source, &point).await }).await
     }
 
     async fn drop_point(&self, point: &Point) -> Result<(), HvError> {

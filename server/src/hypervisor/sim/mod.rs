@@ -225,10 +225,6 @@ impl Hypervisor for Sim {
         Ok(())
     }
 
-    async fn ready(&self, _source: &MachineSpec, _point: &Point) -> Result<(), HvError> {
-        Ok(())
-    }
-
     async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
         for file in [&point.memory, &point.state] {
             match fs::remove_file(file) {

@@ -231,49 +231,61 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         });
     }
     announce(cx, &spec, &stored, &minted, &frozen).await?;
-    let point = files(&stored);
-    let receiver = async {
-        let Some(source) = &source else { return Ok(()) };
-        let spec = machine_spec(cx.world(), source).await?;
-        // What goes wrong here goes wrong again when it is needed, and is said then.
-        _ = cx.hypervisor().ready(&spec, &point).await;
-        Ok::<_, StepError>(())
-    };
-    let laid = async {
-        if let (Some(source), Some(overlays)) = (&source, &minted.overlays) {
-            overlays.lay(cx, source).await?;
-        }
-        let pairs = minted.clones.iter().flat_map(|c| c.layers.iter().zip(&frozen));
-        let world = cx.world();
-        let all: Vec<_> = pairs
-            .map(|(clone, below)| {
-                let (clone, below) = (world.layer_file(*clone), world.layer_file(*below));
-                async move { cx.disks().create_overlay(&clone, &below, None).await }
-            })
-            .collect();
-        stream::iter(all)
-            .buffered(SIDE_BY_SIDE)
-            .try_collect::<()>()
-            .await?;
-        Ok(())
-    };
-    tokio::try_join!(receiver, laid)?;
-    if let Some(source) = source.as_ref().filter(|_| stored.kept && stored.has_seed) {
-        disks::copy_seed(&cx.world().seed_file(source.id), &point_seed(&stored)).await?;
+    if let (Some(source), Some(overlays)) = (&source, &minted.overlays) {
+        overlays.note(cx, source).await?;
     }
-    if stored.has_seed {
-        let from = match &source {
-            Some(source) => cx.world().seed_file(source.id),
-            None => point_seed(&stored),
-        };
-        for clone in &minted.clones {
-            // Its guest reads it when it boots from its own disks.
-            let (to, id) = (cx.world().seed_file(clone.id), clone.id.to_string());
+    let layers = lay(cx, source.as_ref(), &minted, &frozen);
+    tokio::try_join!(layers, seeds(cx, source.as_ref(), &stored, &minted))?;
+    Ok(())
+}
+
+/// Makes the layers that the source and its clones will write, all on those that are frozen.
+async fn lay(cx: &Cx, source: Option<&Vm>, minted: &Minted, frozen: &[LayerId]) -> Result<(), StepError> {
+    let switch = match (source, &minted.overlays) {
+        (Some(source), Some(overlays)) => overlays.switch(cx.world(), source),
+        _ => Vec::new(),
+    };
+    let of_disks = frozen.iter().enumerate().map(|(n, &below)| {
+        let mut layers: Vec<_> = switch.get(n).map(|disk| disk.new.clone()).into_iter().collect();
+        let of_clones = minted.clones.iter().filter_map(|clone| clone.layers.get(n));
+        layers.extend(of_clones.map(|&id| cx.world().layer_file(id)));
+        async move {
+            let below = cx.world().layer_file(below);
+            cx.disks().create_overlays(&layers, &below).await
+        }
+    });
+    futures::future::try_join_all(of_disks).await?;
+    Ok(())
+}
+
+/// The seeds of the point and of the clones, which are read when a guest boots from its own disks.
+async fn seeds(cx: &Cx, source: Option<&Vm>, stored: &Stored, minted: &Minted) -> Result<(), StepError> {
+    if !stored.has_seed {
+        return Ok(());
+    }
+    let from = match source {
+        Some(source) => {
+            let from = cx.world().seed_file(source.id);
+            if stored.kept {
+                disks::copy_seed(&from, &point_seed(stored)).await?;
+            }
+            from
+        }
+        None => point_seed(stored),
+    };
+    let renewed = minted.clones.iter().map(|clone| {
+        let (from, to, id) = (&from, cx.world().seed_file(clone.id), clone.id.to_string());
+        async move {
             cx.disks()
-                .renew_seed(&from, &to, &id, clone.name.as_str())
-                .await?;
+                .renew_seed(from, &to, &id, clone.name.as_str())
+                .await
         }
-    }
+    });
+    let renewed: Vec<_> = renewed.collect();
+    stream::iter(renewed)
+        .buffered(SIDE_BY_SIDE)
+        .try_collect::<()>()
+        .await?;
     Ok(())
 }
 
@@ -516,9 +528,7 @@ async fn capture(cx: &Cx) -> Result<(), StepError> {
         return Ok(());
     }
     let point = files(&stored);
-    if stored.kept {
-        disks::drop_zeros(&point.memory).await?;
-    }
+    disks::settled(&point.state, stored.kept).await?;
     let bytes = disks::settled(&point.memory, stored.kept).await?;
     froze(cx, bytes);
     let (id, place) = (stored.point.id, stored.point.memory_place);
@@ -551,20 +561,28 @@ async fn instantiate(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     let stored = stored(cx, minted.point).await?;
     let point = files(&stored);
+    let mut specs = Vec::new();
+    for clone in &minted.clones {
+        specs.push(clone_spec(cx, &spec, clone.id).await?);
+    }
     let total = u32::try_from(minted.clones.len()).unwrap_or(u32::MAX);
-    let done = AtomicU32::new(0);
     cx.count(0, total);
-    let one = |clone| {
-        let (spec, point, done) = (&spec, &point, &done);
+    // None runs before all are ready to: those that ran would only keep the others from it.
+    let all: Vec<_> = specs.iter().map(|spec| stand(cx, spec, &point)).collect();
+    stream::iter(all)
+        .buffered(SIDE_BY_SIDE)
+        .try_collect::<()>()
+        .await?;
+    let done = AtomicU32::new(0);
+    let all = specs.into_iter().zip(&minted.clones).map(|(spec, clone)| {
+        let (point, done) = (&point, &done);
         async move {
-            let began = run(cx, spec, point, clone).await?;
+            let running = run(cx, spec, point, clone).await?;
             cx.count(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok::<_, StepError>(began)
+            Ok::<_, StepError>(running)
         }
-    };
-    let all: Vec<_> = minted.clones.iter().map(one).collect();
-    let running: Vec<(MachineSpec, ForkedClone)> =
-        stream::iter(all).buffered(SIDE_BY_SIDE).try_collect().await?;
+    });
+    let running = futures::future::try_join_all(all).await?;
     // All run; now each is given its identity and asked for a sign.
     let all = running.into_iter().map(|(spec, clone)| met(cx, spec, clone));
     let clones: Vec<ForkedClone> = futures::future::try_join_all(all).await?;
@@ -579,26 +597,32 @@ async fn instantiate(cx: &Cx) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Has one clone run.
-async fn run(
-    cx: &Cx,
-    request: &ForkSpec,
-    point: &Point,
-    clone: &MintedClone,
-) -> Result<(MachineSpec, ForkedClone), StepError> {
-    let spec = clone_spec(cx, request, clone.id).await?;
-    if cx.hypervisor().state(clone.id).await == RunState::Stopped {
-        // Tried before, it may have written: it begins with the disks of the instant.
+/// Has one clone stand where the point does.
+async fn stand(cx: &Cx, spec: &MachineSpec, point: &Point) -> Result<(), StepError> {
+    let tried = cx.hypervisor().serial_log(spec.id).exists();
+    if tried && cx.hypervisor().state(spec.id).await == RunState::Stopped {
+        // It may have written: it begins with the disks of the instant.
         for disk in &spec.disks {
             if let [.., below, active] = disk.chain.as_slice() {
+                cx.disks().remove(&active.path).await?;
                 cx.disks().create_overlay(active, below, None).await?;
             }
         }
     }
+    Ok(cx.hypervisor().await_point(spec, point).await?)
+}
+
+/// Has one clone run.
+async fn run(
+    cx: &Cx,
+    spec: MachineSpec,
+    point: &Point,
+    clone: &MintedClone,
+) -> Result<(MachineSpec, ForkedClone), StepError> {
     cx.hypervisor().fork(&spec, point).await?;
-    let memory_mib = spec.memory_mib;
     let running_micros = since(cx);
     observe::look(cx.world(), clone.id).await?;
+    let memory = cx.hypervisor().memory(clone.id, spec.memory_mib).await.ok();
     Ok((
         spec,
         ForkedClone {
@@ -607,7 +631,7 @@ async fn run(
             running_micros,
             answered_micros: None,
             identity: None,
-            memory: cx.hypervisor().memory(clone.id, memory_mib).await.ok(),
+            memory,
             memory_later: None,
             nonce: None,
             first_tick: None,
@@ -699,13 +723,6 @@ async fn verify(cx: &Cx) -> Result<(), StepError> {
         && let Some(stored) = db::fork_points::by_id(cx.db(), minted.point).await?
         && !stored.kept
     {
-        // Not before they ran: looking for zeros takes a while.
-        let memory = files(&stored).memory;
-        // Repeated, it may be gone already.
-        if memory.exists() {
-            disks::drop_zeros(&memory).await?;
-            froze(cx, disks::settled(&memory, false).await?);
-        }
         forget_point(cx, &stored).await?;
     }
     cx.let_go().await?;

@@ -51,6 +51,16 @@ impl Overlays {
 
     /// Puts them on the books and on the disk, on the machine's active layers.
     pub async fn lay(&self, cx: &Cx, machine: &Vm) -> Result<Vec<DiskSwitch>, StepError> {
+        self.note(cx, machine).await?;
+        let switch = self.switch(cx.world(), machine);
+        for disk in &switch {
+            cx.disks().create_overlay(&disk.new, &disk.old, None).await?;
+        }
+        Ok(switch)
+    }
+
+    /// Puts them on the books alone.
+    pub async fn note(&self, cx: &Cx, machine: &Vm) -> Result<(), StepError> {
         let storage = cx.world().storage.id;
         let pairs = machine.disks.iter().zip(&self.layers);
         let layers: Vec<Layer> = pairs
@@ -69,12 +79,7 @@ impl Overlays {
                 Ok(())
             })
         })
-        .await?;
-        let switch = self.switch(cx.world(), machine);
-        for disk in &switch {
-            cx.disks().create_overlay(&disk.new, &disk.old, None).await?;
-        }
-        Ok(switch)
+        .await
     }
 
     /// Makes them the machine's active layers, on the books.
