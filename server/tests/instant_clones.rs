@@ -328,3 +328,122 @@ async fn sixty_four_at_once_on_the_simulation() {
     assert_eq!(job.outcome.fork.unwrap().clones.len(), 64);
     clean_up(&jobs).await;
 }
+
+/// Far more in the soak.
+fn long_run(most: usize, few: usize) -> usize {
+    if std::env::var_os("OFFSHOOT_SOAK_SEED").is_some() {
+        most
+    } else {
+        few
+    }
+}
+
+/// How many layers the first disk of a machine has, and how many files there are for each disk.
+async fn layers(jobs: &Jobs, dir: &Path, vm: VmId) -> (usize, usize) {
+    let vm = db::vms::by_id(&jobs.world().db, vm).await.unwrap().unwrap();
+    let chain = db::layers::chain_of(&jobs.world().db, vm.disks[0].layer).await;
+    let files = std::fs::read_dir(dir.join("layers")).unwrap().count();
+    (chain.unwrap().len(), files / vm.disks.len())
+}
+
+fn descriptors(pid: impl std::fmt::Display) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Forks a machine again and again, and removes each clone; nothing grows.
+async fn again_and_again(jobs: &Jobs, dir: &Path, source: VmId, times: usize) {
+    let pid = || {
+        let record = dir.join("run").join(source.to_string()).join("process");
+        let line = std::fs::read_to_string(record).ok()?;
+        line.split(' ').next().map(str::to_owned)
+    };
+    let (mut pauses, mut most) = (Vec::new(), (0, 0, 0, 0));
+    for n in 0..times {
+        let job = jobs
+            .instant_clone(source, named(&[&format!("again-{n}")]), by())
+            .await
+            .unwrap();
+        let job = succeeded(jobs, job.id).await;
+        pauses.extend(job.outcome.pause_micros);
+        let clone = job.outcome.fork.unwrap().clones[0].vm;
+        off_and_gone(jobs, clone).await;
+        let (chain, files) = layers(jobs, dir, source).await;
+        let of_source = pid().map_or(0, descriptors);
+        let own = descriptors("self");
+        assert!(chain <= 18 && files <= 18, "{n}: {chain} layers in {files} files");
+        most = (most.0.max(chain), most.1.max(files), most.2.max(of_source), most.3.max(own));
+    }
+    eprintln!("{times} forks: at most {most:?} layers, files, descriptors of QEMU and of the server; pauses {pauses:?}");
+    assert!(most.0 > 10, "its chain has grown, and been cut: {most:?}");
+    assert!(most.2 <= 150 && most.3 <= 200, "{most:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forked_again_and_again_on_the_simulation_nothing_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = engine(dir.path(), Machines::Simulated, None).await;
+    let made = jobs.create_vm(create("source", true), by()).await.unwrap();
+    succeeded(&jobs, made.id).await;
+    let source = vm_id(&jobs, "source").await;
+    again_and_again(&jobs, dir.path(), source, long_run(300, 40)).await;
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forked_again_and_again_nothing_grows_and_its_disk_stays_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (jobs, source) = counting(dir.path()).await;
+    again_and_again(&jobs, dir.path(), source, long_run(100, 20)).await;
+    whole(&ticks(&jobs, source));
+    let nonce = ticks(&jobs, source)[0].0.clone();
+    for action in [PowerAction::PowerOff, PowerAction::Start] {
+        let job = jobs.power(source, action, by()).await.unwrap();
+        succeeded(&jobs, job.id).await;
+    }
+    let anew = counts(&jobs, source, 3).await;
+    assert_ne!(anew[0].0, nonce, "it boots from what was merged");
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_forked_while_a_clone_of_it_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = engine(dir.path(), Machines::Simulated, None).await;
+    let made = jobs.create_vm(create("source", true), by()).await.unwrap();
+    succeeded(&jobs, made.id).await;
+    let source = vm_id(&jobs, "source").await;
+    let name = "wait-at-preparing-vm-disks";
+    let request = serde_json::json!({ "snapshotNow": {}, "mode": "FULL", "target": { "name": name } });
+    let copied = jobs
+        .clone_vm(source, serde_json::from_value(request).unwrap(), by())
+        .await
+        .unwrap();
+    let sim = jobs.world().hypervisor.clone();
+    sim.as_sim().unwrap().until_waiting(name).await;
+    for n in 0..2 {
+        let taken = jobs.snapshot(source, TakeSnapshot::default(), by()).await.unwrap();
+        let fork = jobs
+            .instant_clone(source, named(&[&format!("beside-{n}")]), by())
+            .await
+            .unwrap();
+        for job in [taken, fork] {
+            succeeded(&jobs, job.id).await;
+        }
+    }
+    let off = jobs.power(source, PowerAction::PowerOff, by()).await.unwrap();
+    succeeded(&jobs, off.id).await;
+    let gone = jobs.delete_vm(source, by()).await.unwrap();
+    let now = db::jobs::by_id(&jobs.world().db, copied.id).await.unwrap().unwrap();
+    assert!(now.job.end_time.is_none(), "it still waits: {:?}", now.job.state);
+    let deleting = db::jobs::by_id(&jobs.world().db, gone.id).await.unwrap().unwrap();
+    assert_eq!(
+        deleting.job.state,
+        JobState::Queued,
+        "what is copied from stays until then"
+    );
+    sim.as_sim().unwrap().release(name);
+    for job in [copied, gone] {
+        succeeded(&jobs, job.id).await;
+    }
+    clean_up(&jobs).await;
+}

@@ -4,6 +4,7 @@ use super::{Db, DbError, Tx, now, sql, word, word_opt};
 use shared::{LayerId, StorageId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
+use std::collections::HashSet;
 
 /// A layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,32 @@ pub async fn chain_of(db: &Db, layer: LayerId) -> Result<Vec<Layer>, DbError> {
     chain(&mut conn, layer).await
 }
 
+/// Which of these a snapshot or an image is made of: they are what somebody named.
+pub async fn named(db: &Db, layers: &[Layer]) -> Result<HashSet<LayerId>, DbError> {
+    let ids: Vec<_> = layers.iter().map(|l| l.id.to_string()).collect();
+    let rows = sqlx::query(
+        "SELECT value AS id FROM json_each($1)
+             WHERE EXISTS (SELECT 1 FROM snapshot_disks WHERE snapshot_disks.layer = value)
+                 OR EXISTS (SELECT 1 FROM images WHERE images.layer = value)",
+    )
+    .bind(serde_json::Value::from(ids).to_string())
+    .fetch_all(db.read())
+    .await
+    .map_err(sql("look for layers that have a name"))?;
+    rows.iter().map(|r| word(r, "id")).collect()
+}
+
+/// Has a layer stand on another of its chain.
+pub async fn stand_on(tx: &mut Tx, layer: LayerId, parent: LayerId) -> Result<(), DbError> {
+    sqlx::query("UPDATE layers SET parent = $2 WHERE id = $1")
+        .bind(layer.to_string())
+        .bind(parent.to_string())
+        .execute(tx.conn())
+        .await
+        .map_err(sql("change what a layer stands on"))?;
+    Ok(())
+}
+
 /// Takes a layer off the books if nobody stands on it, and then those below it that only it stood on.
 /// Answers what went, topmost first: their files may be removed.
 pub async fn release(tx: &mut Tx, layer: LayerId) -> Result<Vec<Layer>, DbError> {
@@ -95,7 +122,7 @@ pub async fn release(tx: &mut Tx, layer: LayerId) -> Result<Vec<Layer>, DbError>
 }
 
 /// Ids of all layers, to find files that belong to none.
-pub async fn ids(db: &Db) -> Result<std::collections::HashSet<LayerId>, DbError> {
+pub async fn ids(db: &Db) -> Result<HashSet<LayerId>, DbError> {
     let rows = sqlx::query("SELECT id FROM layers")
         .fetch_all(db.read())
         .await

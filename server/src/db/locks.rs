@@ -7,8 +7,10 @@ use sqlx::Row;
 /// How a job holds a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {
-    /// Beside others that share: it stays as it is, not deleted meanwhile.
+    /// Beside others: it is not deleted meanwhile, nor a layer that it stands on.
     Shared,
+    /// To change it: beside those that share, and nobody else.
+    Changing,
     /// Alone.
     Exclusive,
 }
@@ -17,6 +19,7 @@ impl LockMode {
     const fn word(self) -> &'static str {
         match self {
             Self::Shared => "SHARED",
+            Self::Changing => "CHANGING",
             Self::Exclusive => "EXCLUSIVE",
         }
     }
@@ -24,6 +27,7 @@ impl LockMode {
     fn from_word(word: &str) -> Result<Self, DbError> {
         match word {
             "SHARED" => Ok(Self::Shared),
+            "CHANGING" => Ok(Self::Changing),
             "EXCLUSIVE" => Ok(Self::Exclusive),
             _ => Err(DbError::Column {
                 column: "locks.mode",
@@ -31,6 +35,27 @@ impl LockMode {
             }),
         }
     }
+}
+
+impl LockMode {
+    /// Whether one may hold a machine so while another holds it so.
+    pub const fn beside(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Shared, Self::Shared | Self::Changing) | (Self::Changing, Self::Shared)
+        )
+    }
+}
+
+/// Has a job go on sharing what it held to change it.
+pub async fn share(tx: &mut Tx, vm: VmId, job: JobId) -> Result<(), DbError> {
+    sqlx::query("UPDATE locks SET mode = 'SHARED' WHERE vm = $1 AND job = $2")
+        .bind(vm.to_string())
+        .bind(job.to_string())
+        .execute(tx.conn())
+        .await
+        .map_err(sql("share a lock"))?;
+    Ok(())
 }
 
 /// Takes a lock for a job; taking it again is no change.
@@ -45,7 +70,7 @@ pub async fn take(tx: &mut Tx, vm: VmId, job: JobId, mode: LockMode) -> Result<(
     Ok(())
 }
 
-/// Gives all locks of a job back; answers the machines that were held alone.
+/// Gives all locks of a job back; answers the machines that were shown as held.
 pub async fn give_back(tx: &mut Tx, job: JobId) -> Result<Vec<VmId>, DbError> {
     let rows = sqlx::query("DELETE FROM locks WHERE job = $1 RETURNING vm, mode")
         .bind(job.to_string())
@@ -53,7 +78,7 @@ pub async fn give_back(tx: &mut Tx, job: JobId) -> Result<Vec<VmId>, DbError> {
         .await
         .map_err(sql("give locks back"))?;
     rows.iter()
-        .filter(|r| r.get::<&str, _>("mode") == "EXCLUSIVE")
+        .filter(|r| r.get::<&str, _>("mode") != "SHARED")
         .map(|r| word(r, "vm"))
         .collect()
 }

@@ -15,7 +15,7 @@ const SELECT: &str = "SELECT vms.*, COALESCE(changes.generation, 0) AS generatio
          ORDER BY snapshots.create_time DESC, snapshots.id DESC LIMIT 1) AS latest_snapshot,
         locks.job AS lock_job, jobs.kind AS lock_kind
     FROM vms LEFT JOIN changes ON changes.noun = 'vm' AND changes.id = vms.id
-    LEFT JOIN locks ON locks.vm = vms.id AND locks.mode = 'EXCLUSIVE'
+    LEFT JOIN locks ON locks.vm = vms.id AND locks.mode <> 'SHARED'
     LEFT JOIN jobs ON jobs.id = locks.job WHERE 1 = 1";
 
 /// What machines may be listed by.

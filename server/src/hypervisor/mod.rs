@@ -118,6 +118,17 @@ pub struct DiskSwitch {
     pub new: LayerFile,
 }
 
+/// Layers of a disk that are to be merged into the active one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerMerge {
+    /// Written now, and from then on standing on `base`.
+    pub active: LayerId,
+    /// Stays as it is.
+    pub base: LayerFile,
+    /// What is between them, the lowest first.
+    pub between: Vec<LayerId>,
+}
+
 /// What freezing the disks took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frozen {
@@ -203,6 +214,11 @@ pub enum HvError {
          on. Ask again"
     )]
     MomentLost(VmId),
+    #[error(
+        "fork machine {vm}: block job {id} ({kind}) works on its disks, and they cannot be switched over meanwhile; wait \
+         for its end, or cancel it"
+    )]
+    BlockJob { vm: VmId, kind: String, id: String },
     #[error("machine {0} has no guest agent that answers")]
     NoAgent(VmId),
     #[error("the guest agent of machine {vm} could not {op} the file systems: {why}")]
@@ -286,6 +302,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// Freezes the active layers of a running machine, all in one moment. What is done already is left as it is.
     async fn freeze_disks(&self, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError>;
+
+    /// Merges layers of a running machine; its guest goes on meanwhile.
+    async fn merge_layers(&self, vm: VmId, merge: &LayerMerge) -> Result<(), HvError>;
 
     /// Captures memory, devices and disks of a running machine in one moment, and lets it go on; whatever fails, it goes on
     /// first. A point that is whole is left as it is.

@@ -276,10 +276,10 @@ fn gate_names(job: &Job) -> Vec<String> {
     names
 }
 
-/// Takes a lock on a machine for a job, and shows it where the machine is held alone.
+/// Takes a lock on a machine for a job, and shows it where others have to wait.
 async fn hold(tx: &mut Tx, vm: VmId, job: JobId, mode: LockMode) -> Result<(), DbError> {
     db::locks::take(tx, vm, job, mode).await?;
-    if mode == LockMode::Exclusive {
+    if mode != LockMode::Shared {
         touch(tx, vm).await?;
     }
     Ok(())

@@ -65,6 +65,15 @@ impl Queue {
         }
     }
 
+    /// A job goes on sharing what it held to change it.
+    pub fn share(&mut self, vm: VmId, job: JobId) {
+        for (holder, mode) in self.held.get_mut(&vm).into_iter().flatten() {
+            if *holder == job {
+                *mode = LockMode::Shared;
+            }
+        }
+    }
+
     fn is_free(&self, entry: &Entry) -> bool {
         let Some(vm) = entry.vm else { return true };
         let mut others = self
@@ -73,10 +82,7 @@ impl Queue {
             .into_iter()
             .flatten()
             .filter(|(job, _)| *job != entry.job);
-        match entry.mode {
-            LockMode::Exclusive => others.next().is_none(),
-            LockMode::Shared => others.all(|(_, mode)| *mode == LockMode::Shared),
-        }
+        others.all(|(_, mode)| entry.mode.beside(*mode))
     }
 
     /// The job whose turn it is, if one may run now; it holds its machine from here.
@@ -205,6 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_changed_beside_those_that_share_and_by_one_at_a_time() {
+        let mut q = queue(9, 9);
+        q.push(entry(1, vm(1), LockMode::Shared));
+        q.push(entry(2, vm(1), LockMode::Changing));
+        q.push(entry(3, vm(1), LockMode::Changing));
+        q.push(entry(4, vm(1), LockMode::Exclusive));
+        let shares = q.take_next().unwrap();
+        let changes = q.take_next().unwrap();
+        assert_eq!(changes.job.0.as_u128(), 2);
+        assert_eq!(q.take_next(), None, "one is at work on it");
+        q.share(vm(1).unwrap(), changes.job);
+        assert_eq!(q.take_next().unwrap().job.0.as_u128(), 3, "it only reads from here on");
+        for n in [3, 2] {
+            q.done(JobId(Uuid::from_u128(n)));
+            assert_eq!(q.take_next(), None, "somebody still needs it");
+        }
+        q.done(shares.job);
+        assert_eq!(q.take_next().unwrap().job.0.as_u128(), 4);
+    }
+
+    #[test]
     fn a_machine_in_the_making_is_held_by_its_maker() {
         let mut q = queue(9, 9);
         q.push(entry(1, None, LockMode::Exclusive));
@@ -219,13 +246,13 @@ mod tests {
     proptest! {
         #[test]
         fn every_job_has_its_turn_and_no_lock_or_limit_is_broken(
-            jobs in prop::collection::vec((0u128..4, any::<bool>()), 1..40),
+            jobs in prop::collection::vec((0u128..4, 0usize..3), 1..40),
             ends in prop::collection::vec(0usize..8, 0..40),
         ) {
             let mut q = queue(5, 3);
             let mut all = HashMap::new();
-            for (n, (machine, alone)) in jobs.iter().enumerate() {
-                let mode = if *alone { LockMode::Exclusive } else { LockMode::Shared };
+            for (n, (machine, mode)) in jobs.iter().enumerate() {
+                let mode = [LockMode::Shared, LockMode::Changing, LockMode::Exclusive][*mode];
                 let e = entry(n as u128, vm(*machine).filter(|_| *machine > 0), mode);
                 all.insert(e.job, e.clone());
                 q.push(e);
@@ -241,7 +268,9 @@ mod tests {
                     for machine in 1..4 {
                         let here: Vec<_> = running.iter().map(|j| &all[j]).filter(|e| e.vm == vm(machine)).collect();
                         prop_assert!(here.len() <= 3);
-                        prop_assert!(here.len() <= 1 || here.iter().all(|e| e.mode == LockMode::Shared));
+                        let of = |mode| here.iter().filter(|e| e.mode == mode).count();
+                        prop_assert!(of(LockMode::Changing) <= 1);
+                        prop_assert!(here.len() <= 1 || of(LockMode::Exclusive) == 0);
                     }
                 }
                 if running.is_empty() {

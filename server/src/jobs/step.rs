@@ -300,6 +300,21 @@ impl Cx {
         Ok(())
     }
 
+    /// Lets others work on a machine that this job has changed, and only needs to stay from here on.
+    pub async fn share(&self, vm: VmId) -> Result<(), StepError> {
+        let id = self.id;
+        self.commit(move |tx| {
+            Box::pin(async move {
+                db::locks::share(tx, vm, id).await?;
+                super::touch(tx, vm).await
+            })
+        })
+        .await?;
+        self.inner.queue().share(vm, id);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
     /// Holds a machine that this job makes: nobody else works on it until the job is over.
     pub async fn hold_product(&self, tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
         db::locks::take(tx, vm, self.id, LockMode::Exclusive).await?;

@@ -5,6 +5,7 @@
 //! The pause does not grow with the guest's memory: pages travel while the guest runs.
 
 use super::args;
+use super::block_jobs;
 use super::guardian::Guardian;
 use super::monitor::Seen;
 use super::qmp::{self, Qmp, failed};
@@ -286,6 +287,7 @@ impl Inner {
 
 /// Adds the overlays, and says how to send; returns which disks are to be switched over.
 async fn prepare(q: &Qmp, vm: VmId, switch: &[DiskSwitch], millis: u64) -> Result<Vec<DiskSwitch>, HvError> {
+    block_jobs::none(q, vm).await?;
     let todo = qmp::prepare_switch(q, vm, switch).await?;
     if todo.len() < switch.len() {
         // Disks of one moment and memory of another would be no machine's.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod block_jobs;
 mod boot;
 mod fork;
 mod guardian;
@@ -372,6 +373,12 @@ impl Hypervisor for Qemu {
     async fn start(&self, spec: &MachineSpec) -> Result<(), HvError> {
         let (inner, spec) = (self.inner.clone(), spec.clone());
         whole(async move { inner.start(&spec).await }).await
+    }
+
+    async fn merge_layers(&self, vm: VmId, merge: &LayerMerge) -> Result<(), HvError> {
+        let machine = self.running("merge the layers of", vm).await?;
+        let merge = merge.clone();
+        whole(async move { block_jobs::merge(&machine, &merge).await }).await
     }
 
     async fn capture(

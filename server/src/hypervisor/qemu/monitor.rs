@@ -49,6 +49,8 @@ pub struct Seen {
     pub addresses: watch::Sender<u64>,
     /// Counts the devices that the guest has let go of.
     pub unplugged: watch::Sender<u64>,
+    /// Counts the changes of the jobs on its disks.
+    pub block_jobs: watch::Sender<u64>,
     /// How far its migration is.
     pub migration: watch::Sender<Option<MigrationStatus>>,
     /// Of a fork: when it stood still and when it went on, by QEMU's clock, in microseconds. Nobody is told of that pause.
@@ -76,6 +78,7 @@ impl Monitor {
             reason: Mutex::default(),
             addresses: watch::Sender::new(0),
             unplugged: watch::Sender::new(0),
+            block_jobs: watch::Sender::new(0),
             migration: watch::Sender::new(None),
             fork: Mutex::default(),
             events: Mutex::new(told),
@@ -221,6 +224,7 @@ impl Seen {
                 };
                 *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
             }
+            Event::JOB_STATUS_CHANGE { .. } => self.block_jobs.send_modify(|n| *n += 1),
             Event::NIC_RX_FILTER_CHANGED { .. } => self.addresses.send_modify(|n| *n += 1),
             // A device is told twice: as itself, with its id, and as its bus's.
             Event::DEVICE_DELETED { data, .. } if data.device.is_some() => {

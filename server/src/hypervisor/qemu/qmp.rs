@@ -2,7 +2,7 @@
 
 use crate::disks::blockdev::{layer, node_name};
 use crate::disks::space;
-use crate::hypervisor::{Control, DiskSwitch, Frozen, HvError, RunState};
+use crate::hypervisor::{Control, DiskSwitch, Frozen, HvError, LayerMerge, RunState};
 use qapi::futures::{QapiEvents, QapiService, QmpStreamTokio};
 use qapi::{Command, Empty, ExecuteError, qmp};
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,23 @@ struct AddNetdev(Value);
 struct AddDevice(Value);
 
 #[derive(Serialize)]
+struct QueryJobs {}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Stream(Value);
+
+/// A job on a machine's disks.
+#[derive(Deserialize)]
+pub struct BlockJob {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub error: Option<String>,
+}
+
+#[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct SetMigration {
     max_bandwidth: u64,
@@ -98,6 +115,8 @@ commands! {
     AddNetdev = "netdev_add" -> Empty;
     AddDevice = "device_add" -> Empty;
     SetMigration = "migrate-set-parameters" -> Empty;
+    QueryJobs = "query-jobs" -> Vec<BlockJob>;
+    Stream = "block-stream" -> Empty;
 }
 
 #[derive(Deserialize)]
@@ -294,6 +313,26 @@ pub async fn migrated(monitor: &Qmp, vm: VmId) -> Result<u64, HvError> {
     let info = monitor.execute(QueryMigrate {}).await;
     let info = info.map_err(failed("look at the migration of", vm))?;
     Ok(info.ram.map_or(0, |r| r.transferred))
+}
+
+/// The jobs on a machine's disks.
+pub async fn jobs(monitor: &Qmp, vm: VmId) -> Result<Vec<BlockJob>, HvError> {
+    let jobs = monitor.execute(QueryJobs {}).await;
+    jobs.map_err(failed("look at the block jobs of", vm))
+}
+
+/// Begins to take what is between two layers into the upper one.
+pub async fn stream(monitor: &Qmp, vm: VmId, id: &str, merge: &LayerMerge) -> Result<(), HvError> {
+    let stream = json!({
+        "job-id": id,
+        "device": node_name(merge.active),
+        "base-node": node_name(merge.base.id),
+        // As its file says it: beside each other they may be moved together.
+        "backing-file": merge.base.path.file_name().map(|name| name.to_string_lossy()),
+        "auto-dismiss": false,
+    });
+    let begun = monitor.execute(Stream(stream)).await;
+    begun.map_err(failed("merge the layers of", vm)).map(drop)
 }
 
 /// The address that a NIC has now.

@@ -245,7 +245,9 @@ async fn take_snapshot(cx: &Cx) -> Result<(), StepError> {
             ..minted.clone()
         });
     };
-    snapshot::freeze(cx, spec.vm, &mut taken, quiesce, remember).await
+    snapshot::freeze(cx, spec.vm, &mut taken, quiesce, remember).await?;
+    // What is copied is frozen: others need not wait for that.
+    cx.share(spec.vm).await
 }
 
 async fn adapt(cx: &Cx) -> Result<(), StepError> {
@@ -409,11 +411,11 @@ impl Kind for CloneVm {
         ]
     }
 
-    /// The source stays as it is meanwhile, and others may clone it too. A job that takes its own snapshot
-    /// changes the source, and has it alone.
+    /// The source stays meanwhile, and others may work on it. A job that takes its own snapshot changes the source until
+    /// it is taken.
     fn mode(&self, spec: &JobSpec) -> LockMode {
         match spec {
-            JobSpec::CloneVm(spec) if spec.request.snapshot_now.is_some() => LockMode::Exclusive,
+            JobSpec::CloneVm(spec) if spec.request.snapshot_now.is_some() => LockMode::Changing,
             _ => LockMode::Shared,
         }
     }

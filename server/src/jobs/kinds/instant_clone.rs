@@ -4,7 +4,7 @@
 //! follows needs the source no more. A point that is not kept ends with the job: clones that run have its memory mapped.
 
 use super::overlays::Overlays;
-use super::{chain_files, is_now, machine_spec, new_mac, power_off, release, unmake};
+use super::{chain, chain_files, is_now, machine_spec, new_mac, power_off, release, unmake};
 use crate::db::fork_points::Stored;
 use crate::db::locks::LockMode;
 use crate::db::{self, layers::Layer, now};
@@ -57,6 +57,9 @@ struct Minted {
     /// Of the source; none where a point that was kept is forked.
     overlays: Option<Overlays>,
     clones: Vec<MintedClone>,
+    /// Layers of the source that were merged; who still stands on one keeps it.
+    #[serde(default)]
+    merged: Vec<LayerId>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -167,6 +170,7 @@ fn mint(spec: &ForkSpec, source: Option<&Vm>, stored: &Stored, disks: usize) -> 
         point: stored.point.id,
         overlays: source.map(Overlays::mint),
         clones,
+        merged: Vec::new(),
     })
 }
 
@@ -718,12 +722,23 @@ async fn keep_screen(cx: &Cx, vm: VmId) {
 
 /// The clones are whole: they and the source are let go, and looked at once more a little later.
 async fn verify(cx: &Cx) -> Result<(), StepError> {
-    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     if spec.point.is_none()
         && let Some(stored) = db::fork_points::by_id(cx.db(), minted.point).await?
         && !stored.kept
     {
         forget_point(cx, &stored).await?;
+    }
+    if spec.point.is_none() {
+        let remember = |merged: &[LayerId]| {
+            minted.merged.extend(merged);
+            cx.mint(&minted);
+        };
+        if let Err(e) = chain::shorten(cx, spec.vm, remember).await {
+            // The chain is longer, and that is all.
+            cx.log(format!("layers could not be merged: {}", e.status.message));
+        }
+        chain::tidy(cx, &minted.merged).await?;
     }
     cx.let_go().await?;
     if cx.hypervisor().accelerator() != Accelerator::Sim {
@@ -786,7 +801,7 @@ impl Kind for InstantCloneVm {
     }
 
     fn mode(&self, _spec: &JobSpec) -> LockMode {
-        LockMode::Exclusive
+        LockMode::Changing
     }
 
     async fn run(&self, name: &str, cx: &Cx) -> Result<(), StepError> {

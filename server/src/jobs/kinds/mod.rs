@@ -1,5 +1,6 @@
 //! One file for each kind of job, and what several of them share.
 
+mod chain;
 mod clone_vm;
 mod create_vm;
 mod delete_fork_point;

@@ -96,8 +96,12 @@ impl Overlays {
         let Some(machine) = db::vms::by_id(cx.db(), vm).await? else {
             return Ok(());
         };
-        if self.are_active(&machine) {
-            return Ok(());
+        for disk in &machine.disks {
+            let chain = db::layers::chain_of(cx.db(), disk.layer).await?;
+            if chain.iter().any(|layer| self.layers.contains(&layer.id)) {
+                // The guest writes into it, or into another on top of it since.
+                return Ok(());
+            }
         }
         let switch = self.switch(cx.world(), &machine);
         let keep = self.live

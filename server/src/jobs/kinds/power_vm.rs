@@ -102,7 +102,7 @@ impl Kind for PowerVm {
     }
 
     fn mode(&self, _spec: &JobSpec) -> LockMode {
-        LockMode::Exclusive
+        LockMode::Changing
     }
 
     async fn run(&self, _name: &str, cx: &Cx) -> Result<(), StepError> {

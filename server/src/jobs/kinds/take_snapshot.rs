@@ -23,7 +23,7 @@ impl Kind for TakeSnapshot {
     }
 
     fn mode(&self, _spec: &JobSpec) -> LockMode {
-        LockMode::Exclusive
+        LockMode::Changing
     }
 
     async fn run(&self, name: &str, cx: &Cx) -> Result<(), StepError> {
