@@ -396,6 +396,32 @@ async fn idle(site: &Site) -> Result<Vec<Figure>> {
     ])
 }
 
+/// How long QEMU takes to save a whole machine into its disk, and to go back to that, in milliseconds.
+fn save_and_load(monitor: &std::path::Path) -> Result<(f64, f64)> {
+    let mut stream = UnixStream::connect(monitor)?;
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    lines.next().ok_or("the monitor is silent")??;
+    let mut ask = |command: Value| -> Result<f64> {
+        let begin = Instant::now();
+        writeln!(stream, "{command}")?;
+        for line in lines.by_ref() {
+            let answer: Value = serde_json::from_str(&line?)?;
+            match (&answer["return"], answer["event"].is_null()) {
+                (_, false) => {}
+                // What a person's command answers is what went wrong.
+                (Value::String(why), true) if !why.is_empty() => return Err(why.clone().into()),
+                (Value::Null, true) => return Err(answer.to_string().into()),
+                _ => return Ok(millis(begin.elapsed())),
+            }
+        }
+        Err("the monitor is gone".into())
+    };
+    let line = |line| json!({"execute": "human-monitor-command", "arguments": {"command-line": line}});
+    ask(json!({"execute": "qmp_capabilities"}))?;
+    Ok((ask(line("savevm bench"))?, ask(line("loadvm bench"))?))
+}
+
 /// What people do without instant clones, as multiples of the time until the first clone runs.
 async fn beside(site: &Site, first: f64) -> Result<Vec<Figure>> {
     // From power-on until the agent answers.
@@ -413,7 +439,16 @@ async fn beside(site: &Site, first: f64) -> Result<Vec<Figure>> {
         .as_f64()
         .ok_or("no boot was seen")?;
     remove(site, "linked").await?;
+    let vm = site.get(&format!("/api/v1/vms/{PLAIN}")).await?;
+    let monitor = run_dir(site, &vm)?.join("watch");
+    let (save, load) = tokio::task::spawn_blocking(move || save_and_load(&monitor)).await??;
     Ok(vec![
+        Figure::new(
+            "saveLoadRatio",
+            (save + load) / first,
+            Limit::None,
+            format!("{save:.0} ms for QEMU's savevm, with the guest standing still, and {load:.0} ms for loadvm in the same process"),
+        ),
         Figure::new(
             "coldBootRatio",
             boot / first,

@@ -4,7 +4,7 @@ use crate::host::{Host, PROGRAM, next};
 use serde_json::{Value, json};
 use server::disks::LayerFile;
 use server::disks::blockdev::node_name;
-use server::hypervisor::{Captured, Control, DiskSwitch, HvError, Hypervisor, MachineSpec, Point, RunState};
+use server::hypervisor::{Control, DiskSwitch, HvError, Hypervisor, MachineSpec, Point, RunState};
 use shared::VmId;
 use shared::vm::PauseReason;
 use std::io::{BufRead, BufReader, Read, Write};
