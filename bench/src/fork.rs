@@ -447,7 +447,9 @@ async fn beside(site: &Site, first: f64) -> Result<Vec<Figure>> {
             "saveLoadRatio",
             (save + load) / first,
             Limit::None,
-            format!("{save:.0} ms for QEMU's savevm, with the guest standing still, and {load:.0} ms for loadvm in the same process"),
+            format!(
+                "{save:.0} ms for QEMU's savevm, with the guest standing still, and {load:.0} ms for loadvm in the same process"
+            ),
         ),
         Figure::new(
             "coldBootRatio",

@@ -222,7 +222,11 @@ mod tests {
         assert_eq!(changes.job.0.as_u128(), 2);
         assert_eq!(q.take_next(), None, "one is at work on it");
         q.share(vm(1).unwrap(), changes.job);
-        assert_eq!(q.take_next().unwrap().job.0.as_u128(), 3, "it only reads from here on");
+        assert_eq!(
+            q.take_next().unwrap().job.0.as_u128(),
+            3,
+            "it only reads from here on"
+        );
         for n in [3, 2] {
             q.done(JobId(Uuid::from_u128(n)));
             assert_eq!(q.take_next(), None, "somebody still needs it");

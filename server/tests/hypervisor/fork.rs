@@ -4,8 +4,9 @@ use crate::host::{Host, PROGRAM, next};
 use serde_json::{Value, json};
 use server::disks::LayerFile;
 use server::disks::blockdev::node_name;
-use server::hypervisor::{Control, DiskSwitch, HvError, Hypervisor, MachineSpec, Point, RunState};
+use server::hypervisor::{Control, DiskSwitch, HvError, Hypervisor, MachineSpec, NicSpec, Point, RunState};
 use shared::VmId;
+use shared::place::NetworkKind;
 use shared::vm::PauseReason;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -112,7 +113,12 @@ fn ask(host: &Host, vm: VmId, command: &str, arguments: &Value) -> Value {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     lines.next().unwrap().unwrap();
     for (execute, arguments) in [("qmp_capabilities", &json!({})), (command, arguments)] {
-        writeln!(stream, "{}", json!({ "execute": execute, "arguments": arguments })).unwrap();
+        writeln!(
+            stream,
+            "{}",
+            json!({ "execute": execute, "arguments": arguments })
+        )
+        .unwrap();
         let answer = lines
             .by_ref()
             .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
@@ -134,7 +140,10 @@ async fn a_block_job_makes_a_fork_fail_with_its_name_and_goes_on() {
     ask(&host, vm, "blockdev-add", &node);
     let active = node_name(switch[0].old.id);
     for (command, arguments) in [
-        ("block-stream", json!({ "job-id": "stream", "device": active, "speed": 65536 })),
+        (
+            "block-stream",
+            json!({ "job-id": "stream", "device": active, "speed": 65536 }),
+        ),
         (
             "blockdev-backup",
             json!({ "job-id": "backup", "device": active, "target": "target", "sync": "full", "speed": 65536 }),
@@ -144,7 +153,11 @@ async fn a_block_job_makes_a_fork_fail_with_its_name_and_goes_on() {
         assert!(begun["return"].is_object(), "{begun}");
         let job = arguments["job-id"].as_str().unwrap();
         for _ in 0..2 {
-            let refused = host.hv().capture(&source, &switch, &point(&host)).await.unwrap_err();
+            let refused = host
+                .hv()
+                .capture(&source, &switch, &point(&host))
+                .await
+                .unwrap_err();
             assert!(
                 matches!(&refused, HvError::BlockJob { id, .. } if id == job),
                 "{refused}"
@@ -155,9 +168,16 @@ async fn a_block_job_makes_a_fork_fail_with_its_name_and_goes_on() {
             ask(&host, vm, "job-pause", &json!({ "id": job }));
             let begin = Instant::now();
             while ask(&host, vm, "query-jobs", &json!({}))["return"][0]["status"] != "paused" {
-                assert!(begin.elapsed() < Duration::from_secs(30), "it does not stand still");
+                assert!(
+                    begin.elapsed() < Duration::from_secs(30),
+                    "it does not stand still"
+                );
             }
-            let refused = host.hv().capture(&source, &switch, &point(&host)).await.unwrap_err();
+            let refused = host
+                .hv()
+                .capture(&source, &switch, &point(&host))
+                .await
+                .unwrap_err();
             assert!(matches!(&refused, HvError::BlockJob { .. }), "{refused}");
             ask(&host, vm, "job-resume", &json!({ "id": job }));
         }
@@ -175,6 +195,153 @@ async fn a_block_job_makes_a_fork_fail_with_its_name_and_goes_on() {
     assert!(all.windows(2).all(|w| w[1].1 == w[0].1 + 1), "no tick is lost");
     let captured = host.hv().capture(&source, &switch, &point(&host)).await.unwrap();
     assert!(captured.pause_micros > 0, "it can be forked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forks_beside_streams_at_full_speed_are_refused_or_whole() {
+    let mut host = Host::new();
+    let (source, [switch]) = counting(&mut host).await;
+    let vm = source.id;
+    let (mut active, mut next, mut refused) = (switch.old, switch.new, 0);
+    for n in 0..20 {
+        let stream = json!({ "job-id": format!("stream{n}"), "device": node_name(active.id) });
+        let begun = ask(&host, vm, "block-stream", &stream);
+        assert!(begun["return"].is_object(), "{begun}");
+        let switch = [DiskSwitch {
+            old: active,
+            new: next,
+        }];
+        loop {
+            match host.hv().capture(&source, &switch, &point(&host)).await {
+                Ok(captured) => {
+                    assert!(captured.pause_micros > 0);
+                    break;
+                }
+                Err(HvError::BlockJob { .. }) => refused += 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let [DiskSwitch { new, .. }] = switch;
+        next = host.overlay(&new).await;
+        active = new;
+    }
+    assert!(refused > 0, "no stream was under way");
+    let last = ticks(&host, vm).last().unwrap().1;
+    host.sees(vm, &format!("tick={} ", last + 3)).await.unwrap();
+    let all = ticks(&host, vm);
+    assert!(all.windows(2).all(|w| w[1].1 == w[0].1 + 1), "no tick is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_the_memory_a_fork_fails_and_the_source_goes_on() {
+    let mut host = Host::new();
+    let (source, switch) = counting(&mut host).await;
+    let full = point(&host);
+    let mut part = full.state.clone().into_os_string();
+    part.push(".part");
+    std::os::unix::fs::symlink("/dev/full", part).unwrap();
+    let failed = host.hv().capture(&source, &switch, &full).await.unwrap_err();
+    let HvError::Io { op, source: why, .. } = &failed else {
+        panic!("{failed:?}")
+    };
+    assert_eq!((*op, why.kind()), ("write", std::io::ErrorKind::StorageFull));
+    assert!(!full.state.exists());
+    assert_eq!(host.hv().state(source.id).await, RunState::Running);
+    host.hv().drop_point(&full).await.unwrap();
+    let captured = host.hv().capture(&source, &switch, &point(&host)).await;
+    assert!(
+        captured.is_ok() || matches!(captured, Err(HvError::MomentLost(_))),
+        "{captured:?}"
+    );
+    let last = ticks(&host, source.id).last().unwrap().1;
+    host.sees(source.id, &format!("tick={} ", last + 3))
+        .await
+        .unwrap();
+}
+
+/// Who sent the frames that a file of QEMU's filter-dump has.
+fn senders(pcap: &std::path::Path) -> Vec<String> {
+    let bytes = std::fs::read(pcap).unwrap();
+    let (mut all, mut at) = (Vec::new(), 24);
+    while let Some(head) = bytes.get(at..at + 16) {
+        let n = u32::from_le_bytes(head[8..12].try_into().unwrap()) as usize;
+        let Some(frame) = bytes.get(at + 16..at + 16 + n) else {
+            break;
+        };
+        let mac: Vec<_> = frame[6..12].iter().map(|b| format!("{b:02x}")).collect();
+        all.push(mac.join(":"));
+        at += 16 + n;
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_frame_with_the_sources_address_leaves_a_fork() {
+    let mut host = Host::new();
+    let base = host.import("demo").await;
+    let first = host.overlay(&base).await;
+    let nic = |mac: &str| NicSpec {
+        mac: mac.into(),
+        kind: NetworkKind::User,
+        bridge: None,
+        connected: true,
+    };
+    let mut source = host.machine(&[&base, &first]);
+    source.nics = vec![nic("52:54:00:aa:00:01")];
+    host.hv().start(&source).await.unwrap();
+    host.boots(source.id, 120).await.unwrap();
+    // It sends all the time.
+    let busy = json!({ "path": "/bin/sh", "arg": ["-c", "while :; do ping -c 100 -i 0.01 10.0.2.2; done"] });
+    agent(&host, source.id, "guest-exec", &busy).unwrap();
+    let new = host.overlay(&first).await;
+    let switch = [DiskSwitch {
+        old: first.clone(),
+        new,
+    }];
+    let point = Point {
+        user_networks: 1,
+        ..point(&host)
+    };
+    host.hv().capture(&source, &switch, &point).await.unwrap();
+
+    let overlay = host.overlay(&first).await;
+    let mut fork = host.machine(&[&base, &first, &overlay]);
+    fork.nics = vec![nic("52:54:00:aa:00:02")];
+    host.hv().await_point(&fork, &point).await.unwrap();
+    let pcap = |name: &str| host.dir.path().join(name);
+    let dump = |name: &str, netdev: &str| json!({ "qom-type": "filter-dump", "id": name, "netdev": netdev, "file": pcap(name) });
+    let inside = ask(&host, fork.id, "object-add", &dump("inside", "net0"));
+    assert!(inside["return"].is_object(), "{inside}");
+    host.hv().fork(&fork, &point).await.unwrap();
+    let listening = async {
+        let begin = Instant::now();
+        while ask(&host, fork.id, "object-add", &dump("outside", "up0"))["return"].is_null() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it joins no network");
+            tokio::task::yield_now().await;
+        }
+    };
+    let (identity, ()) = tokio::join!(host.hv().settle(&fork), listening);
+    eprintln!("{:?}", identity.unwrap());
+    let begin = Instant::now();
+    while senders(&pcap("outside"))
+        .iter()
+        .filter(|mac| mac.ends_with(":02"))
+        .count()
+        < 5
+    {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "nothing is sent: {:?} {:?}",
+            senders(&pcap("inside")),
+            senders(&pcap("outside"))
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let outside = senders(&pcap("outside"));
+    assert!(
+        !outside.iter().any(|mac| mac.ends_with("aa:00:01")),
+        "{outside:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

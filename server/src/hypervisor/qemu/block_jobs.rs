@@ -38,7 +38,9 @@ pub async fn merge(machine: &Arc<Machine>, merge: &LayerMerge) -> Result<(), HvE
                 return Ok(());
             }
             let id = begin.clone();
-            q.execute(wire::job_dismiss { id }).await.map_err(failed(OP, vm))?;
+            q.execute(wire::job_dismiss { id })
+                .await
+                .map_err(failed(OP, vm))?;
         }
         qmp::stream(&q, vm, &begin, &of).await
     };
@@ -61,7 +63,9 @@ pub async fn merge(machine: &Arc<Machine>, merge: &LayerMerge) -> Result<(), HvE
     };
     let between: Vec<_> = merge.between.iter().map(|layer| node_name(*layer)).collect();
     let done = move |q: Arc<Qmp>| async move {
-        q.execute(wire::job_dismiss { id }).await.map_err(failed(OP, vm))?;
+        q.execute(wire::job_dismiss { id })
+            .await
+            .map_err(failed(OP, vm))?;
         if let Some(why) = ended.error {
             return Err(HvError::Refused { op: OP, vm, why });
         }

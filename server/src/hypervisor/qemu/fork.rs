@@ -231,7 +231,8 @@ impl Inner {
             None => {
                 if !point.state.exists() {
                     // Mapped as it is now, and seen as it will be: what is mapped privately and never written shows the file.
-                    memory_file(&point.memory, spec.memory_mib).map_err(HvError::io("make", &point.memory))?;
+                    memory_file(&point.memory, spec.memory_mib)
+                        .map_err(HvError::io("make", &point.memory))?;
                 }
                 let dir = RunDir::new(&self.run, spec.id);
                 // Nobody is told of it before it runs.
@@ -262,11 +263,21 @@ impl Inner {
             return Err(HvError::io("open", &point.state)(missing));
         }
         let machine = self.waiting(spec, point).await?;
-        let begun = begin(&machine, point).await;
-        if begun.is_ok() {
-            machine.monitor.seen.tell(self.events.clone());
-        }
-        begun
+        begin(&machine, point).await?;
+        machine.monitor.seen.tell(self.events.clone());
+        // The agent had its port open already: nothing tells of that. Nobody has to wait for it.
+        tokio::spawn(async move {
+            let (vm, seen) = (machine.vm, machine.monitor.seen.clone());
+            let look = move |q: Arc<Qmp>| async move {
+                let (_, agent) = qmp::state(&q, vm).await?;
+                seen.agent.send_replace(agent);
+                Ok(())
+            };
+            if let Err(e) = machine.monitor.ask(OP, look).await {
+                tracing::debug!(%vm, error = %e, "look at a fork");
+            }
+        });
+        Ok(())
     }
 
     /// Waits for a capture that is under way, and removes the files of its point.
@@ -293,7 +304,10 @@ async fn prepare(q: &Qmp, vm: VmId, switch: &[DiskSwitch], millis: u64) -> Resul
         // Disks of one moment and memory of another would be no machine's.
         return Err(HvError::MomentLost(vm));
     }
-    let capabilities = [MigrationCapability::events, MigrationCapability::pause_before_switchover];
+    let capabilities = [
+        MigrationCapability::events,
+        MigrationCapability::pause_before_switchover,
+    ];
     allow(q, vm, &capabilities).await?;
     downtime(q, vm, millis).await?;
     Ok(todo)
@@ -425,7 +439,6 @@ async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
 /// Lets a fork that has loaded its state run, and waits until it does.
 async fn begin(machine: &Machine, point: &Point) -> Result<(), HvError> {
     let vm = machine.vm;
-    let seen = machine.monitor.seen.clone();
     let old = point.user_networks;
     let ask = move |q: Arc<Qmp>| async move {
         for n in 0..old {
@@ -436,11 +449,8 @@ async fn begin(machine: &Machine, point: &Point) -> Result<(), HvError> {
                 gone => gone.map(drop)?,
             }
         }
-        q.execute(wire::cont {}).await.map_err(failed(OP, vm))?;
-        // The agent had its port open already: nothing tells of that.
-        let (_, agent) = qmp::state(&q, vm).await?;
-        seen.agent.send_replace(agent);
-        Ok(())
+        let running = q.execute(wire::cont {}).await.map_err(failed(OP, vm));
+        running.map(drop)
     };
     machine.monitor.ask(OP, ask).await?;
     let mut state = machine.monitor.seen.state.subscribe();

@@ -3,17 +3,17 @@
 //! Whoever stands on a layer keeps it: nothing is written into one that is frozen.
 
 use super::remove_files;
-use crate::db::layers::Layer;
 use crate::db;
+use crate::db::layers::Layer;
 use crate::hypervisor::{LayerMerge, RunState};
 use crate::jobs::step::{Cx, StepError};
-use shared::{LayerId, VmId};
 use shared::vm::Vm;
+use shared::{LayerId, VmId};
 
 /// How many layers a machine may have on top of the last one that a person named, or that its disks began with.
-const MOST: usize = 16;
+const MOST: usize = 8;
 /// How many are merged at least, however large they are.
-const LEAST: usize = 8;
+const LEAST: usize = 4;
 
 /// The layers that one disk would do better without.
 struct Long {
