@@ -263,7 +263,7 @@ impl Inner {
             return Err(HvError::io("open", &point.state)(missing));
         }
         let machine = self.waiting(spec, point).await?;
-        begin(&machine, point).await?;
+        begin(&machine, spec, point).await?;
         machine.monitor.seen.tell(self.events.clone());
         // The agent had its port open already: nothing tells of that. Nobody has to wait for it.
         tokio::spawn(async move {
@@ -437,9 +437,9 @@ async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
 }
 
 /// Lets a fork that has loaded its state run, and waits until it does.
-async fn begin(machine: &Machine, point: &Point) -> Result<(), HvError> {
+async fn begin(machine: &Machine, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
     let vm = machine.vm;
-    let old = point.user_networks;
+    let (old, nics) = (point.user_networks, spec.nics.len());
     let ask = move |q: Arc<Qmp>| async move {
         for n in 0..old {
             let id = args::old_network(n);
@@ -448,6 +448,10 @@ async fn begin(machine: &Machine, point: &Point) -> Result<(), HvError> {
                 Err(HvError::Refused { why, .. }) if why.contains("not found") => {}
                 gone => gone.map(drop)?,
             }
+        }
+        // The cable is out: what the guest sends with its source's address is lost, and does not wait for a network.
+        for n in 0..nics {
+            qmp::set_link(&q, vm, n, false).await?;
         }
         let running = q.execute(wire::cont {}).await.map_err(failed(OP, vm));
         running.map(drop)

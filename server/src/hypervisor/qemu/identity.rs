@@ -117,6 +117,14 @@ async fn join(machine: &Machine, spec: &MachineSpec) -> Result<(), HvError> {
     for (n, nic) in spec.nics.iter().enumerate() {
         ends.extend(args::uplink(spec, n, nic)?);
     }
-    let ask = move |q: Arc<Qmp>| async move { qmp::add_netdevs(&q, vm, ends).await };
+    let connected = spec.nics.iter().enumerate().filter(|(_, nic)| nic.connected);
+    let connected: Vec<_> = connected.map(|(n, _)| n).collect();
+    let ask = move |q: Arc<Qmp>| async move {
+        qmp::add_netdevs(&q, vm, ends).await?;
+        for n in connected {
+            qmp::set_link(&q, vm, n, true).await?;
+        }
+        Ok(())
+    };
     machine.monitor.ask(OP, ask).await
 }

@@ -351,6 +351,13 @@ pub async fn add_nic(monitor: &Qmp, vm: VmId, n: usize, mac: &str) -> Result<(),
     added.map_err(failed("put a NIC into", vm)).map(drop)
 }
 
+/// Puts a NIC's cable in, or takes it out.
+pub async fn set_link(monitor: &Qmp, vm: VmId, n: usize, up: bool) -> Result<(), HvError> {
+    let name = format!("nic{n}");
+    let set = monitor.execute(qmp::set_link { name, up }).await;
+    set.map_err(failed("connect a NIC of", vm)).map(drop)
+}
+
 /// Adds ends of networks.
 pub async fn add_netdevs(monitor: &Qmp, vm: VmId, all: Vec<Value>) -> Result<(), HvError> {
     for netdev in all {
