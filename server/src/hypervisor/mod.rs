@@ -324,7 +324,8 @@ pub trait Hypervisor: Send + Sync {
 
     /// Gives the guest of a fork its identity, and then joins its NICs to their networks, those that are to be connected.
     /// A guest that has not taken its address by itself is asked through its agent; without one its NICs are replugged.
-    async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError>;
+    /// `beside` others do the same at this moment.
+    async fn settle(&self, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError>;
 
     /// What the memory of a running machine of this size costs the host.
     async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError>;

@@ -1,5 +1,5 @@
-//! A small process for each fork, with a monitor of its own: whatever becomes of the server, of the receiver or of this
-//! fork, the source runs again at once.
+//! A small process for each fork, with a monitor of its own: whatever becomes of the server or of this fork, the source
+//! runs again at once.
 
 use super::qmp;
 use crate::hypervisor::HvError;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a hook in the guest may take. It has a tenth of a second; a busy host needs more.
+/// How long a hook in the guest may take. It has a tenth of a second; a busy host needs more, and as much again for each of
+/// those that become others beside it, which all have work to do.
 const HOOK: Duration = Duration::from_millis(1500);
+const HOOK_AT_MOST: Duration = Duration::from_secs(15);
 /// How long the agent may take to set an address.
 const AGENT: Duration = Duration::from_secs(5);
 /// How long a guest may take to let go of a NIC.
@@ -20,8 +22,9 @@ const UNPLUG: Duration = Duration::from_secs(3);
 const OP: &str = "give an identity to";
 
 /// Waits until the guest has the addresses of `spec`, or sees to it; then joins the NICs to their networks.
-pub async fn settle(machine: &Machine, spec: &MachineSpec) -> Result<Identity, HvError> {
-    let how = if addressed(machine, spec, HOOK).await? {
+pub async fn settle(machine: &Machine, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError> {
+    let hook = HOOK.saturating_mul(u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(1));
+    let how = if addressed(machine, spec, hook.min(HOOK_AT_MOST)).await? {
         Identity::Hook
     } else if told_by_agent(machine, spec).await && addressed(machine, spec, AGENT).await? {
         Identity::Agent

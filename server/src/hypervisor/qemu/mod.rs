@@ -407,10 +407,10 @@ impl Hypervisor for Qemu {
         whole(async move { inner.drop_point(&point).await }).await
     }
 
-    async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError> {
+    async fn settle(&self, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError> {
         let machine = self.running("give an identity to", spec.id).await?;
         let spec = spec.clone();
-        whole(async move { identity::settle(&machine, &spec).await }).await
+        whole(async move { identity::settle(&machine, &spec, beside).await }).await
     }
 
     async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError> {

@@ -239,7 +239,7 @@ impl Hypervisor for Sim {
         Ok(())
     }
 
-    async fn settle(&self, spec: &MachineSpec) -> Result<Identity, HvError> {
+    async fn settle(&self, spec: &MachineSpec, _beside: usize) -> Result<Identity, HvError> {
         self.running("give an identity to", spec.id)?;
         Ok(Identity::Hook)
     }

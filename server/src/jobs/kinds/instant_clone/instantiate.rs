@@ -17,8 +17,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How long a guest may take to give a sign. It need not give any.
+/// How long a guest may take to give a sign, and as much again for each that begins with it. It need not give any.
 const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER_AT_MOST: Duration = Duration::from_secs(15);
 
 /// What the demo guest, and whoever does as it does, prints of what lives in memory only.
 static COUNTS: LazyLock<Regex> = LazyLock::new(|| {
@@ -53,8 +54,11 @@ pub(super) async fn instantiate(cx: &Cx) -> Result<(), StepError> {
         }
     });
     let running = futures::future::try_join_all(all).await?;
+    let beside = running.len().saturating_sub(1);
     // All run; now each is given its identity and asked for a sign.
-    let all = running.into_iter().map(|(spec, clone)| met(cx, spec, clone));
+    let all = running
+        .into_iter()
+        .map(|(spec, clone)| met(cx, spec, clone, beside));
     let clones: Vec<ForkedClone> = futures::future::try_join_all(all).await?;
     if let Some(first) = clones.first() {
         keep_screen(cx, first.vm).await;
@@ -115,20 +119,27 @@ fn since(cx: &Cx) -> Option<u64> {
 }
 
 /// Gives a clone its identity, and waits for a sign of its guest.
-async fn met(cx: &Cx, spec: MachineSpec, mut clone: ForkedClone) -> Result<ForkedClone, StepError> {
+async fn met(
+    cx: &Cx,
+    spec: MachineSpec,
+    mut clone: ForkedClone,
+    beside: usize,
+) -> Result<ForkedClone, StepError> {
+    let patience = ANSWER.saturating_mul(u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(1));
+    let patience = patience.min(ANSWER_AT_MOST);
     let settled = async {
         if spec.nics.is_empty() {
             return Ok(None);
         }
         cx.hypervisor()
-            .settle(&spec)
+            .settle(&spec, beside)
             .await
             .map(Some)
             .map_err(StepError::from)
     };
     let (counted, answered, identity) = tokio::try_join!(
-        sign(cx, clone.vm, Some(&COUNTS)),
-        sign(cx, clone.vm, None),
+        sign(cx, clone.vm, Some(&COUNTS), patience),
+        sign(cx, clone.vm, None, patience),
         settled
     )?;
     clone.answered_micros = [&counted, &answered]
@@ -160,10 +171,15 @@ async fn met(cx: &Cx, spec: MachineSpec, mut clone: ForkedClone) -> Result<Forke
 
 /// When a guest gave a sign, and the line it printed, if that is what is looked for; else its agent's answer is one, too.
 /// It need not give any.
-async fn sign(cx: &Cx, vm: VmId, pattern: Option<&Regex>) -> Result<Option<(u64, String)>, StepError> {
+async fn sign(
+    cx: &Cx,
+    vm: VmId,
+    pattern: Option<&Regex>,
+    timeout: Duration,
+) -> Result<Option<(u64, String)>, StepError> {
     let expect = BootExpectation {
         pattern: pattern.cloned(),
-        timeout: ANSWER,
+        timeout,
     };
     match cx.hypervisor().watch_boot(vm, &expect, &|_| ()).await {
         Ok(Proof { matched, .. }) => Ok(since(cx).map(|at| (at, matched.unwrap_or_default()))),
