@@ -118,7 +118,7 @@ fn whole(all: &[Tick]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forks_of_forks_live_on_without_their_source_and_can_do_what_every_machine_can() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
     let mut line = vec![source];
     let deepest = long_run(8, 3);
@@ -172,7 +172,7 @@ async fn forks_of_forks_live_on_without_their_source_and_can_do_what_every_machi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
     let kept = InstantClone {
         keep_point: true,
@@ -225,7 +225,7 @@ async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_forked_is_refused_before_anything_is_done() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let jobs = engine(dir.path(), Machines::Simulated, None).await;
     let made = jobs.create_vm(create("source", false), by()).await.unwrap();
     succeeded(&jobs, made.id).await;
@@ -314,7 +314,7 @@ async fn what_cannot_be_forked_is_refused_before_anything_is_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_go_on_from_one_moment_and_are_all_others() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
     let count = long_run(64, 6);
     let request = InstantClone {
@@ -345,7 +345,7 @@ async fn many_at_once_go_on_from_one_moment_and_are_all_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_at_once_on_the_simulation() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let jobs = engine(dir.path(), Machines::Simulated, None).await;
     let made = jobs.create_vm(create("source", true), by()).await.unwrap();
     succeeded(&jobs, made.id).await;
@@ -414,7 +414,7 @@ async fn again_and_again(jobs: &Jobs, dir: &Path, source: VmId, times: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forked_again_and_again_on_the_simulation_nothing_grows() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let jobs = engine(dir.path(), Machines::Simulated, None).await;
     let made = jobs.create_vm(create("source", true), by()).await.unwrap();
     succeeded(&jobs, made.id).await;
@@ -425,7 +425,7 @@ async fn forked_again_and_again_on_the_simulation_nothing_grows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forked_again_and_again_nothing_grows_and_its_disk_stays_whole() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
     again_and_again(&jobs, dir.path(), source, long_run(100, 10)).await;
     whole(&ticks(&jobs, source));
@@ -441,7 +441,7 @@ async fn forked_again_and_again_nothing_grows_and_its_disk_stays_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_forked_while_a_clone_of_it_is_copied() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let jobs = engine(dir.path(), Machines::Simulated, None).await;
     let made = jobs.create_vm(create("source", true), by()).await.unwrap();
     succeeded(&jobs, made.id).await;
@@ -538,7 +538,7 @@ fn moments() -> &'static [u64] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whenever_the_server_is_killed_or_halted_the_source_of_a_fork_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
     jobs.stop().await;
     drop(jobs);
@@ -595,7 +595,7 @@ async fn whenever_the_server_is_killed_or_halted_the_source_of_a_fork_goes_on() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whenever_the_source_or_a_clone_is_killed_a_fork_ends_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
     let (mut failed, mut succeeded_) = (0, 0);
     for &millis in moments() {

@@ -17,6 +17,39 @@ use std::time::Duration;
 /// Long enough for a guest under TCG on a busy machine; nothing waits this long unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A directory of a test; machines that a test leaves behind when it fails end with it.
+pub struct Dir(tempfile::TempDir);
+
+pub fn dir() -> Dir {
+    Dir(tempfile::tempdir().unwrap())
+}
+
+impl Dir {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path().join("run"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let line = std::fs::read_to_string(entry.path().join("process")).unwrap_or_default();
+            let pid = line.split(' ').next().unwrap_or_default();
+            // The number may be another's by now.
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mark = entry.file_name();
+            let mark = mark.as_encoded_bytes();
+            if arguments.windows(mark.len()).any(|w| w == mark) {
+                let _ = Command::new("kill").args(["-KILL", pid]).status();
+            }
+        }
+    }
+}
+
 pub async fn engine(dir: &Path, machines: Machines, hook: Option<Arc<dyn Hook>>) -> Jobs {
     let db = Db::open(&dir.join("offshoot.db")).await.unwrap();
     let program = std::env::var_os("CARGO_BIN_EXE_offshoot")

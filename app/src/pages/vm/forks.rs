@@ -56,8 +56,8 @@ fn again(looks: RwSignal<u32>) {
 
 #[cfg(feature = "hydrate")]
 fn look(data: RwSignal<Data>) {
-    // A tab that nobody sees need not know.
-    if crate::live::browser::hidden() {
+    // A tab that nobody sees need not know, and of a machine that is gone there is nothing to know.
+    if crate::live::browser::hidden() || data.with_untracked(|d| d.gone) {
         return;
     }
     let loading = all(forks(data.with_untracked(|d| d.vm.id)));
