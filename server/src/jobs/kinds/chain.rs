@@ -32,7 +32,8 @@ async fn long(cx: &Cx, machine: &Vm) -> Result<Vec<Long>, StepError> {
         let named = db::layers::named(cx.db(), &chain).await?;
         // A snapshot's layer tells what has changed since; the lowest may be an image.
         let lowest = chain.iter().rposition(|layer| named.contains(&layer.id));
-        let mut own = chain.split_off(lowest.unwrap_or(0) + 1);
+        let below = (lowest.unwrap_or(0) + 1).min(chain.len());
+        let mut own = chain.split_off(below);
         if own.len() < MOST {
             continue;
         }
