@@ -438,6 +438,10 @@ async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
 
 /// Lets a fork that has loaded its state run, and waits until it does.
 async fn begin(machine: &Machine, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+    // An earlier try had it run; its cables may be in already.
+    if *machine.monitor.seen.state.borrow() == RunState::Running {
+        return Ok(());
+    }
     let vm = machine.vm;
     let (old, nics) = (point.user_networks, spec.nics.len());
     let ask = move |q: Arc<Qmp>| async move {

@@ -21,6 +21,8 @@ use tokio::time::{Instant, sleep_until};
 pub const COMMAND: &str = "guard";
 /// How long a source may stand still.
 const LIMIT: Duration = Duration::from_millis(400);
+/// How long it may take until the monitor is free.
+const CONNECT: Duration = Duration::from_secs(2);
 /// How long a source may refuse to go on, until it is asked again.
 const AGAIN: Duration = Duration::from_millis(2);
 
@@ -73,7 +75,7 @@ impl Guardian {
 
 /// Watches over the source of a fork until standard input is closed: by then it runs.
 pub async fn watch(monitor: &Path) -> io::Result<()> {
-    let (qmp, mut events) = qmp::connect(monitor).await?;
+    let (qmp, mut events) = connect(monitor).await?;
     let mut leash = Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     io::stdout().write_all(b".")?;
     io::stdout().flush()?;
@@ -107,6 +109,27 @@ pub async fn watch(monitor: &Path) -> io::Result<()> {
                     () = drain(&mut events) => Ok(()),
                 };
             }
+        }
+    }
+}
+
+/// Connects to the monitor. QEMU closes a connection that comes while the one before has not quite gone, as that of the
+/// guardian of the last fork.
+async fn connect(monitor: &Path) -> io::Result<(qmp::Qmp, qmp::QmpEvents)> {
+    let begin = Instant::now();
+    loop {
+        match qmp::connect(monitor).await {
+            // There is no QEMU any more.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                ) =>
+            {
+                return Err(e);
+            }
+            Err(_) if begin.elapsed() < CONNECT => tokio::time::sleep(AGAIN).await,
+            connected => return connected,
         }
     }
 }
