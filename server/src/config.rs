@@ -16,6 +16,9 @@ pub const DEFAULT_FILE: &str = "/etc/offshoot/offshoot.toml";
 /// How much memory guests may be promised unless it is said, as a share of the host's.
 pub const MEMORY_OVERCOMMIT: f64 = 4.0;
 
+/// How long a process waits for the next fork of a fork point unless it is said, in seconds.
+pub const FORKS_READY_SECONDS: u32 = 600;
+
 /// How guests run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -128,6 +131,9 @@ pub struct Settings {
     /// How much memory guests may be promised when machines are forked, as a share of the host's: forks share most of it.
     #[arg(long, env = "OFFSHOOT_MEMORY_OVERCOMMIT")]
     pub memory_overcommit: Option<f64>,
+    /// How long a process waits for the next fork after a fork point was last forked, in seconds; 0 for no such process.
+    #[arg(long, env = "OFFSHOOT_FORKS_READY_SECONDS")]
+    pub forks_ready_seconds: Option<u32>,
     /// Name of this server among others on the machine: it is in the cookie's name, for cookies ignore ports.
     /// The port if not given.
     #[arg(long, env = "OFFSHOOT_INSTANCE")]
@@ -177,6 +183,8 @@ pub struct Config {
     pub memory_dir: Option<PathBuf>,
     /// How much memory guests may be promised, as a share of the host's.
     pub memory_overcommit: f64,
+    /// How long a process waits for the next fork after a fork point was last forked, in seconds.
+    pub forks_ready_seconds: u32,
     /// Name of this server among others on the machine; the port if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<Name>,
@@ -305,6 +313,10 @@ impl Config {
                 .memory_overcommit
                 .or(then.memory_overcommit)
                 .unwrap_or(MEMORY_OVERCOMMIT),
+            forks_ready_seconds: first
+                .forks_ready_seconds
+                .or(then.forks_ready_seconds)
+                .unwrap_or(FORKS_READY_SECONDS),
             instance: first.instance.or(then.instance),
             log_format: first.log_format.or(then.log_format).unwrap_or_default(),
             log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
@@ -350,6 +362,7 @@ impl Config {
             jobs_per_vm: 2,
             memory_dir: None,
             memory_overcommit: MEMORY_OVERCOMMIT,
+            forks_ready_seconds: FORKS_READY_SECONDS,
             instance: None,
             log_format: LogFormat::Text,
             log: "info".to_owned(),

@@ -15,7 +15,7 @@ use shared::{Code, JobId, VmId};
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{by, clean_up, create, ended, engine, guest, vm_id};
+use support::{by, clean_up, create, ended, engine, guest, kept_ready, vm_id};
 
 const QEMU: Machines = Machines::Real(None);
 async fn succeeded(jobs: &Jobs, id: JobId) -> Job {
@@ -196,8 +196,14 @@ async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
     for vm in [first.vm, source] {
         off_and_gone(&jobs, vm).await;
     }
+    assert_eq!(
+        kept_ready(dir.path()).len(),
+        1,
+        "a process waits for the next fork"
+    );
     jobs.stop().await;
     drop(jobs);
+    assert_eq!(kept_ready(dir.path()), [], "and ends with the server");
 
     let jobs = engine(dir.path(), QEMU, None).await;
     let again = InstantClone {
@@ -213,11 +219,38 @@ async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
         );
         whole(&counts(&jobs, clone.vm, 5).await);
     }
-    for clone in &clones {
+    let waiting = kept_ready(dir.path());
+    let next = InstantClone {
+        fork_point: Some("kept".into()),
+        config: [("guestinfo.role".to_owned(), "next".to_owned())].into(),
+        ..named(&["next"])
+    };
+    let mut next = forked(&jobs, source, next).await;
+    assert_eq!(
+        waiting,
+        [next[0].vm],
+        "the process that waited has become the next fork"
+    );
+    whole(&until(&jobs, next[0].vm, |all| all.last().is_some_and(|t| t.2 == "next")).await);
+    assert_eq!(next[0].first_tick, first.first_tick, "the same instant as before");
+    let other = InstantClone {
+        fork_point: Some("kept".into()),
+        bios_uuid: Some(uuid::Uuid::new_v4()),
+        ..named(&["other"])
+    };
+    let waiting = kept_ready(dir.path());
+    next.extend(forked(&jobs, source, other).await);
+    assert_eq!(
+        kept_ready(dir.path()),
+        waiting,
+        "one with another UUID cannot be had by it"
+    );
+    for clone in clones.iter().chain(&next) {
         off_and_gone(&jobs, clone.vm).await;
     }
     let gone = jobs.delete_fork_point(point.id, by()).await.unwrap();
     succeeded(&jobs, gone.id).await;
+    assert_eq!(kept_ready(dir.path()), [], "nobody can fork it any more");
     let left: Vec<_> = std::fs::read_dir(dir.path().join("points")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     clean_up(&jobs).await;

@@ -8,6 +8,7 @@ use crate::db::Db;
 use crate::http::Server;
 use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
+use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
 use shared::place::Accelerator;
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ impl Running {
         let mut world = World::open(&config.data_dir, db, machines, &program).await?;
         world.memory_dir.clone_from(&config.memory_dir);
         world.memory_overcommit = config.memory_overcommit;
+        let patience = Duration::from_secs(config.forks_ready_seconds.into());
+        world.spares = Spares::new(world.hypervisor.clone(), patience);
         for image in &config.images {
             world.register_image(&image.name, &image.path).await?;
         }

@@ -9,7 +9,7 @@ use shared::fork::{Identity, MemoryUse};
 use shared::place::{Accelerator, NetworkKind};
 use shared::vm::PauseReason;
 use shared::{LayerId, Name, VmId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -318,6 +318,13 @@ pub trait Hypervisor: Send + Sync {
     /// Has the process of a fork wait for a point, and load it if it is captured already: then the fork runs at once. One that
     /// has a process is not started again.
     async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError>;
+
+    /// Has a process wait for a fork of a captured point that nobody has asked for yet. Its name, its seed and what its guest
+    /// is told are those of the spec that it is awaited with.
+    async fn keep_ready(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError>;
+
+    /// Ends processes that an earlier server kept ready, but those of `known` machines.
+    async fn end_unasked(&self, known: &HashSet<VmId>) -> Result<(), HvError>;
 
     /// Ends what is left of a capture, and removes the point's files. Machines that run from them go on.
     async fn drop_point(&self, point: &Point) -> Result<(), HvError>;

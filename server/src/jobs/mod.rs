@@ -6,6 +6,7 @@ pub mod kinds;
 pub mod observe;
 pub mod queue;
 mod runner;
+pub mod spares;
 pub mod step;
 mod submit;
 pub mod world;
@@ -106,6 +107,10 @@ impl Jobs {
             hook,
         });
         let events = inner.world.hypervisor.events();
+        let known = db::vms::ids(&inner.world.db).await?.into_iter().collect();
+        if let Err(e) = inner.world.hypervisor.end_unasked(&known).await {
+            tracing::warn!(error = %db::chain(&e), "end processes that an earlier server kept ready");
+        }
         observe::adopt(&inner.world).await?;
         inner
             .world
@@ -145,6 +150,7 @@ impl Jobs {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.world().spares.close().await;
     }
 
     /// Asks to cancel a job; answers it as it is then.

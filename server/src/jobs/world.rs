@@ -7,6 +7,7 @@ use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor};
+use crate::jobs::spares::Spares;
 use shared::fork::MemoryPlace;
 use shared::place::Accelerator;
 use shared::seed::fault::Fault;
@@ -35,6 +36,8 @@ pub struct World {
     pub memory_dir: Option<PathBuf>,
     /// How much memory guests may be promised, as a share of the host's.
     pub memory_overcommit: f64,
+    /// Processes that wait for the next fork of a point.
+    pub spares: Spares,
     /// How long after a fork its memory is measured again.
     pub measure_after: Duration,
 }
@@ -140,6 +143,7 @@ impl World {
         };
         Ok(Self {
             db,
+            spares: Spares::new(hypervisor.clone(), Duration::ZERO),
             hypervisor,
             disks,
             data_dir,

@@ -55,7 +55,7 @@ async fn an_empty_machine_is_started_paused_adopted_and_killed() {
 
     // The server ends, the machine does not.
     drop(host.hv.take());
-    host.hv = Some(Qemu::new(&host.dir.path().join("run"), None, PROGRAM.as_ref()).unwrap());
+    host.restart();
     let mut events = host.hv().events();
     assert_eq!(host.hv().adopt(vm).await.unwrap(), paused);
     assert_eq!(next(&mut events).await, (paused, None));

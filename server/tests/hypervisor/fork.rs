@@ -91,6 +91,32 @@ async fn forks_go_on_where_the_source_was_and_the_source_goes_on_too() {
         !told.into_iter().any(|e| e.vm == source.id),
         "the source never changed"
     );
+
+    // One whose process waited before anybody knew of it: its overlay is made, and its name known, only now.
+    let own = host.overlay(first).await;
+    let mut fork = host.machine(&[base, first, &own]);
+    let kept = host.dir.path().join("own");
+    std::fs::rename(&own.path, &kept).unwrap();
+    for _ in 0..2 {
+        host.hv().keep_ready(&fork, &point).await.unwrap();
+    }
+    let nobodys = host.machine(&[base, first, &own]);
+    host.hv().keep_ready(&nobodys, &point).await.unwrap();
+    let pid = host.pid(fork.id);
+    host.restart();
+    host.hv().end_unasked(&[fork.id].into()).await.unwrap();
+    assert!(
+        !host.dir.path().join("run").join(nobodys.id.to_string()).exists(),
+        "what nobody knows ends"
+    );
+    std::fs::rename(&kept, &own.path).unwrap();
+    fork.name = "asked".parse().unwrap();
+    for _ in 0..2 {
+        host.hv().fork(&fork, &point).await.unwrap();
+    }
+    assert_eq!(host.pid(fork.id), pid, "the process that waited is the fork's");
+    host.sees(fork.id, " host=asked").await.unwrap();
+    assert_eq!(ticks(&host, fork.id)[0].0, before.0, "the same boot");
 }
 
 /// A guest that counts, on an overlay of its own; and the overlay that a capture switches it to.

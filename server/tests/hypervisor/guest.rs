@@ -172,7 +172,7 @@ async fn what_is_left_frozen_is_thawed_by_the_next_server() {
         .join("agent");
     assert_eq!(ask_agent(&socket).await, "frozen");
     drop(host.hv.take());
-    host.hv = Some(Qemu::new(&host.dir.path().join("run"), None, PROGRAM.as_ref()).unwrap());
+    host.restart();
     assert_eq!(host.hv().adopt(spec.id).await.unwrap(), RunState::Running);
     let thawed = async { while ask_agent(&socket).await != "thawed" {} };
     tokio::time::timeout(Duration::from_secs(60), thawed)
@@ -297,7 +297,7 @@ async fn a_full_host_pauses_guests_and_room_lets_them_go_on() {
     assert_eq!(next(&mut events).await, (full, None));
     // The next server knows why, too.
     drop(host.hv.take());
-    host.hv = Some(Qemu::new(&host.dir.path().join("run"), None, PROGRAM.as_ref()).unwrap());
+    host.restart();
     let mut events = host.hv().events();
     assert_eq!(host.hv().adopt(spec.id).await.unwrap(), full);
     assert_eq!(next(&mut events).await, (full, None));

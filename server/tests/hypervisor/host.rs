@@ -40,6 +40,20 @@ impl Host {
         }
     }
 
+    /// Another server on the same directory.
+    pub fn restart(&mut self) {
+        drop(self.hv.take());
+        let run = self.dir.path().join("run");
+        self.hv = Some(Qemu::new(&run, None, PROGRAM.as_ref()).unwrap());
+    }
+
+    /// The number of a machine's process.
+    pub fn pid(&self, vm: VmId) -> String {
+        let record = self.dir.path().join("run").join(vm.to_string()).join("process");
+        let line = std::fs::read_to_string(record).unwrap();
+        line.split(' ').next().unwrap().to_owned()
+    }
+
     pub fn hv(&self) -> &Qemu {
         self.hv.as_ref().unwrap()
     }

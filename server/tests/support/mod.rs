@@ -4,6 +4,7 @@
 use server::db::{self, Db};
 use server::hypervisor::RunState;
 use server::jobs::queue::Limits;
+use server::jobs::spares::Spares;
 use server::jobs::world::Machines;
 use server::jobs::{By, Hook, Jobs, World};
 use shared::job::Job;
@@ -57,6 +58,7 @@ pub async fn engine(dir: &Path, machines: Machines, hook: Option<Arc<dyn Hook>>)
     let mut world = World::open(dir, db, machines, &program).await.unwrap();
     world.measure_after = Duration::from_millis(100);
     world.memory_dir = Some(dir.join("points"));
+    world.spares = Spares::new(world.hypervisor.clone(), PATIENCE);
     if machines == Machines::Simulated {
         sim_image(&world).await;
     } else {
@@ -155,6 +157,15 @@ pub async fn until(jobs: &Jobs, id: JobId, wanted: impl Fn(&Job) -> bool) -> Job
     }
 }
 
+/// The processes that wait for forks that nobody has asked for yet.
+pub fn kept_ready(dir: &Path) -> Vec<VmId> {
+    let all = std::fs::read_dir(dir.join("run")).unwrap().map(|e| e.unwrap());
+    let unasked = all.filter(|entry| entry.path().join("unasked").exists());
+    unasked
+        .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+        .collect()
+}
+
 /// Everything that jobs make, as it stands now: rows, files and machines. Two are equal if nothing was left behind.
 pub async fn slate(jobs: &Jobs) -> Vec<String> {
     let world = jobs.world();
@@ -188,7 +199,7 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
     for file in std::fs::read_dir(world.data_dir.join("run")).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
         let vm = name.parse::<VmId>();
-        if vm.is_ok_and(|id| !vms.contains(&id)) {
+        if vm.is_ok_and(|id| !vms.contains(&id) && !kept_ready(&world.data_dir).contains(&id)) {
             all.push(format!("run/{name}"));
         }
     }

@@ -18,6 +18,8 @@ pub const MACHINE: &str = "pc-i440fx-7.2";
 pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// What the guest is told has one size for ever: Linux keeps the size that it saw first.
 const TOLD_BYTES: usize = 16 << 10;
+/// The name of the node of the seed.
+const SEED: &str = "seed";
 /// The id of the guest agent's port and channel.
 pub const AGENT: &str = "agent";
 
@@ -27,13 +29,15 @@ pub enum Origin<'a> {
     PowerOn,
     /// Where a point stands still, when that is there.
     Fork(&'a Point),
+    /// The same, before anybody knows for whom: QEMU waits before it makes the machine, and is given its nodes later.
+    Unasked(&'a Point),
 }
 
 impl Origin<'_> {
     fn point(&self) -> Option<&Point> {
         match self {
             Self::PowerOn => None,
-            Self::Fork(point) => Some(point),
+            Self::Fork(point) | Self::Unasked(point) => Some(point),
         }
     }
 }
@@ -98,6 +102,9 @@ pub fn arguments(
             ),
         );
     }
+    if matches!(origin, Origin::Unasked(_)) {
+        args.flags(&["--preconfig"]);
+    }
     if origin.point().is_some() {
         args.flags(&["-S", "-incoming", "defer"]);
     }
@@ -140,6 +147,11 @@ pub fn arguments(
         format!("virtserialport,id={AGENT},bus=channels.0,chardev={AGENT},name=org.qemu.guest_agent.0"),
     );
 
+    if !matches!(origin, Origin::Unasked(_)) {
+        for node in nodes(spec)? {
+            args.add("-blockdev", node.options.to_string());
+        }
+    }
     args.disks(spec).map_err(refuse)?;
     for (n, nic) in spec.nics.iter().enumerate() {
         // A hub of its own, with nothing else on it until the NIC is connected.
@@ -186,6 +198,57 @@ pub fn uplink(spec: &MachineSpec, n: usize, nic: &NicSpec) -> Result<Vec<Value>,
     }
 }
 
+/// What a disk reads from, as QEMU's block layer is told of it.
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    pub options: Value,
+    /// Whether nobody writes it any more.
+    pub frozen: bool,
+}
+
+/// The layers of a machine's disks and its seed, each behind what it stands on.
+pub fn nodes(spec: &MachineSpec) -> Result<Vec<Node>, HvError> {
+    let refuse = |why: &str| HvError::Spec {
+        vm: spec.id,
+        why: why.into(),
+    };
+    let mut nodes = Vec::new();
+    // Two disks may stand on the same layer, which then is one node.
+    let mut there = HashSet::new();
+    for disk in &spec.disks {
+        let mut below = Value::Null;
+        for (depth, layer) in disk.chain.iter().enumerate() {
+            let active = depth + 1 == disk.chain.len();
+            if layer.path.to_str().is_none() {
+                return Err(refuse("the path of a layer is not UTF-8"));
+            }
+            let name = blockdev::node_name(layer.id);
+            if there.insert(layer.id) {
+                nodes.push(Node {
+                    options: blockdev::layer(layer, below, active),
+                    frozen: !active,
+                    name: name.clone(),
+                });
+            } else if active {
+                return Err(refuse("the same layer is active in two disks"));
+            }
+            below = name.into();
+        }
+    }
+    if let Some(seed) = &spec.seed {
+        nodes.push(Node {
+            name: SEED.into(),
+            options: json!({
+                "driver": "raw", "node-name": SEED, "read-only": true,
+                "file": { "driver": "file", "filename": seed.to_string_lossy(), "read-only": true },
+            }),
+            frozen: false,
+        });
+    }
+    Ok(nodes)
+}
+
 #[derive(Default)]
 struct Args(Vec<OsString>);
 
@@ -208,25 +271,9 @@ impl Args {
     }
 
     fn disks(&mut self, spec: &MachineSpec) -> Result<(), &'static str> {
-        // Two disks may stand on the same layer, which then is one node.
-        let mut there = HashSet::new();
         for (n, disk) in spec.disks.iter().enumerate() {
-            let mut below = Value::Null;
-            for (depth, layer) in disk.chain.iter().enumerate() {
-                let active = depth + 1 == disk.chain.len();
-                if layer.path.to_str().is_none() {
-                    return Err("the path of a layer is not UTF-8");
-                }
-                if there.insert(layer.id) {
-                    self.add("-blockdev", blockdev::layer(layer, below, active).to_string());
-                } else if active {
-                    return Err("the same layer is active in two disks");
-                }
-                below = blockdev::node_name(layer.id).into();
-            }
-            let Some(node) = below.as_str() else {
-                return Err("a disk has no layers");
-            };
+            let active = disk.chain.last().ok_or("a disk has no layers")?;
+            let node = blockdev::node_name(active.id);
             self.add(
                 "-device",
                 format!(
@@ -235,13 +282,8 @@ impl Args {
                 ),
             );
         }
-        if let Some(seed) = &spec.seed {
-            let node = json!({
-                "driver": "raw", "node-name": "seed", "read-only": true,
-                "file": { "driver": "file", "filename": seed.to_string_lossy(), "read-only": true },
-            });
-            self.add("-blockdev", node.to_string());
-            self.add("-device", "virtio-blk-pci,id=seed,drive=seed");
+        if spec.seed.is_some() {
+            self.add("-device", format!("virtio-blk-pci,id=seed,drive={SEED}"));
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use qapi::qmp::{MigrationCapability, MigrationStatus};
 use rustix::fs::FallocateFlags;
 use shared::VmId;
 use shared::place::Accelerator;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -241,9 +242,14 @@ impl Inner {
                 held.insert(machine).clone()
             }
         };
-        if point.state.exists()
-            && let Err(e) = load(&machine, point).await
-        {
+        let stands = async {
+            asked(&machine, spec).await?;
+            match point.state.exists() {
+                true => load(&machine, point).await,
+                false => Ok(()),
+            }
+        };
+        if let Err(e) = stands.await {
             machine.monitor.seen.killed.store(true, Ordering::Relaxed);
             let ended = machine.process.kill().await;
             ended.map_err(HvError::io("end the process of", machine.dir.path()))?;
@@ -254,6 +260,42 @@ impl Inner {
             });
         }
         Ok(machine)
+    }
+
+    /// Has a process wait for a fork that nobody has asked for.
+    pub(super) async fn keep_ready(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let slot = self.slot(spec.id);
+        let mut held = slot.lock().await;
+        if self.find(&mut held, spec.id).await?.is_some() {
+            return Ok(());
+        }
+        let dir = RunDir::new(&self.run, spec.id);
+        let told = broadcast::Sender::new(16);
+        let machine = self.launch(spec, &dir, Origin::Unasked(point), told).await?;
+        let vm = spec.id;
+        // Its own are not there yet.
+        let nodes = args::nodes(spec)?
+            .into_iter()
+            .filter(|node| node.frozen)
+            .collect();
+        let ask = move |q: Arc<Qmp>| async move { qmp::add_nodes(&q, vm, nodes).await };
+        held.insert(machine).monitor.ask(OP, ask).await
+    }
+
+    /// Ends processes that nobody has asked for; see [`Self::keep_ready`].
+    pub(super) async fn end_unasked(&self, known: &HashSet<VmId>) -> Result<(), HvError> {
+        let failed = |e| HvError::io("read", &self.run)(e);
+        for entry in std::fs::read_dir(&self.run).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(vm) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if !known.contains(&vm) && RunDir::new(&self.run, vm).unasked().exists() {
+                self.kill(vm).await?;
+                self.forget(vm).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts a machine where the point stands still.
@@ -405,6 +447,22 @@ async fn until(seen: &Seen, vm: VmId, wanted: &[MigrationStatus]) -> Result<(), 
             seconds: super::CONNECT.as_secs(),
         }),
     }
+}
+
+/// Has a process that waited for nobody's fork wait for this one.
+async fn asked(machine: &Machine, spec: &MachineSpec) -> Result<(), HvError> {
+    let (vm, mark, told) = (machine.vm, machine.dir.unasked(), machine.dir.told());
+    if !mark.exists() {
+        return Ok(());
+    }
+    std::fs::write(&told, args::told(spec)?).map_err(HvError::io("write", &told))?;
+    let nodes = args::nodes(spec)?;
+    let ask = move |q: Arc<Qmp>| async move {
+        qmp::add_nodes(&q, vm, nodes).await?;
+        qmp::make_machine(&q, vm).await
+    };
+    machine.monitor.ask(OP, ask).await?;
+    remove(&mark)
 }
 
 /// Has a fork load its state. One that has done so is left as it is.

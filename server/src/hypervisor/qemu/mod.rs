@@ -258,6 +258,10 @@ impl Inner {
     ) -> Result<Arc<Machine>, HvError> {
         let vm = spec.id;
         let sockets = dir.prepare(&args::told(spec)?)?;
+        let mark = dir.unasked();
+        if matches!(origin, Origin::Unasked(_)) {
+            std::fs::write(&mark, "").map_err(HvError::io("write", &mark))?;
+        }
         let arguments = args::arguments(spec, dir, self.accelerator, &sockets, &origin)?;
         let log_path = dir.qemu_log();
         let log = || {
@@ -400,6 +404,15 @@ impl Hypervisor for Qemu {
     async fn await_point(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
         let (inner, spec, point) = (self.inner.clone(), spec.clone(), point.clone());
         whole(async move { inner.await_point(&spec, &point).await }).await
+    }
+
+    async fn keep_ready(&self, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
+        let (inner, spec, point) = (self.inner.clone(), spec.clone(), point.clone());
+        whole(async move { inner.keep_ready(&spec, &point).await }).await
+    }
+
+    async fn end_unasked(&self, known: &HashSet<VmId>) -> Result<(), HvError> {
+        self.inner.end_unasked(known).await
     }
 
     async fn drop_point(&self, point: &Point) -> Result<(), HvError> {

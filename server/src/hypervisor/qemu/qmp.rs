@@ -1,5 +1,6 @@
 //! What is said over QMP.
 
+use super::args;
 use crate::disks::blockdev::{layer, node_name};
 use crate::disks::space;
 use crate::hypervisor::{Control, DiskSwitch, Frozen, HvError, LayerMerge, RunState};
@@ -213,6 +214,30 @@ pub async fn control(monitor: &Qmp, vm: VmId, what: Control, now: RunState) -> R
 async fn is_there(monitor: &Qmp, name: &str) -> Result<bool, ExecuteError> {
     let nodes = monitor.execute(QueryNodes { flat: true }).await?;
     Ok(nodes.iter().any(|n| n.node_name.as_deref() == Some(name)))
+}
+
+/// Adds nodes; those that are there already are left as they are.
+pub async fn add_nodes(monitor: &Qmp, vm: VmId, nodes: Vec<args::Node>) -> Result<(), HvError> {
+    let failed = failed("open the disks of", vm);
+    let there = monitor
+        .execute(QueryNodes { flat: true })
+        .await
+        .map_err(&failed)?;
+    let there: HashSet<_> = there.into_iter().filter_map(|n| n.node_name).collect();
+    for node in nodes.into_iter().filter(|n| !there.contains(&n.name)) {
+        monitor.execute(AddNode(node.options)).await.map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// Has a QEMU make its machine that has waited with it.
+pub async fn make_machine(monitor: &Qmp, vm: VmId) -> Result<(), HvError> {
+    let made = monitor.execute(qmp::x_exit_preconfig {}).await;
+    match made.map_err(failed("make", vm)) {
+        // An earlier call has come this far.
+        Err(HvError::Refused { why, .. }) if why.contains("before machine initialization") => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 /// Has every disk written to its new layer from the same moment on.

@@ -78,6 +78,11 @@ impl RunDir {
         self.file("told")
     }
 
+    /// There while its process waits for a fork that nobody has asked for.
+    pub fn unasked(&self) -> PathBuf {
+        self.file("unasked")
+    }
+
     pub fn screen(&self) -> PathBuf {
         self.file("screen.png")
     }

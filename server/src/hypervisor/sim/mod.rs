@@ -229,6 +229,14 @@ impl Hypervisor for Sim {
         Ok(())
     }
 
+    async fn keep_ready(&self, _spec: &MachineSpec, _point: &Point) -> Result<(), HvError> {
+        Ok(())
+    }
+
+    async fn end_unasked(&self, _known: &HashSet<VmId>) -> Result<(), HvError> {
+        Ok(())
+    }
+
     async fn drop_point(&self, point: &Point) -> Result<(), HvError> {
         for file in [&point.memory, &point.state] {
             match fs::remove_file(file) {

@@ -67,6 +67,7 @@ async fn remove(cx: &Cx) -> Result<(), StepError> {
         .into_iter()
         .filter(|l| !living.contains(l))
         .collect();
+    cx.world().spares.drop_of(point_id(cx)?).await;
     remove_files(cx, &gone).await?;
     drop_files(cx, point_id(cx)?, &minted.directory).await?;
     cx.message(match gone.len() {

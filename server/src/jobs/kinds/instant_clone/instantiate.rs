@@ -1,11 +1,12 @@
 //! Clones begin where the point stands, become others, and are looked at.
 
-use super::{Minted, MintedClone, SIDE_BY_SIDE, clone_spec, files, forget_point, spec, stored};
+use super::{Minted, SIDE_BY_SIDE, clone_spec, files, forget_point, spare, spec, stored};
 use crate::db;
 use crate::db::now;
 use crate::hypervisor::{BootError, BootExpectation, HvError, MachineSpec, Point, RunState};
 use crate::jobs::kinds::chain;
 use crate::jobs::observe;
+use crate::jobs::spares::MintedClone;
 use crate::jobs::step::{Cx, StepError};
 use futures::{StreamExt, TryStreamExt, stream};
 use regex::Regex;
@@ -205,10 +206,9 @@ async fn keep_screen(cx: &Cx, vm: VmId) {
 /// The clones are whole: they and the source are let go, and looked at once more a little later.
 pub(super) async fn verify(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
-    if spec.point.is_none()
-        && let Some(stored) = db::fork_points::by_id(cx.db(), minted.point).await?
-        && !stored.kept
-    {
+    let stored = db::fork_points::by_id(cx.db(), minted.point).await?;
+    let kept = stored.as_ref().is_some_and(|stored| stored.kept);
+    if let Some(stored) = stored.filter(|_| !kept) {
         forget_point(cx, &stored).await?;
     }
     if spec.point.is_none() {
@@ -223,6 +223,12 @@ pub(super) async fn verify(cx: &Cx) -> Result<(), StepError> {
         chain::tidy(cx, &minted.merged).await?;
     }
     cx.let_go().await?;
+    if kept && let Err(e) = spare::keep(cx, minted.point).await {
+        cx.log(format!(
+            "no process waits for the next fork of this point: {}",
+            e.status.message
+        ));
+    }
     if cx.hypervisor().accelerator() != Accelerator::Sim {
         cx.message("measuring what their memory costs after a while");
         tokio::time::sleep(cx.world().measure_after).await;

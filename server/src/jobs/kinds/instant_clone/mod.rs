@@ -6,6 +6,7 @@
 mod freeze;
 mod instantiate;
 mod prepare;
+mod spare;
 
 use crate::db;
 use crate::db::fork_points::Stored;
@@ -13,6 +14,7 @@ use crate::db::locks::LockMode;
 use crate::hypervisor::{MachineSpec, Point};
 use crate::jobs::kinds::overlays::Overlays;
 use crate::jobs::kinds::{chain_files, is_now, machine_spec, power_off, release, unmake};
+use crate::jobs::spares::MintedClone;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::world::point_file;
 use async_trait::async_trait;
@@ -21,9 +23,8 @@ use shared::fork::ForkNics;
 use shared::job::{ForkSpec, JobSpec, step};
 use shared::place::NetworkKind;
 use shared::vm::Nic;
-use shared::{Code, ForkPointId, LayerId, Name, VmId};
+use shared::{Code, ForkPointId, LayerId, VmId};
 use std::path::{Path, PathBuf};
-use uuid::Uuid;
 
 pub(super) struct InstantCloneVm;
 
@@ -39,17 +40,6 @@ struct Minted {
     /// Layers of the source that were merged; who still stands on one keeps it.
     #[serde(default)]
     merged: Vec<LayerId>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct MintedClone {
-    id: VmId,
-    name: Name,
-    bios_uuid: Uuid,
-    vmgenid: Uuid,
-    macs: Vec<String>,
-    /// In the order of the disks.
-    layers: Vec<LayerId>,
 }
 
 fn spec(cx: &Cx) -> Result<ForkSpec, StepError> {

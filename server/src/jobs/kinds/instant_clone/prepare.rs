@@ -1,12 +1,13 @@
 //! What is made before the source is asked: names, rows, layers, seeds.
 
-use super::{Minted, MintedClone, SIDE_BY_SIDE, kept_layers, point_seed, spec};
+use super::{Minted, SIDE_BY_SIDE, kept_layers, point_seed, spec};
 use crate::db::fork_points::Stored;
 use crate::db::layers::Layer;
 use crate::db::now;
 use crate::jobs::World;
 use crate::jobs::kinds::overlays::Overlays;
 use crate::jobs::kinds::{self, is_now, new_mac};
+use crate::jobs::spares::MintedClone;
 use crate::jobs::step::{Cx, StepError};
 use crate::{db, disks};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -77,29 +78,55 @@ async fn describe(cx: &Cx, spec: &ForkSpec, id: ForkPointId) -> Result<Stored, S
     })
 }
 
-fn mint(spec: &ForkSpec, source: Option<&Vm>, stored: &Stored, disks: usize) -> Result<Minted, StepError> {
+/// A clone that nobody has asked anything of.
+pub(super) fn mint_clone(stored: &Stored, disks: usize) -> Result<MintedClone, StepError> {
+    let tail = &Uuid::new_v4().simple().to_string()[..TAIL];
+    let nics = stored.point.network_interfaces.iter();
+    Ok(MintedClone {
+        id: VmId(Uuid::now_v7()),
+        name: name_after(&stored.point.vm_name, &format!("fork-{tail}"))?,
+        bios_uuid: Uuid::new_v4(),
+        vmgenid: Uuid::new_v4(),
+        macs: nics.map(|_| new_mac()).collect(),
+        layers: (0..disks).map(|_| LayerId(Uuid::now_v7())).collect(),
+    })
+}
+
+fn mint(
+    cx: &Cx,
+    spec: &ForkSpec,
+    source: Option<&Vm>,
+    stored: &Stored,
+    disks: usize,
+) -> Result<Minted, StepError> {
+    // What a process that waits was started with cannot be changed any more.
+    let as_it_is = spec.request.bios_uuid.is_none() && spec.nics.iter().all(|nic| nic.mac.is_none());
+    let mut ready = spec
+        .point
+        .filter(|_| as_it_is)
+        .and_then(|point| cx.world().spares.take(point));
+    if ready.is_some() {
+        cx.log("its process was ready");
+    }
     let given: Vec<&Name> = spec.request.given().collect();
     let mut clones = Vec::new();
     for n in 0..spec.request.clones() {
-        let tail = &Uuid::new_v4().simple().to_string()[..TAIL];
-        clones.push(MintedClone {
-            id: VmId(Uuid::now_v7()),
-            name: match given.get(n) {
-                Some(name) => (*name).clone(),
-                None => name_after(&stored.point.vm_name, &format!("fork-{tail}"))?,
-            },
-            bios_uuid: spec.request.bios_uuid.unwrap_or_else(Uuid::new_v4),
-            vmgenid: Uuid::new_v4(),
-            macs: (0..stored.point.network_interfaces.len())
-                .map(|n| {
-                    spec.nics
-                        .get(n)
-                        .and_then(|nic| nic.mac.clone())
-                        .unwrap_or_else(new_mac)
-                })
-                .collect(),
-            layers: (0..disks).map(|_| LayerId(Uuid::now_v7())).collect(),
-        });
+        let mut clone = match ready.take() {
+            Some(ready) => ready,
+            None => mint_clone(stored, disks)?,
+        };
+        if let Some(&name) = given.get(n) {
+            clone.name = name.clone();
+        }
+        if let Some(uuid) = spec.request.bios_uuid {
+            clone.bios_uuid = uuid;
+        }
+        for (mac, nic) in clone.macs.iter_mut().zip(&spec.nics) {
+            if let Some(asked) = &nic.mac {
+                mac.clone_from(asked);
+            }
+        }
+        clones.push(clone);
     }
     Ok(Minted {
         point: stored.point.id,
@@ -137,7 +164,7 @@ pub(super) async fn prepare(cx: &Cx) -> Result<(), StepError> {
     };
     let minted = match minted {
         Some(minted) => minted,
-        None => mint(&spec, source.as_ref(), &stored, frozen.len())?,
+        None => mint(cx, &spec, source.as_ref(), &stored, frozen.len())?,
     };
     if minted
         .overlays
@@ -241,7 +268,7 @@ async fn check_same(cx: &Cx, point: &ForkPoint) -> Result<(), StepError> {
 }
 
 /// Whether the host has the memory for so many clones: what is really free, and what the configuration allows to be promised.
-async fn check_room(
+pub(super) async fn check_room(
     world: &World,
     stored: &Stored,
     captured: bool,
