@@ -54,7 +54,6 @@ async fn an_empty_machine_is_started_paused_adopted_and_killed() {
     assert_eq!(next(&mut events).await, (paused, None));
 
     // The server ends, the machine does not.
-    drop(host.hv.take());
     host.restart();
     let mut events = host.hv().events();
     assert_eq!(host.hv().adopt(vm).await.unwrap(), paused);

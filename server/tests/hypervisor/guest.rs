@@ -171,7 +171,6 @@ async fn what_is_left_frozen_is_thawed_by_the_next_server() {
         .join(spec.id.to_string())
         .join("agent");
     assert_eq!(ask_agent(&socket).await, "frozen");
-    drop(host.hv.take());
     host.restart();
     assert_eq!(host.hv().adopt(spec.id).await.unwrap(), RunState::Running);
     let thawed = async { while ask_agent(&socket).await != "thawed" {} };
@@ -296,7 +295,6 @@ async fn a_full_host_pauses_guests_and_room_lets_them_go_on() {
     let full = RunState::Paused(PauseReason::NoSpace);
     assert_eq!(next(&mut events).await, (full, None));
     // The next server knows why, too.
-    drop(host.hv.take());
     host.restart();
     let mut events = host.hv().events();
     assert_eq!(host.hv().adopt(spec.id).await.unwrap(), full);
