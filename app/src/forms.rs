@@ -13,6 +13,7 @@
 //! | `/do/vms/create` | name image cpus memoryMib start | `PostVm` |
 //! | `/do/vms/bulk` | action, id … | one call for each id |
 //! | `/do/vms/{vm}/start` `shutdown` `power-off` `reset` `pause` `resume` | | `Start` … |
+//! | `/do/vms/{vm}/connect` `disconnect` | nic | `Connect`, `Disconnect` |
 //! | `/do/vms/{vm}/snapshot` | name description quiesce | `PostSnapshot` |
 //! | `/do/vms/{vm}/clone` | source mode name cpus memoryMib start bootTimeoutSeconds bootPattern network adapt userData metaData networkConfig quiesce | `PostCloneJob` |
 //! | `/do/vms/{vm}/fork` | names count networkInterfaces keepPoint pointName config | `PostInstantClone` |

@@ -16,6 +16,11 @@ test('what one does, another sees at once', async ({ page, server, another }) =>
   await expect(page.getByRole('button', { name: 'Resume' })).toBeVisible();
   await page.getByRole('button', { name: 'Power off' }).click();
   await expect(row).toContainText('Stopped');
+  const nic = page.getByText(/52:54:00/).locator('..');
+  await nic.getByRole('button', { name: /^Disconnect 52:54/ }).click();
+  await expect(nic).toContainText('not connected');
+  await nic.getByRole('button', { name: /^Connect 52:54/ }).click();
+  await expect(nic).not.toContainText('not connected');
 
   // A new machine comes into the list, and goes.
   await server.machine('live-new', false);

@@ -136,14 +136,28 @@ async fn a_machine_from_its_making_to_its_end() {
         site.ok(command).await;
         assert_eq!(site.json("vm show web").await["state"], state, "{command}");
     }
+    for (command, connected) in [
+        ("vm disconnect web --wait", false),
+        ("vm connect web --nic 0 --wait", true),
+    ] {
+        site.ok(command).await;
+        let vm = site.json("vm show web").await;
+        assert_eq!(vm["networkInterfaces"][0]["connected"], connected, "{command}");
+    }
+    let refused = site.run("vm connect web --nic 3").await;
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(
+        refused.stderr.contains("web has no NIC 3: its last is 0"),
+        "{refused:?}"
+    );
     let jobs = site.json("job list --page-size 2").await;
     assert_eq!(
         (jobs["jobs"].as_array().unwrap().len(), &jobs["totalSize"]),
-        (2, &json!(6))
+        (2, &json!(8))
     );
     let table = site.ok("job list --page-size 2").await;
     assert!(
-        table.ends_with("2 of 6; --page-size shows more, --filter fewer\n"),
+        table.ends_with("2 of 8; --page-size shows more, --filter fewer\n"),
         "{table}"
     );
     let id = jobs["jobs"][0]["id"].as_str().unwrap();

@@ -236,6 +236,7 @@ async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
     let other = InstantClone {
         fork_point: Some("kept".into()),
         bios_uuid: Some(uuid::Uuid::new_v4()),
+        network_interfaces: Some(ForkNics::Disconnect),
         ..named(&["other"])
     };
     let waiting = kept_ready(dir.path());
@@ -245,6 +246,16 @@ async fn an_instant_that_is_kept_outlives_its_machine_and_the_server() {
         waiting,
         "one with another UUID cannot be had by it"
     );
+    let connected = async || {
+        let vm = db::vms::by_id(&jobs.world().db, next[1].vm).await.unwrap();
+        vm.unwrap().network_interfaces[0].connected
+    };
+    assert!(!connected().await);
+    let job = jobs.connect(next[1].vm, true, Default::default(), by()).await;
+    succeeded(&jobs, job.unwrap().id).await;
+    assert!(connected().await);
+    let refused = jobs.connect(next[1].vm, true, Default::default(), by()).await;
+    assert_eq!(refused.unwrap_err().code, Code::FailedPrecondition);
     for clone in clones.iter().chain(&next) {
         off_and_gone(&jobs, clone.vm).await;
     }

@@ -7,7 +7,7 @@ use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::job::{Job, LogLine};
 use crate::place::{Host, Image, Network, Storage};
 use crate::snapshot::{Snapshot, TakeSnapshot};
-use crate::vm::{CreateVm, PatchVm, StopVm, Vm};
+use crate::vm::{ConnectNics, CreateVm, PatchVm, StopVm, Vm};
 use crate::{Code, Status};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -293,6 +293,11 @@ calls! {
     Pause { vm: String } -> Job: |c| Post vm_path(&c.vm, "/pause"), serde_json::json!({});
     /// Lets a paused machine go on.
     Resume { vm: String } -> Job: |c| Post vm_path(&c.vm, "/resume"), serde_json::json!({});
+
+    /// Connects NICs of a machine to their networks.
+    Connect { vm: String, request: ConnectNics } -> Job: |c| Post vm_path(&c.vm, "/connect"), c.request;
+    /// Takes NICs of a machine off their networks.
+    Disconnect { vm: String, request: ConnectNics } -> Job: |c| Post vm_path(&c.vm, "/disconnect"), c.request;
 
     /// Snapshots of a machine.
     ListSnapshots { vm: String, query: ListQuery } -> SnapshotPage:

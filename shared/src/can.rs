@@ -4,7 +4,7 @@
 use crate::fork::ForkPoint;
 use crate::job::{Job, JobKind, JobState};
 use crate::snapshot::{Snapshot, SnapshotState};
-use crate::vm::{Firmware, PauseReason, PowerAction, Vm, VmState};
+use crate::vm::{ConnectNics, Firmware, LineageKind, PauseReason, PowerAction, Vm, VmState};
 use crate::{Code, Status};
 
 /// Allowed, or the reason why not, as a person reads it.
@@ -77,6 +77,42 @@ pub fn can_power(action: PowerAction, vm: &Vm) -> Verdict {
             refuse(format!("{name} is shutting down"))
         }
     }
+}
+
+/// Whether NICs of a machine may be connected to their networks, or taken off them.
+pub fn can_connect(connected: bool, request: &ConnectNics, vm: &Vm) -> Verdict {
+    stays(vm)?;
+    let (name, count) = (&vm.name, vm.network_interfaces.len());
+    if let Some(n) = request.nics.iter().find(|n| **n >= count) {
+        let text = match count {
+            0 => format!("{name} has no NIC"),
+            _ => format!("{name} has no NIC {n}: its last is {}", count - 1),
+        };
+        return Err(Status::invalid("nics", text));
+    }
+    match vm.state {
+        VmState::Starting => return refuse(format!("{name} is still starting: wait until it runs")),
+        VmState::Stopping => return refuse(format!("{name} is shutting down: wait until it has stopped")),
+        VmState::Paused if connected && vm.lineage.kind == LineageKind::InstantClone => {
+            return refuse(format!(
+                "{name} is paused, and its guest cannot take the address of its own: resume it first"
+            ));
+        }
+        VmState::Running | VmState::Paused | VmState::Stopped | VmState::Error => {}
+    }
+    let mut asked = vm
+        .network_interfaces
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| request.names(*n));
+    if asked.all(|(_, nic)| nic.connected == connected) {
+        return refuse(match (count, connected) {
+            (0, _) => format!("{name} has no NIC"),
+            (_, true) => format!("{name} is connected already"),
+            (_, false) => format!("{name} is connected to nothing already"),
+        });
+    }
+    Ok(())
 }
 
 /// Whether a snapshot of a machine may be taken.
@@ -463,6 +499,7 @@ mod tests {
         };
         for verdict in [
             can_power(PowerAction::Start, &vm),
+            can_connect(false, &ConnectNics::default(), &vm),
             can_snapshot(&vm),
             can_clone_latest(&vm),
             can_delete(&vm),

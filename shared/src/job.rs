@@ -3,7 +3,7 @@
 use crate::clone::{CloneVm, Proof};
 use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::snapshot::TakeSnapshot;
-use crate::vm::{CreateVm, Inconsistent, PowerAction};
+use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
 use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ words! {
         CreateVm = "CREATE_VM",
         /// Starts, stops, pauses, resumes or resets one.
         PowerVm = "POWER_VM",
+        /// Connects NICs of one to their networks, or takes them off.
+        ConnectVm = "CONNECT_VM",
         /// Takes a snapshot.
         TakeSnapshot = "TAKE_SNAPSHOT",
         /// Clones a machine from a snapshot.
@@ -260,6 +262,8 @@ pub enum JobSpec {
     CreateVm(CreateVm),
     /// Change a machine's power.
     PowerVm(PowerSpec),
+    /// Connect NICs of a machine, or take them off their networks.
+    ConnectVm(ConnectSpec),
     /// Take a snapshot.
     TakeSnapshot(SnapshotSpec),
     /// Clone a machine.
@@ -278,6 +282,7 @@ impl JobSpec {
         match self {
             Self::CreateVm(_) => JobKind::CreateVm,
             Self::PowerVm(_) => JobKind::PowerVm,
+            Self::ConnectVm(_) => JobKind::ConnectVm,
             Self::TakeSnapshot(_) => JobKind::TakeSnapshot,
             Self::CloneVm(_) => JobKind::CloneVm,
             Self::InstantCloneVm(_) => JobKind::InstantCloneVm,
@@ -294,6 +299,7 @@ impl JobSpec {
             Self::InstantCloneVm(s) if s.point.is_some() => None,
             Self::InstantCloneVm(s) => Some(s.vm),
             Self::PowerVm(s) => Some(s.vm),
+            Self::ConnectVm(s) => Some(s.vm),
             Self::TakeSnapshot(s) => Some(s.vm),
             Self::CloneVm(s) => Some(s.vm),
             Self::DeleteVm(s) => Some(s.vm),
@@ -310,6 +316,20 @@ pub struct PowerSpec {
     pub vm: VmId,
     /// What is asked.
     pub action: PowerAction,
+}
+
+/// Connect NICs of a machine, or take them off their networks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectSpec {
+    /// The machine.
+    pub vm: VmId,
+    /// Whether they are connected from then on.
+    pub connected: bool,
+    /// Which.
+    #[serde(flatten)]
+    pub request: ConnectNics,
 }
 
 /// Take a snapshot.
@@ -478,6 +498,7 @@ pub mod step {
     pub const VERIFYING: &str = "verifying";
     pub const STARTING: &str = "starting";
     pub const SWITCHING_POWER: &str = "switching-power";
+    pub const SWITCHING_NETWORKS: &str = "switching-networks";
     pub const POWERING_OFF: &str = "powering-off";
     pub const DELETING: &str = "deleting";
     pub const REMOVING_FILES: &str = "removing-files";

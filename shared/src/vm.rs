@@ -284,6 +284,23 @@ fn yes() -> bool {
     true
 }
 
+/// Which NICs of a machine are to be connected, or taken off their networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConnectNics {
+    /// Their places in `networkInterfaces`, from 0; all if none are given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<usize>,
+}
+
+impl ConnectNics {
+    /// Whether it speaks of the NIC at this place.
+    pub fn names(&self, n: usize) -> bool {
+        self.nics.is_empty() || self.nics.contains(&n)
+    }
+}
+
 /// Where a machine comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

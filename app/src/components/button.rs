@@ -14,6 +14,8 @@ pub struct Button {
     pub class: &'static str,
     /// The page it stands on.
     pub back: String,
+    /// A further field of its form.
+    pub field: Option<(&'static str, String)>,
     /// What it is done to, for those who hear only the button: `web-1`.
     pub of: String,
 }
@@ -21,7 +23,9 @@ pub struct Button {
 /// The id of the element that has the reason: one for each button.
 fn why_id(button: &Button) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    format!("why-{}", button.to.chars().map(clean).collect::<String>())
+    let field = button.field.as_ref().map_or("", |(_, value)| value);
+    let to = button.to.chars().map(clean).collect::<String>();
+    format!("why-{to}{field}")
 }
 
 fn reason(verdict: &Verdict) -> Option<String> {
@@ -41,6 +45,7 @@ pub fn post(button: Button, verdict: &Verdict) -> AnyView {
     view! {
         <form method="post" action=button.to class="why">
             <input type="hidden" name="back" value=button.back/>
+            {button.field.map(|(name, value)| view! { <input type="hidden" name=name value=value/> })}
             <button
                 type=if refused { "button" } else { "submit" }
                 class=button.class

@@ -34,6 +34,8 @@ pub fn title(job: &Job) -> String {
     match &job.spec {
         JobSpec::CreateVm(request) => put(w().title_create, &[request.name.as_str()]),
         JobSpec::PowerVm(spec) => put(power_title(spec.action), &[&vm]),
+        JobSpec::ConnectVm(spec) if spec.connected => put(w().title_connect, &[&vm]),
+        JobSpec::ConnectVm(_) => put(w().title_disconnect, &[&vm]),
         JobSpec::TakeSnapshot(spec) => {
             let asked = spec.request.name.as_ref().map(ToString::to_string);
             match made(Noun::Snapshot).map(|r| r.name.to_string()).or(asked) {
@@ -87,6 +89,7 @@ pub const fn kind_word(kind: JobKind) -> &'static str {
     match kind {
         JobKind::CreateVm => w().kind_create,
         JobKind::PowerVm => w().kind_power,
+        JobKind::ConnectVm => w().kind_connect,
         JobKind::TakeSnapshot => w().kind_snapshot,
         JobKind::CloneVm => w().kind_clone,
         JobKind::InstantCloneVm => w().kind_fork,
@@ -111,6 +114,7 @@ pub fn step_name(name: &str) -> String {
         step::VERIFYING => w().step_verifying,
         step::STARTING => w().step_starting,
         step::SWITCHING_POWER => w().step_switching_power,
+        step::SWITCHING_NETWORKS => w().step_switching_networks,
         step::POWERING_OFF => w().step_powering_off,
         step::DELETING => w().step_deleting,
         step::REMOVING_FILES => w().step_removing_files,
@@ -268,6 +272,7 @@ pub fn undo_of(job: &Job) -> Vec<&'static str> {
                 step::PREPARING_VM_DISKS => w().undo_disks,
                 step::INSTANTIATING => w().undo_machine,
                 step::STARTING | step::SWITCHING_POWER => w().undo_power,
+                step::SWITCHING_NETWORKS => w().undo_networks,
                 _ => return None,
             })
         })

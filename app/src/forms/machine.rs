@@ -4,14 +4,16 @@ use super::parse::Form;
 use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use shared::api::{
-    Call, DeleteVm, Pause, PostCloneJob, PostInstantClone, PostSnapshot, PostVm, RawCall, Reset, Resume,
-    Start, Stop,
+    Call, Connect, DeleteVm, Disconnect, Pause, PostCloneJob, PostInstantClone, PostSnapshot, PostVm,
+    RawCall, Reset, Resume, Start, Stop,
 };
 use shared::can::limit;
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, SnapshotNow};
 use shared::fork::{InstantClone, MOST_CLONES};
 use shared::snapshot::TakeSnapshot;
-use shared::vm::{CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm};
+use shared::vm::{
+    CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm,
+};
 use shared::{Status, can};
 
 pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
@@ -47,6 +49,14 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
         "reset" => Reset { vm }.raw(),
         "pause" => Pause { vm }.raw(),
         "resume" => Resume { vm }.raw(),
+        "connect" => {
+            let request = nics(form)?;
+            Connect { vm, request }.raw()
+        }
+        "disconnect" => {
+            let request = nics(form)?;
+            Disconnect { vm, request }.raw()
+        }
         "snapshot" => {
             let request = TakeSnapshot {
                 name: form.parse("name")?,
@@ -74,6 +84,12 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
             DeleteVm { vm }.raw()
         }
         _ => return Err(Status::not_found("action", action)),
+    })
+}
+
+fn nics(form: Form<'_>) -> Result<ConnectNics, Status> {
+    Ok(ConnectNics {
+        nics: form.parse("nic")?.into_iter().collect(),
     })
 }
 
@@ -190,6 +206,8 @@ pub fn done(action: &str) -> &'static str {
         "reset" => w().flash_reset,
         "pause" => w().flash_pause,
         "resume" => w().flash_resume,
+        "connect" => w().flash_connect,
+        "disconnect" => w().flash_disconnect,
         "snapshot" => w().flash_snapshot,
         "clone" => w().flash_clone,
         "fork" => w().flash_fork,

@@ -160,6 +160,7 @@ fn list(tokens: &[Token]) -> AnyView {
                 class: "danger quiet",
                 back: HERE.to_owned(),
                 of: token.name.to_string(),
+                ..Default::default()
             };
             view! {
                 <li>

@@ -19,7 +19,7 @@ use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::can::{self, Verdict};
 use shared::place::NetworkKind;
-use shared::vm::{LineageKind, PowerAction, Vm, VmState};
+use shared::vm::{ConnectNics, LineageKind, PowerAction, Vm, VmState};
 
 pub fn page() -> AnyView {
     let name = param("vm");
@@ -197,6 +197,25 @@ fn power(vm: &Vm) -> AnyView {
     .into_any()
 }
 
+/// The button that connects a NIC, or takes it off its network.
+fn cable(vm: &Vm, n: usize, connect: bool) -> AnyView {
+    let (action, label) = if connect {
+        ("connect", w().connect)
+    } else {
+        ("disconnect", w().disconnect)
+    };
+    let button = Button {
+        to: format!("/do/vms/{}/{action}", vm.name),
+        label,
+        class: "quiet",
+        back: format!("/vms/{}", vm.name),
+        of: vm.network_interfaces[n].mac.clone(),
+        field: Some(("nic", n.to_string())),
+    };
+    let request = ConnectNics { nics: vec![n] };
+    button::post(button, &can::can_connect(connect, &request, vm))
+}
+
 fn paused_why(vm: &Vm) -> Option<AnyView> {
     use shared::vm::PauseReason;
     let text = match vm.pause_reason? {
@@ -227,7 +246,7 @@ fn facts(data: &Data) -> AnyView {
         };
         rows.push((w().disk, text.into_any()));
     }
-    for nic in &vm.network_interfaces {
+    for (n, nic) in vm.network_interfaces.iter().enumerate() {
         let kind = match nic.kind {
             _ if !nic.connected => w().nic_disconnected,
             NetworkKind::User => w().net_user,
@@ -238,6 +257,8 @@ fn facts(data: &Data) -> AnyView {
             {nic.network.to_string()}
             <span class="soft">{if nic.network.as_str() == kind { " · ".to_owned() } else { format!(" · {kind} · ") }}</span>
             <span class="mono">{nic.mac.clone()}</span>
+            " "
+            {cable(vm, n, !nic.connected)}
         };
         rows.push((w().network, text.into_any()));
     }

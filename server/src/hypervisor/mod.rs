@@ -334,6 +334,9 @@ pub trait Hypervisor: Send + Sync {
     /// `beside` others do the same at this moment.
     async fn settle(&self, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError>;
 
+    /// Joins the NICs of a running machine to their networks, and takes those off that are not to be connected.
+    async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError>;
+
     /// What the memory of a running machine of this size costs the host.
     async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError>;
 

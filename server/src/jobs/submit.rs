@@ -7,13 +7,13 @@ use shared::clone::CloneVm;
 use shared::feed::Noun;
 use shared::fork::{self, InstantClone};
 use shared::job::{
-    CloneSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec, Resource,
-    ResourceRole, SnapshotSpec, Step, StepState,
+    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec,
+    Resource, ResourceRole, SnapshotSpec, Step, StepState,
 };
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
 use shared::snapshot::TakeSnapshot;
-use shared::vm::{CloudInit, CreateVm, NewDisk, NewNic, PowerAction, Vm};
+use shared::vm::{CloudInit, ConnectNics, CreateVm, NewDisk, NewNic, PowerAction, Vm};
 use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -57,6 +57,22 @@ impl Jobs {
     pub async fn power(&self, vm: VmId, action: PowerAction, by: By) -> Result<Job, Status> {
         self.submit(JobSpec::PowerVm(PowerSpec { vm, action }), None, None, by)
             .await
+    }
+
+    /// Connects NICs of a machine, or takes them off their networks.
+    pub async fn connect(
+        &self,
+        vm: VmId,
+        connected: bool,
+        request: ConnectNics,
+        by: By,
+    ) -> Result<Job, Status> {
+        let spec = ConnectSpec {
+            vm,
+            connected,
+            request,
+        };
+        self.submit(JobSpec::ConnectVm(spec), None, None, by).await
     }
 
     /// Takes a snapshot.
@@ -339,6 +355,7 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
     match (spec, vm) {
         (JobSpec::CreateVm(request), _) => name_is_free(tx, &request.name).await,
         (JobSpec::PowerVm(spec), Some(vm)) => Ok(can::can_power(spec.action, vm)?),
+        (JobSpec::ConnectVm(spec), Some(vm)) => Ok(can::can_connect(spec.connected, &spec.request, vm)?),
         (JobSpec::TakeSnapshot(spec), Some(vm)) => {
             can::can_snapshot(vm)?;
             if let Some(name) = &spec.request.name {

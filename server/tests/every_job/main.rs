@@ -16,7 +16,7 @@ use shared::clone::{CloneMode, CloneTarget, CloneVm, DisksOnly, SnapshotNow};
 use shared::fork::{ForkNics, InstantClone};
 use shared::job::{Job, JobState, step};
 use shared::snapshot::TakeSnapshot;
-use shared::vm::{CloudInit, PowerAction};
+use shared::vm::{CloudInit, ConnectNics, PowerAction};
 use shared::{Code, JobId};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -35,6 +35,8 @@ enum Work {
     Pause,
     Resume,
     Reset,
+    Connect,
+    Disconnect,
     Snapshot,
     Clone,
     CloneFull,
@@ -46,7 +48,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -54,6 +56,8 @@ impl Work {
         (Self::Pause, "pause"),
         (Self::Resume, "resume"),
         (Self::Reset, "reset"),
+        (Self::Connect, "connect"),
+        (Self::Disconnect, "disconnect"),
         (Self::Snapshot, "snapshot"),
         (Self::Clone, "clone"),
         (Self::CloneFull, "clone-full"),
@@ -71,7 +75,13 @@ impl Work {
     fn on_qemu(self) -> bool {
         matches!(
             self,
-            Self::Create | Self::Snapshot | Self::Clone | Self::CloneFull | Self::Fork | Self::Delete
+            Self::Create
+                | Self::Connect
+                | Self::Snapshot
+                | Self::Clone
+                | Self::CloneFull
+                | Self::Fork
+                | Self::Delete
         )
     }
 
@@ -81,6 +91,7 @@ impl Work {
             Self::Start | Self::ShutDown | Self::PowerOff | Self::Pause | Self::Resume | Self::Reset => {
                 &[step::SWITCHING_POWER]
             }
+            Self::Connect | Self::Disconnect => &[step::SWITCHING_NETWORKS],
             Self::Snapshot => &[step::MINTING, step::FREEZING_DISKS],
             Self::Clone => &[
                 step::MINTING,
@@ -123,6 +134,10 @@ impl Work {
         let job = jobs.create_vm(create("source", !off), by()).await.unwrap();
         succeeded(jobs, job.id).await;
         let source = vm_id(jobs, "source").await;
+        if self == Self::Connect {
+            let off = jobs.connect(source, false, ConnectNics::default(), by());
+            succeeded(jobs, off.await.unwrap().id).await;
+        }
         if self == Self::Resume {
             let job = jobs.power(source, PowerAction::Pause, by()).await.unwrap();
             succeeded(jobs, job.id).await;
@@ -188,6 +203,10 @@ impl Work {
             Self::Pause => power(PowerAction::Pause).await.unwrap(),
             Self::Resume => power(PowerAction::Resume).await.unwrap(),
             Self::Reset => power(PowerAction::Reset).await.unwrap(),
+            Self::Connect | Self::Disconnect => jobs
+                .connect(source, self == Self::Connect, ConnectNics::default(), by())
+                .await
+                .unwrap(),
             Self::Snapshot => jobs
                 .snapshot(source, TakeSnapshot::default(), by())
                 .await

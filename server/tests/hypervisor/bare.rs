@@ -1,8 +1,7 @@
 //! Machines without a system, or with one of 512 bytes.
 
-use crate::host::{Host, PROGRAM, is_png, next};
+use crate::host::{Host, is_png, next};
 use server::disks::{Disks, LayerFile};
-use server::hypervisor::qemu::Qemu;
 use server::hypervisor::{
     BootError, Control, DiskSpec, DiskSwitch, Ended, HvError, Hypervisor, NicSpec, RunState,
 };

@@ -1,8 +1,7 @@
 //! Machines with the demo guest.
 
-use crate::host::{Host, MIB, PROGRAM, is_png, next};
+use crate::host::{Host, MIB, is_png, next};
 use server::disks::{DiskError, Disks, LayerFile};
-use server::hypervisor::qemu::Qemu;
 use server::hypervisor::{BootError, Control, DiskSpec, DiskSwitch, Ended, HvError, Hypervisor, RunState};
 use shared::LayerId;
 use shared::clone::ProofStrength;

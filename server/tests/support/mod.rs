@@ -207,7 +207,11 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
         let vm = db::vms::by_id(&world.db, id).await.unwrap().unwrap();
         let running = world.hypervisor.state(id).await != RunState::Stopped;
         assert_eq!(vm.locked_by, None, "{} is still locked", vm.name);
-        all.push(format!("{} {} process={running}", vm.name, vm.state));
+        let connected: Vec<_> = vm.network_interfaces.iter().map(|nic| nic.connected).collect();
+        all.push(format!(
+            "{} {} process={running} connected={connected:?}",
+            vm.name, vm.state
+        ));
     }
     all.sort();
     all

@@ -303,7 +303,7 @@ pub fn target(job: &Job) -> AnyView {
             rows.push((w().file_systems, word.into_any()));
         }
         JobSpec::InstantCloneVm(spec) => fork_rows(&spec.request, &mut rows),
-        JobSpec::PowerVm(_) | JobSpec::DeleteVm(_) | JobSpec::DeleteForkPoint(_) => {}
+        JobSpec::PowerVm(_) | JobSpec::ConnectVm(_) | JobSpec::DeleteVm(_) | JobSpec::DeleteForkPoint(_) => {}
     }
     rows.push((
         w().id,

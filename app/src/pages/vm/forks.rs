@@ -98,6 +98,7 @@ fn listed(all: &[ForkPoint], vm: &str) -> Option<AnyView> {
                     class,
                     back: back.clone(),
                     of: point.name.to_string(),
+                    ..Default::default()
                 };
                 button::post(button, &verdict)
             };

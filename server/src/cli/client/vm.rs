@@ -6,9 +6,11 @@ use crate::cli::say;
 use clap::Subcommand;
 use futures::StreamExt;
 use shared::Name;
-use shared::api::{DeleteVm, GetVm, ListVms, Pause, PostVm, Reset, Resume, Start, Stop, encode};
+use shared::api::{
+    Connect, DeleteVm, Disconnect, GetVm, ListVms, Pause, PostVm, Reset, Resume, Start, Stop, encode,
+};
 use shared::vm::{
-    BlankDisk, CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm, Vm,
+    BlankDisk, CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm, Vm,
 };
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -60,6 +62,26 @@ pub enum VmCommand {
     Resume {
         /// Its name or id.
         vm: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Connects its NICs to their networks. The guest of an instant clone has its own address first.
+    Connect {
+        /// Its name or id.
+        vm: String,
+        /// The place of a NIC, from 0; all if none is named.
+        #[arg(long)]
+        nic: Vec<usize>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Takes its NICs off their networks: its guest sees the cable out.
+    Disconnect {
+        /// Its name or id.
+        vm: String,
+        /// The place of a NIC, from 0; all if none is named.
+        #[arg(long)]
+        nic: Vec<usize>,
         #[command(flatten)]
         wait: Wait,
     },
@@ -186,6 +208,14 @@ impl VmCommand {
             Self::Reset { vm, wait } => api.begin(&Reset { vm }, wait).await,
             Self::Pause { vm, wait } => api.begin(&Pause { vm }, wait).await,
             Self::Resume { vm, wait } => api.begin(&Resume { vm }, wait).await,
+            Self::Connect { vm, nic, wait } => {
+                let request = ConnectNics { nics: nic };
+                api.begin(&Connect { vm, request }, wait).await
+            }
+            Self::Disconnect { vm, nic, wait } => {
+                let request = ConnectNics { nics: nic };
+                api.begin(&Disconnect { vm, request }, wait).await
+            }
             Self::Delete { vm, wait } => api.begin(&DeleteVm { vm }, wait).await,
             Self::Screen { vm, output } => screen(api, &vm, output).await,
             Self::Serial { vm, last } => serial(api, &vm, last).await,

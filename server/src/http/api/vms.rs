@@ -15,7 +15,7 @@ use shared::Status;
 use shared::access::Privilege;
 use shared::api::{ListQuery, VmPage};
 use shared::job::Job;
-use shared::vm::{CreateVm, PatchVm, PowerAction, StopMode, StopVm, Vm};
+use shared::vm::{ConnectNics, CreateVm, PatchVm, PowerAction, StopMode, StopVm, Vm};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use utoipa_axum::routes;
@@ -28,6 +28,8 @@ pub(super) fn routes(api: Api) -> Api {
         .route(Privilege::VmDelete, routes!(delete_vm))
         .route(Privilege::VmPower, routes!(start_vm))
         .route(Privilege::VmPower, routes!(stop_vm))
+        .route(Privilege::VmUpdate, routes!(connect_vm))
+        .route(Privilege::VmUpdate, routes!(disconnect_vm))
         .route(Privilege::VmPower, routes!(reset_vm))
         .route(Privilege::VmPower, routes!(pause_vm))
         .route(Privilege::VmPower, routes!(resume_vm))
@@ -159,6 +161,34 @@ async fn resume_vm(
     Body(Nothing {}): Body<Nothing>,
 ) -> ApiResult<Response> {
     power(&server, &caller, &vm, PowerAction::Resume).await
+}
+
+/// Connects NICs to their networks. The guest of an instant clone has its own address first.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/connect", tag = "vms", request_body = ConnectNics,
+    responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
+async fn connect_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(request): Body<ConnectNics>,
+) -> ApiResult<Response> {
+    let id = inventory::vm_row(server.world(), &vm).await?.id;
+    let job = server.jobs.connect(id, true, request, by(&caller)).await?;
+    Ok(accepted_job(&job))
+}
+
+/// Takes NICs off their networks: their guest sees the cable out.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/disconnect", tag = "vms", request_body = ConnectNics,
+    responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
+async fn disconnect_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(request): Body<ConnectNics>,
+) -> ApiResult<Response> {
+    let id = inventory::vm_row(server.world(), &vm).await?.id;
+    let job = server.jobs.connect(id, false, request, by(&caller)).await?;
+    Ok(accepted_job(&job))
 }
 
 /// The guest's screen now.

@@ -182,14 +182,20 @@ pub fn old_network(n: usize) -> String {
     format!("old{n}")
 }
 
+/// The ids of what connects a NIC to its network: the port of its hub, and the network's end.
+pub fn uplink_ids(n: usize) -> [String; 2] {
+    [format!("port{n}"), format!("up{n}")]
+}
+
 /// What connects a NIC to its network: the network's end, and the port of the NIC's hub that leads there.
 pub fn uplink(spec: &MachineSpec, n: usize, nic: &NicSpec) -> Result<Vec<Value>, HvError> {
     if !nic.connected {
         return Ok(Vec::new());
     }
-    let port = json!({ "type": "hubport", "id": format!("port{n}"), "hubid": n, "netdev": format!("up{n}") });
+    let [port, end] = uplink_ids(n);
+    let port = json!({ "type": "hubport", "id": port, "hubid": n, "netdev": end });
     match nic.kind {
-        NetworkKind::User => Ok(vec![json!({ "type": "user", "id": format!("up{n}") }), port]),
+        NetworkKind::User => Ok(vec![json!({ "type": "user", "id": end }), port]),
         NetworkKind::Isolated => Ok(Vec::new()),
         NetworkKind::Bridge => Err(HvError::Network {
             vm: spec.id,

@@ -504,12 +504,7 @@ async fn begin(machine: &Machine, spec: &MachineSpec, point: &Point) -> Result<(
     let (old, nics) = (point.user_networks, spec.nics.len());
     let ask = move |q: Arc<Qmp>| async move {
         for n in 0..old {
-            let id = args::old_network(n);
-            match q.execute(wire::netdev_del { id }).await.map_err(failed(OP, vm)) {
-                // An earlier try has come this far.
-                Err(HvError::Refused { why, .. }) if why.contains("not found") => {}
-                gone => gone.map(drop)?,
-            }
+            qmp::remove_netdev(&q, vm, args::old_network(n)).await?;
         }
         // The cable is out: what the guest sends with its source's address is lost, and does not wait for a network.
         for n in 0..nics {

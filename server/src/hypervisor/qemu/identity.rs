@@ -1,8 +1,8 @@
 //! The identity of a fork. The address of a NIC is device state: the guest of a fork wakes with its source's. It is given
 //! its own, and only then its NICs are joined to their networks.
 
-use super::args;
 use super::machine::Machine;
+use super::nics;
 use super::qmp::{self, Qmp, failed};
 use crate::hypervisor::{HvError, MachineSpec};
 use shared::fork::Identity;
@@ -33,7 +33,7 @@ pub async fn settle(machine: &Machine, spec: &MachineSpec, beside: usize) -> Res
     } else {
         return Ok(Identity::Unchanged);
     };
-    join(machine, spec).await?;
+    nics::connect(machine, spec).await?;
     Ok(how)
 }
 
@@ -111,23 +111,4 @@ async fn replug(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> 
     };
     machine.monitor.ask(OP, ask).await?;
     Ok(true)
-}
-
-/// Joins the NICs that are to be connected to their networks.
-async fn join(machine: &Machine, spec: &MachineSpec) -> Result<(), HvError> {
-    let vm = machine.vm;
-    let mut ends = Vec::new();
-    for (n, nic) in spec.nics.iter().enumerate() {
-        ends.extend(args::uplink(spec, n, nic)?);
-    }
-    let connected = spec.nics.iter().enumerate().filter(|(_, nic)| nic.connected);
-    let connected: Vec<_> = connected.map(|(n, _)| n).collect();
-    let ask = move |q: Arc<Qmp>| async move {
-        qmp::add_netdevs(&q, vm, ends).await?;
-        for n in connected {
-            qmp::set_link(&q, vm, n, true).await?;
-        }
-        Ok(())
-    };
-    machine.monitor.ask(OP, ask).await
 }

@@ -10,6 +10,7 @@ mod identity;
 mod machine;
 mod memory;
 mod monitor;
+mod nics;
 mod process;
 mod qmp;
 mod rundir;
@@ -241,11 +242,12 @@ impl Inner {
             return Ok(());
         }
         let dir = RunDir::new(&self.run, vm);
-        *held = Some(
-            self.launch(spec, &dir, Origin::PowerOn, self.events.clone())
-                .await?,
-        );
-        Ok(())
+        let machine = self.launch(spec, &dir, Origin::PowerOn, self.events.clone());
+        let machine = held.insert(machine.await?).clone();
+        if spec.nics.iter().all(|nic| nic.connected) {
+            return Ok(());
+        }
+        nics::connect(&machine, spec).await
     }
 
     /// Starts a process, and watches it.
@@ -424,6 +426,12 @@ impl Hypervisor for Qemu {
         let machine = self.running("give an identity to", spec.id).await?;
         let spec = spec.clone();
         whole(async move { identity::settle(&machine, &spec, beside).await }).await
+    }
+
+    async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError> {
+        let machine = self.running("connect", spec.id).await?;
+        let spec = spec.clone();
+        whole(async move { nics::connect(&machine, &spec).await }).await
     }
 
     async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError> {

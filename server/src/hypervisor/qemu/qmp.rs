@@ -383,6 +383,15 @@ pub async fn set_link(monitor: &Qmp, vm: VmId, n: usize, up: bool) -> Result<(),
     set.map_err(failed("connect a NIC of", vm)).map(drop)
 }
 
+/// Removes the end of a network; one that is not there is no error.
+pub async fn remove_netdev(monitor: &Qmp, vm: VmId, id: String) -> Result<(), HvError> {
+    let gone = monitor.execute(qmp::netdev_del { id }).await;
+    match gone.map_err(failed("disconnect a NIC of", vm)) {
+        Err(HvError::Refused { why, .. }) if why.contains("not found") => Ok(()),
+        gone => gone.map(drop),
+    }
+}
+
 /// Adds ends of networks.
 pub async fn add_netdevs(monitor: &Qmp, vm: VmId, all: Vec<Value>) -> Result<(), HvError> {
     for netdev in all {

@@ -252,6 +252,10 @@ impl Hypervisor for Sim {
         Ok(Identity::Hook)
     }
 
+    async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError> {
+        self.running("connect", spec.id).map(drop)
+    }
+
     async fn memory(&self, vm: VmId, _memory_mib: u32) -> Result<MemoryUse, HvError> {
         self.running("look at the memory of", vm)?;
         Ok(MemoryUse::default())

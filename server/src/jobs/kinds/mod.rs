@@ -2,6 +2,7 @@
 
 mod chain;
 mod clone_vm;
+mod connect_vm;
 mod create_vm;
 mod delete_fork_point;
 mod delete_vm;
@@ -29,6 +30,7 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
     match kind {
         JobKind::CreateVm => &create_vm::CreateVm,
         JobKind::PowerVm => &power_vm::PowerVm,
+        JobKind::ConnectVm => &connect_vm::ConnectVm,
         JobKind::TakeSnapshot => &take_snapshot::TakeSnapshot,
         JobKind::CloneVm => &clone_vm::CloneVm,
         JobKind::InstantCloneVm => &instant_clone::InstantCloneVm,
