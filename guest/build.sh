@@ -172,7 +172,7 @@ ln -s bin "$root/usr/sbin"
 cp "$busybox" "$root/usr/bin/busybox"
 for applet in $("$busybox" --list); do [[ -e $root/usr/bin/$applet ]] || ln -s busybox "$root/usr/bin/$applet"; done
 ln -sf busybox "$root/usr/bin/init"
-cp "$target/$triple/release/"{ticker,on-fork} "$root/usr/bin/"
+cp "$target/$triple/release/"{ticker,on-fork,scribble} "$root/usr/bin/"
 cp "$(first "$unpacked"/usr/{s,}bin/qemu-ga)" "$root/usr/bin/"
 
 # The agent's libraries, as its own loader finds them in the packages alone; what it takes from this system is an error.

@@ -74,7 +74,7 @@ pub fn duration_parts(micros: i64) -> (String, &'static str) {
     match micros {
         0..1000 => (micros.to_string(), "µs"),
         1000..10_000 => (format!("{:.1}", n / 1e3), "ms"),
-        10_000..SECOND => (format!("{:.2}", n / 1e6), "s"),
+        10_000..SECOND => (format!("{:.0}", n / 1e3), "ms"),
         SECOND..10_000_000 => (format!("{:.1}", n / 1e6), "s"),
         10_000_000..MINUTE => ((micros / SECOND).to_string(), "s"),
         MINUTE..HOUR => {

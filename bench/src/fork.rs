@@ -56,15 +56,18 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
     create(site, PLAIN, "demo", 256, json!({})).await?;
     settle(site, PLAIN).await?;
 
-    let (mut first, mut answered) = (Vec::new(), Vec::new());
+    let (mut first, mut answered, mut identified) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..WARM_UP + count {
         let fork = forked(site, PLAIN, json!({"name": format!("first-{n}")})).await?;
         if n >= WARM_UP {
             first.push(ms(&fork["requestToRunningMicros"])?);
-            answered.push(ms(&fork["clones"][0]["answeredMicros"])?);
+            let clone = &fork["clones"][0];
+            answered.push(ms(&clone["answeredMicros"])?);
+            identified.push(ms(&clone["identifiedMicros"])? - ms(&clone["runningMicros"])?);
         }
     }
     let (first, answered): (Sample, Sample) = (first.into_iter().collect(), answered.into_iter().collect());
+    let identified: Sample = identified.into_iter().collect();
     all.push(Figure::new(
         "firstCloneP50Ms",
         first.median(),
@@ -76,6 +79,15 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
         answered.median(),
         Limit::None,
         format!("until the guest gave a sign, {}", answered.range(0)),
+    ));
+    all.push(Figure::new(
+        "identityP50Ms",
+        identified.median(),
+        Limit::AtMost(100.0),
+        format!(
+            "from its running until its NIC has its own address, by the hook of the guest, {}",
+            identified.range(0)
+        ),
     ));
 
     forked(

@@ -45,6 +45,7 @@ const pages = {
   'machine-delete': ['/vms/db-1?do=delete', 'db-1'],
   'new-clone': ['/vms/web-1/clone', 'Clone web-1'],
   'new-clone-refused': ['/vms/db-1/clone', 'Clone db-1'],
+  'fork-points': ['/fork-points', 'Fork points'],
   jobs: ['/jobs', 'Jobs'],
   'job-running': ['/jobs/{waiting}', /^Clone web-1 to /],
   'job-cancel': ['/jobs/{waiting}?do=cancel', /^Clone web-1 to /],

@@ -9,6 +9,7 @@ use server::jobs::Jobs;
 use server::jobs::world::Machines;
 use shared::fork::{ForkNics, ForkedClone, Identity, InstantClone};
 use shared::job::{Job, JobState};
+use shared::place::HostState;
 use shared::snapshot::TakeSnapshot;
 use shared::vm::{DiskOfImage, NewDisk, PowerAction};
 use shared::{Code, JobId, VmId};
@@ -281,6 +282,26 @@ async fn what_cannot_be_forked_is_refused_before_anything_is_done() {
     assert_eq!(fault(&off).as_deref(), Some("InvalidState"));
     let on = jobs.power(source, PowerAction::Start, by()).await.unwrap();
     succeeded(&jobs, on.id).await;
+
+    let rest = async |state| {
+        let set = jobs.world().db.write(move |tx| {
+            Box::pin(async move {
+                let host = db::places::host(tx).await?.id;
+                db::places::set_host_state(tx, host, state).await
+            })
+        });
+        set.await.unwrap();
+    };
+    rest(HostState::Maintenance).await;
+    let resting = jobs.instant_clone(source, named(&["a"]), by()).await.unwrap_err();
+    assert_eq!(
+        (resting.code, fault(&resting).as_deref()),
+        (Code::FailedPrecondition, Some("InvalidState"))
+    );
+    assert!(resting.message.contains("host-1 is in maintenance"), "{resting}");
+    let made = jobs.create_vm(create("other", false), by()).await.unwrap_err();
+    assert!(made.message.contains("in maintenance"), "{made}");
+    rest(HostState::Up).await;
 
     let names: Vec<String> = (0..65).map(|n| format!("n{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

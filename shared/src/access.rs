@@ -42,6 +42,8 @@ words! {
         JobUpdate = "job.update",
         /// See hosts, storages, networks and images.
         PlaceRead = "place.read",
+        /// Keep hosts free for work on them.
+        PlaceUpdate = "place.update",
         /// Listen to the feed.
         EventRead = "event.read",
         /// See and make one's own tokens, see who one is, sign out.

@@ -3,9 +3,10 @@
 
 use crate::fork::ForkPoint;
 use crate::job::{Job, JobKind, JobState};
+use crate::place::HostState;
 use crate::snapshot::{Snapshot, SnapshotState};
 use crate::vm::{ConnectNics, Firmware, LineageKind, PauseReason, PowerAction, Vm, VmState};
-use crate::{Code, Status};
+use crate::{Code, Name, Status};
 
 /// Allowed, or the reason why not, as a person reads it.
 pub type Verdict = Result<(), Status>;
@@ -21,6 +22,16 @@ fn stays(vm: &Vm) -> Verdict {
             refuse(format!("{} is being deleted by job {}", vm.name, lock.job))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether a host that is called so takes new machines, and starts those that it has.
+pub fn can_take(host: &Name, state: HostState) -> Verdict {
+    match state {
+        HostState::Up => Ok(()),
+        HostState::Maintenance => refuse(format!(
+            "{host} is in maintenance and takes no machine: wait until that is over, or end it"
+        )),
     }
 }
 

@@ -149,11 +149,28 @@ pub struct ForkPoint {
     pub memory_place: MemoryPlace,
     /// How many machines stand on it.
     pub clones: u64,
+    /// Which, by name; the first [`STANDING_TOLD`] of them.
+    #[serde(default)]
+    pub standing: Vec<Standing>,
     /// When it was taken.
     pub create_time: Timestamp,
     /// The feed's generation of its last change.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// How many of the machines that stand on a fork point are told with it.
+pub const STANDING_TOLD: usize = 8;
+
+/// A machine that stands on a fork point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: Name,
 }
 
 /// What a machine's memory costs the host, in bytes: of the guest's memory, and of its whole process.
@@ -184,6 +201,9 @@ pub struct ForkedClone {
     /// From the request until its guest gave a sign, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_micros: Option<u64>,
+    /// From the request until each of its NICs had the address of its own, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identified_micros: Option<u64>,
     /// How its guest came by its identity; nothing where it has no NIC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,

@@ -58,6 +58,15 @@ pub struct Host {
     pub running_vms: u32,
 }
 
+/// What is to change of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchHost {
+    /// Whether it takes new machines.
+    pub state: HostState,
+}
+
 /// A directory that holds layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

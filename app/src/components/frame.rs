@@ -137,6 +137,7 @@ fn rail(whole: Whole) -> AnyView {
     view! {
         {entry("/", w().overview, None)}
         {entry("/vms", w().machines, vms)}
+        {entry("/fork-points", w().fork_points, None)}
         {entry("/jobs", w().jobs, jobs)}
         {entry("/settings", w().settings, None)}
         <div class="foot">

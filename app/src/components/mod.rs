@@ -4,6 +4,7 @@ pub mod button;
 pub mod dialog;
 pub mod error;
 pub mod field;
+pub mod fork_point;
 pub mod frame;
 pub mod job;
 pub mod lineage;

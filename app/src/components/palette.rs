@@ -17,6 +17,7 @@ fn pages() -> Vec<Entry> {
         (w().machines, "/vms"),
         (w().new_machine, "/vms/new"),
         (w().jobs, "/jobs"),
+        (w().fork_points, "/fork-points"),
         (w().settings, "/settings"),
     ]
     .map(|(label, href)| Entry {

@@ -1,5 +1,6 @@
 //! The pages. All but the one for signing in are loaded by the browser when they are first seen.
 
+mod fork_points;
 mod job;
 mod jobs;
 pub mod login;
@@ -70,6 +71,8 @@ lazy! {
         NewVm: new_vm::page;
         /// `/vms/{vm}/clone`
         NewClone: new_clone::page;
+        /// `/fork-points`
+        ForkPoints: fork_points::page;
         /// `/settings`
         Settings: settings::page;
     }

@@ -16,7 +16,9 @@ macro_rules! select {
     ($more:literal) => {
         concat!(
             "SELECT fork_points.*, COALESCE(changes.generation, 0) AS generation,
-                (SELECT COUNT(*) FROM vms WHERE vms.fork_point = fork_points.id) AS clones
+                (SELECT COUNT(*) FROM vms WHERE vms.fork_point = fork_points.id) AS clones,
+                (SELECT json_group_array(json_object('id', id, 'name', name)) FROM
+                    (SELECT id, name FROM vms WHERE vms.fork_point = fork_points.id ORDER BY name LIMIT 8)) AS standing
              FROM fork_points
              LEFT JOIN changes ON changes.noun = 'forkPoint' AND changes.id = fork_points.id WHERE ",
             $more
@@ -87,6 +89,7 @@ fn read(row: &SqliteRow) -> Result<Stored, DbError> {
             memory_bytes: row.get::<i64, _>("memory_bytes") as u64,
             memory_place: word(row, "memory_place")?,
             clones: row.get::<i64, _>("clones") as u64,
+            standing: json(row, "standing")?,
             create_time: time(row, "create_time")?,
             generation: row.get::<i64, _>("generation") as u64,
         },

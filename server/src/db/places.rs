@@ -4,6 +4,7 @@ use super::{Db, DbError, Tx, sql, word, word_opt};
 use shared::place::{HostState, NetworkKind};
 use shared::{HostId, Name, NetworkId, StorageId};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 /// A host, as the database knows it.
 #[derive(Clone, Debug)]
@@ -75,21 +76,41 @@ pub async fn ensure(tx: &mut Tx, storage_path: &str) -> Result<(), DbError> {
     Ok(())
 }
 
+fn host_row(row: &SqliteRow) -> Result<HostRow, DbError> {
+    Ok(HostRow {
+        id: word(row, "id")?,
+        name: word(row, "name")?,
+        state: word(row, "state")?,
+    })
+}
+
 /// All hosts, by name.
 pub async fn hosts(db: &Db) -> Result<Vec<HostRow>, DbError> {
     let rows = sqlx::query("SELECT id, name, state FROM hosts ORDER BY name")
         .fetch_all(db.read())
         .await
         .map_err(sql("read the hosts"))?;
-    rows.iter()
-        .map(|r| {
-            Ok(HostRow {
-                id: word(r, "id")?,
-                name: word(r, "name")?,
-                state: word(r, "state")?,
-            })
-        })
-        .collect()
+    rows.iter().map(host_row).collect()
+}
+
+/// The host that machines are on, as the transaction sees it.
+pub async fn host(tx: &mut Tx) -> Result<HostRow, DbError> {
+    let row = sqlx::query("SELECT id, name, state FROM hosts ORDER BY name LIMIT 1")
+        .fetch_one(tx.conn())
+        .await
+        .map_err(sql("read the host"))?;
+    host_row(&row)
+}
+
+/// Sets whether a host takes new machines.
+pub async fn set_host_state(tx: &mut Tx, id: HostId, state: HostState) -> Result<(), DbError> {
+    sqlx::query("UPDATE hosts SET state = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(state.word())
+        .execute(tx.conn())
+        .await
+        .map_err(sql("change a host"))
+        .map(drop)
 }
 
 /// All storages, by name.

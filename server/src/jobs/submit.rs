@@ -352,6 +352,13 @@ fn same_request(old: &JobSpec, new: &JobSpec) -> bool {
 
 /// Asks `can` whether the state allows it, and chooses the snapshot of a clone job.
 async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result<(), DbError> {
+    let starts = matches!(spec, JobSpec::PowerVm(spec) if spec.action == PowerAction::Start);
+    let forks = matches!(spec, JobSpec::InstantCloneVm(_));
+    if starts || forks || matches!(spec, JobSpec::CreateVm(_) | JobSpec::CloneVm(_)) {
+        let host = db::places::host(tx).await?;
+        let fault = |e| if forks { Fault::InvalidState.of(e) } else { e };
+        can::can_take(&host.name, host.state).map_err(fault)?;
+    }
     match (spec, vm) {
         (JobSpec::CreateVm(request), _) => name_is_free(tx, &request.name).await,
         (JobSpec::PowerVm(spec), Some(vm)) => Ok(can::can_power(spec.action, vm)?),

@@ -4,7 +4,10 @@ use crate::host::{Host, PROGRAM, next};
 use serde_json::{Value, json};
 use server::disks::LayerFile;
 use server::disks::blockdev::node_name;
-use server::hypervisor::{Control, DiskSwitch, HvError, Hypervisor, MachineSpec, NicSpec, Point, RunState};
+use server::hypervisor::qemu::{Guardian, STANDS_STILL_AT_MOST};
+use server::hypervisor::{
+    Captured, Control, DiskSwitch, HvError, Hypervisor, MachineSpec, NicSpec, Point, RunState,
+};
 use shared::VmId;
 use shared::place::NetworkKind;
 use shared::vm::PauseReason;
@@ -140,8 +143,11 @@ struct Watch {
 
 impl Watch {
     fn connect(host: &Host, vm: VmId) -> Self {
-        let dir = host.dir.path().join("run").join(vm.to_string());
-        let (socket, log) = (dir.join("watch"), dir.join("qemu.log"));
+        Self::connect_to(&host.dir.path().join("run").join(vm.to_string()), "watch")
+    }
+
+    fn connect_to(dir: &std::path::Path, monitor: &str) -> Self {
+        let (socket, log) = (dir.join(monitor), dir.join("qemu.log"));
         let connected = || -> std::io::Result<Self> {
             let stream = UnixStream::connect(&socket)?;
             stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -178,6 +184,15 @@ impl Watch {
             .map(|line| serde_json::from_str::<Value>(&line).unwrap())
             .find(|answer| answer["event"].is_null())
             .unwrap()
+    }
+
+    /// Waits for an event.
+    fn event(&mut self, wanted: impl Fn(&Value) -> bool) {
+        let lines = self
+            .lines
+            .by_ref()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        lines.into_iter().find(wanted).unwrap();
     }
 
     /// Whether there is an end of a network of this name. Not tried by adding a filter to it: when that fails, QEMU 7.2
@@ -443,20 +458,21 @@ async fn a_guardian_lets_its_source_go_on_whether_or_not_anybody_is_there() {
         .join(source.id.to_string())
         .join("watch");
     let guardian = || {
+        let (leash, its_end) = UnixStream::pair().unwrap();
         let mut child = Command::new(PROGRAM)
             .args(["guard".as_ref(), watch.as_os_str()])
             .arg(source.id.to_string())
-            .stdin(Stdio::piped())
+            .stdin(std::os::fd::OwnedFd::from(its_end))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut ready = [0];
         child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-        child
+        (child, leash)
     };
 
     // A server that hangs holds the leash, and does nothing.
-    let mut held = guardian();
+    let (mut held, leash) = guardian();
     let mut events = host.hv().events();
     host.hv().control(source.id, Control::Pause).await.unwrap();
     let paused = Instant::now();
@@ -467,21 +483,99 @@ async fn a_guardian_lets_its_source_go_on_whether_or_not_anybody_is_there() {
         took > Duration::from_millis(300),
         "a fork may take its moment: {took:?}"
     );
-    drop(held.stdin.take());
+    drop(leash);
     assert!(held.wait().unwrap().success());
 
     // One that has ended does not.
-    let mut left = guardian();
+    let (mut left, leash) = guardian();
     host.hv().control(source.id, Control::Pause).await.unwrap();
     assert_eq!(next(&mut events).await.0, RunState::Paused(PauseReason::User));
-    drop(left.stdin.take());
+    drop(leash);
     assert!(left.wait().unwrap().success());
     assert_eq!(next(&mut events).await.0, RunState::Running);
 
     // Without a source there is nothing to watch over.
-    let mut last = guardian();
+    let (mut last, _leash) = guardian();
     host.hv().kill(source.id).await.unwrap();
     assert!(last.wait().unwrap().success());
+}
+
+/// Whoever takes what a source sends is halted while that stands still: QEMU hears nobody until it is rid of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guardian_cuts_the_connection_of_a_source_that_nobody_takes_from() {
+    let mut host = Host::new();
+    let base = host.import("demo").await;
+    let first = host.overlay(&base).await;
+    let source = host.machine(&[&base, &first]);
+    host.hv().start(&source).await.unwrap();
+    host.boots(source.id, 120).await.unwrap();
+    scribbles(&host, &source, 150).await;
+    // This is the server now.
+    let log = host.hv().serial_log(source.id);
+    drop(host.hv.take());
+    let run = host.dir.path().join("run").join(source.id.to_string());
+    let guardian = Guardian::start(PROGRAM.as_ref(), &run.join("watch"), source.id)
+        .await
+        .unwrap();
+    let leash = guardian.leash();
+    let halted = tokio::task::spawn_blocking(move || {
+        let listener = std::os::unix::net::UnixListener::bind(run.join("out")).unwrap();
+        let mut qmp = Watch::connect_to(&run, "qmp");
+        let paused_before = json!([{ "capability": "pause-before-switchover", "state": true },
+            { "capability": "events", "state": true }]);
+        qmp.ask(
+            "migrate-set-capabilities",
+            &json!({ "capabilities": paused_before }),
+        );
+        qmp.ask(
+            "migrate-set-parameters",
+            &json!({ "max-bandwidth": 1_u64 << 40, "downtime-limit": 2000 }),
+        );
+        qmp.ask(
+            "migrate",
+            &json!({ "uri": format!("unix:{}", run.join("out").display()) }),
+        );
+        let (mut stream, _) = listener.accept().unwrap();
+        leash.hand(&stream).unwrap();
+        let halt = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let taking = std::thread::spawn({
+            let halt = halt.clone();
+            move || {
+                let mut nowhere = vec![0; 1 << 20];
+                while !halt.load(std::sync::atomic::Ordering::SeqCst)
+                    && stream.read(&mut nowhere).unwrap() > 0
+                {}
+                // Kept open, as by a server that is halted.
+                stream
+            }
+        });
+        qmp.event(|event| event["data"]["status"] == "pre-switchover");
+        halt.store(true, std::sync::atomic::Ordering::SeqCst);
+        let stood = Instant::now();
+        qmp.ask("migrate-continue", &json!({ "state": "pre-switchover" }));
+        qmp.event(|event| event["event"] == "RESUME");
+        let took = stood.elapsed();
+        drop(taking.join());
+        took
+    });
+    let halted = halted.await;
+    host.restart();
+    let took = halted.unwrap();
+    assert!(
+        took > STANDS_STILL_AT_MOST / 2 && took < STANDS_STILL_AT_MOST * 2,
+        "{took:?}"
+    );
+    guardian.dismiss().await;
+    let ticks = || {
+        let log = std::fs::read(&log).unwrap();
+        log.windows(5).filter(|w| *w == b"tick=").count()
+    };
+    let (before, begin) = (ticks(), Instant::now());
+    while ticks() < before + 3 {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it stands still");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(host.hv().adopt(source.id).await.unwrap(), RunState::Running);
 }
 
 /// Asks a guest's agent.
@@ -570,32 +664,46 @@ async fn what_one_writes_none_of_the_others_sees() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_rewrites_its_memory_is_forked_soon_or_refused() {
+/// Has a guest write so much memory without end.
+async fn scribbles(host: &Host, source: &MachineSpec, mib: u32) {
+    let scribble = format!("scribble {mib} > /dev/ttyS0");
+    let run = json!({ "path": "/bin/sh", "arg": ["-c", scribble] });
+    agent(host, source.id, "guest-exec", &run).unwrap();
+    host.sees(source.id, "scribbles over").await.unwrap();
+}
+
+/// A guest writes so much memory without end, and is captured. Whatever comes of it comes soon, and it runs on.
+async fn captured_while_it_scribbles(memory_mib: u32, over_mib: u32) -> Result<Captured, HvError> {
     let mut host = Host::new();
-    let (source, switch) = counting(&mut host).await;
-    let busy = "while :; do yes offshoot | head -c 60000000 | dd of=/run/busy bs=64k conv=notrunc; done";
-    let run = json!({ "path": "/bin/sh", "arg": ["-c", busy] });
-    agent(&host, source.id, "guest-exec", &run).unwrap();
-    let begin = Instant::now();
-    while !has_in_guest(&host, source.id, "/run/busy") {
-        assert!(
-            begin.elapsed() < Duration::from_secs(30),
-            "the guest does not begin"
-        );
-    }
+    let base = host.import("demo").await;
+    let first = host.overlay(&base).await;
+    let mut source = host.machine(&[&base, &first]);
+    source.memory_mib = memory_mib;
+    host.hv().start(&source).await.unwrap();
+    host.boots(source.id, 120).await.unwrap();
+    scribbles(&host, &source, over_mib).await;
+    let new = host.overlay(&first).await;
+    let switch = [DiskSwitch { old: first, new }];
     let begin = Instant::now();
     let captured = host.hv().capture(&source, &switch, &point(&host)).await;
     let took = begin.elapsed();
     eprintln!("{captured:?} after {took:?}");
     assert!(took < Duration::from_secs(30), "{took:?}");
-    match captured {
-        Ok(captured) => assert!(captured.pause_micros < 2_000_000, "{captured:?}"),
-        Err(e) => assert!(matches!(e, HvError::TooBusy(_)), "{e}"),
-    }
     assert_eq!(host.hv().state(source.id).await, RunState::Running);
     let last = ticks(&host, source.id).last().unwrap().1;
     host.sees(source.id, &format!("tick={} ", last + 3))
         .await
         .unwrap();
+    captured
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_rewrites_its_memory_is_stopped_for_it_and_that_is_said() {
+    match captured_while_it_scribbles(900, 640).await {
+        Ok(captured) => {
+            assert!(captured.forced, "{captured:?}");
+            assert!(captured.pause_micros < 2_000_000, "{captured:?}");
+        }
+        Err(e) => assert!(matches!(e, HvError::TooBusy(_)), "{e}"),
+    }
 }

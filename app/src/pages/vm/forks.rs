@@ -3,10 +3,9 @@
 use super::data::Data;
 #[cfg(feature = "hydrate")]
 use super::data::forks;
-use crate::components::button::{self, Button};
+use crate::components::fork_point;
 #[cfg(feature = "hydrate")]
 use crate::components::load::{all, body};
-use crate::components::time::ago;
 use crate::feed::on_change;
 use crate::format;
 use crate::words::{put, w};
@@ -15,9 +14,7 @@ use shared::VmId;
 use shared::api::FamilyMember;
 #[cfg(feature = "hydrate")]
 use shared::api::{Family, ForkPointPage};
-use shared::can;
 use shared::feed::Noun;
-use shared::fork::ForkPoint;
 
 /// How often the memory is looked at, in milliseconds.
 #[cfg(feature = "hydrate")]
@@ -76,42 +73,14 @@ fn look(data: RwSignal<Data>) {
 
 /// Its fork points; nothing while there is none.
 pub fn points(data: &Data) -> Option<AnyView> {
-    listed(&data.points, data.vm.name.as_str())
-}
-
-fn listed(all: &[ForkPoint], vm: &str) -> Option<AnyView> {
-    if all.is_empty() {
+    if data.points.is_empty() {
         return None;
     }
-    let back = format!("/vms/{vm}");
-    let rows: Vec<_> = all
+    let back = format!("/vms/{}", data.vm.name);
+    let rows: Vec<_> = data
+        .points
         .iter()
-        .map(|point| {
-            let about = put(
-                w().fork_point_about,
-                &[&format::bytes(point.memory_bytes), &point.clones.to_string()],
-            );
-            let one = |action: &str, label, class, verdict| {
-                let button = Button {
-                    to: format!("/do/forkPoints/{}/{action}", point.id),
-                    label,
-                    class,
-                    back: back.clone(),
-                    of: point.name.to_string(),
-                    ..Default::default()
-                };
-                button::post(button, &verdict)
-            };
-            view! {
-                <li>
-                    <span class="what">
-                        {point.name.to_string()} <span class="sub soft">{about} " · " {ago(point.create_time)}</span>
-                    </span>
-                    {one("fork", w().fork_again, "", can::can_fork_point(point))}
-                    {one("delete", w().delete_point, "danger", can::can_delete_point(point))}
-                </li>
-            }
-        })
+        .map(|p| fork_point::row(p, &back, None))
         .collect();
     Some(
         view! {

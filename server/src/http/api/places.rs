@@ -1,8 +1,9 @@
 //! Hosts, storages, networks and images.
 
+use crate::db;
 use crate::http::Server;
 use crate::http::error::ApiResult;
-use crate::http::extract::{Path, Query};
+use crate::http::extract::{Body, Path, Query};
 use crate::http::route::Api;
 use crate::inventory;
 use axum::Json;
@@ -12,13 +13,14 @@ use shared::api::{
     DEFAULT_PAGE_SIZE, HostPage, ImagePage, ListQuery, MAX_PAGE_SIZE, NetworkPage, StoragePage,
 };
 use shared::can::limit;
-use shared::place::{Host, Image, Network, Storage};
+use shared::place::{Host, Image, Network, PatchHost, Storage};
 use shared::{Name, Status};
 use utoipa_axum::routes;
 
 pub(super) fn routes(api: Api) -> Api {
     api.route(Privilege::PlaceRead, routes!(list_hosts))
         .route(Privilege::PlaceRead, routes!(get_host))
+        .route(Privilege::PlaceUpdate, routes!(update_host))
         .route(Privilege::PlaceRead, routes!(list_storages))
         .route(Privilege::PlaceRead, routes!(get_storage))
         .route(Privilege::PlaceRead, routes!(list_networks))
@@ -112,6 +114,23 @@ async fn list_hosts(
     params(("host" = String, Path, description = "Name or id")))]
 async fn get_host(State(server): State<Server>, Path(host): Path<String>) -> ApiResult<Json<Host>> {
     Ok(Json(one(inventory::hosts(server.world()).await?, "host", &host)?))
+}
+
+/// Takes a host out for maintenance, or back: what runs goes on, and nothing begins.
+#[utoipa::path(patch, path = "/api/v1/hosts/{host}", tag = "hosts", request_body = PatchHost,
+    responses((status = 200, body = Host)), params(("host" = String, Path, description = "Name or id")))]
+async fn update_host(
+    State(server): State<Server>,
+    Path(host): Path<String>,
+    Body(request): Body<PatchHost>,
+) -> ApiResult<Json<Host>> {
+    let id = one(inventory::hosts(server.world()).await?, "host", &host)?.id;
+    let changed = server
+        .world()
+        .db
+        .write(move |tx| Box::pin(async move { db::places::set_host_state(tx, id, request.state).await }));
+    changed.await.map_err(Status::from)?;
+    get_host(State(server), Path(host)).await
 }
 
 /// Storages.

@@ -6,7 +6,7 @@
 
 use super::args;
 use super::block_jobs;
-use super::guardian::Guardian;
+use super::guardian::{self, Guardian, Leash};
 use super::monitor::Seen;
 use super::qmp::{self, Qmp, failed};
 use super::rundir::RunDir;
@@ -21,10 +21,11 @@ use shared::place::Accelerator;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
@@ -88,7 +89,7 @@ impl Inner {
         // Without one nothing is begun.
         let guardian = guardian?;
         let captured = match todo {
-            Ok(todo) => captured(&machine, todo, source, point).await,
+            Ok(todo) => captured(&machine, todo, source, point, guardian.leash()).await,
             Err(e) => Err(e),
         };
         // Nobody has to wait until it has ended but who drops the point.
@@ -118,6 +119,7 @@ async fn captured(
     todo: Vec<DiskSwitch>,
     source: &MachineSpec,
     point: &Point,
+    leash: Leash,
 ) -> Result<Captured, HvError> {
     let vm = machine.vm;
     let socket = machine.dir.path().join("out");
@@ -126,7 +128,14 @@ async fn captured(
     let uri = format!("unix:{}", socket.display());
     let given_up = CancellationToken::new();
     let _never_left_waiting = given_up.clone().drop_guard();
-    let taken = tokio::spawn(take(listener, given_up.clone(), source.memory_mib, point.clone()));
+    let taken = take(
+        listener,
+        leash,
+        given_up.clone(),
+        source.memory_mib,
+        point.clone(),
+    );
+    let taken = tokio::spawn(taken);
 
     let seen = machine.monitor.seen.clone();
     let ask = move |q: Arc<Qmp>| async move {
@@ -172,6 +181,7 @@ async fn captured(
 /// Takes what a machine sends, its memory and the rest, until it ends.
 async fn take(
     listener: UnixListener,
+    leash: Leash,
     given_up: CancellationToken,
     memory_mib: u32,
     point: Point,
@@ -183,6 +193,7 @@ async fn take(
     let stream = stream.map_err(StreamError::Read)?;
     let taken = tokio::task::spawn_blocking(move || {
         stream.set_nonblocking(false).map_err(StreamError::Read)?;
+        leash.hand(&stream).map_err(StreamError::Read)?;
         let patience = stream.set_read_timeout(Some(super::CONNECT));
         patience.map_err(StreamError::Read)?;
         let part = crate::disks::part(&point.state);
@@ -202,7 +213,10 @@ async fn take(
             memory: (&memory, point.memory),
             state: (&state, part),
         };
-        stream::split(stream, &to)
+        let taken = stream::split(&stream, &to);
+        // The guardian has it open as well.
+        let _ = stream.shutdown(Shutdown::Both);
+        taken
     });
     taken.await.map_err(|e| StreamError::Read(io::Error::other(e)))?
 }
@@ -379,6 +393,7 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
             Err(_) => return Err(HvError::TooBusy(vm)),
         }
     }
+    let stood = Instant::now();
     qmp::switch_over(q, vm, todo).await?;
     let state = MigrationStatus::pre_switchover;
     let go = q.execute(wire::migrate_continue { state }).await;
@@ -386,8 +401,10 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
     if let Err(e) = until(seen, vm, &[MigrationStatus::completed]).await {
         // Its guardian has let it run: what was left would have taken too long.
         let ended = *seen.migration.borrow();
+        let late = stood.elapsed() >= guardian::LIMIT / 2;
         return Err(match ended {
             Some(MigrationStatus::cancelled | MigrationStatus::cancelling) => HvError::TooBusy(vm),
+            Some(MigrationStatus::failed) if late => HvError::TooBusy(vm),
             _ => e,
         });
     }

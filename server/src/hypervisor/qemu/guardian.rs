@@ -1,26 +1,37 @@
 //! A small process for each fork, with a monitor of its own: whatever becomes of the server or of this fork, the source
 //! runs again at once.
+//!
+//! While a source sends its last pages QEMU hears nobody, for as long as whoever takes them is slow or halted. So the
+//! guardian has the connection that they travel by, too, and cuts it.
 
 use super::qmp;
 use crate::hypervisor::HvError;
 use futures::StreamExt;
 use qapi::qmp as wire;
 use qapi::qmp::{Event, RunState};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use shared::VmId;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
 /// The subcommand of the program that watches.
 pub const COMMAND: &str = "guard";
 /// How long a source may stand still.
-const LIMIT: Duration = Duration::from_millis(400);
+pub const LIMIT: Duration = Duration::from_millis(400);
 /// How long it may take until the monitor is free.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a source may refuse to go on, until it is asked again.
@@ -29,8 +40,23 @@ const AGAIN: Duration = Duration::from_millis(2);
 /// The server's end of it.
 pub struct Guardian {
     child: Child,
-    /// Closed by whatever ends the server, too.
-    leash: ChildStdin,
+    leash: Leash,
+}
+
+/// The way to a guardian: closed by whatever ends the server, too.
+#[derive(Clone)]
+pub struct Leash(Arc<UnixStream>);
+
+impl Leash {
+    /// Gives it the connection that the source sends itself by.
+    pub fn hand(&self, connection: &UnixStream) -> io::Result<()> {
+        let fds = [connection.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        sendmsg(&*self.0, &[IoSlice::new(b".")], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
 }
 
 impl Guardian {
@@ -41,26 +67,33 @@ impl Guardian {
             path: program.to_owned(),
             source,
         };
+        let (leash, its_end) = UnixStream::pair().map_err(failed)?;
         let mut child = Command::new(program)
             .arg(COMMAND)
             .arg(monitor)
             .arg(vm.to_string())
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(its_end))
             .stdout(Stdio::piped())
             // An interrupt of the server's terminal is not for it.
             .process_group(0)
             .spawn()
             .map_err(failed)?;
         let ended = || io::Error::new(io::ErrorKind::BrokenPipe, "it has ended at once");
-        let (Some(leash), Some(mut says)) = (child.stdin.take(), child.stdout.take()) else {
+        let Some(mut says) = child.stdout.take() else {
             return Err(failed(ended()));
         };
+        let leash = Leash(Arc::new(leash));
         let mut ready = [0];
         match says.read(&mut ready).await {
             Ok(1) => Ok(Self { child, leash }),
             Ok(_) => Err(failed(ended())),
             Err(e) => Err(failed(e)),
         }
+    }
+
+    /// The way to it.
+    pub fn leash(&self) -> Leash {
+        self.leash.clone()
     }
 
     /// Ends it, when the source is seen to run.
@@ -76,10 +109,13 @@ impl Guardian {
 /// Watches over the source of a fork until standard input is closed: by then it runs.
 pub async fn watch(monitor: &Path) -> io::Result<()> {
     let (qmp, mut events) = connect(monitor).await?;
-    let mut leash = Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    let leash = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::io::ioctl_fionbio(&leash, true)?;
+    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped, which only the `AsyncFd` can do.
+    let leash = unsafe { AsyncFd::register_with_interest(leash, Interest::READABLE)? };
     io::stdout().write_all(b".")?;
     io::stdout().flush()?;
-    let mut nothing = [0];
+    let mut connection: Option<UnixStream> = None;
     let mut deadline: Option<Instant> = None;
     loop {
         let late = async {
@@ -98,18 +134,50 @@ pub async fn watch(monitor: &Path) -> io::Result<()> {
             },
             () = late => {
                 deadline = None;
+                cut(connection.as_ref());
                 tokio::select! {
                     done = release(&qmp) => done?,
                     () = drain(&mut events) => return Ok(()),
                 }
             }
-            _ = leash.read(&mut nothing) => {
+            handed = leash.async_io(Interest::READABLE, handed) => {
+                if let Ok(Some(handed)) = handed {
+                    connection = Some(handed);
+                    continue;
+                }
+                cut(connection.as_ref());
                 return tokio::select! {
                     done = release(&qmp) => done,
                     () = drain(&mut events) => Ok(()),
                 };
             }
         }
+    }
+}
+
+/// What has come by the leash; nothing when it is closed.
+fn handed(leash: &OwnedFd) -> io::Result<Option<UnixStream>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(
+        leash,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    Ok(fds.flatten().next().map(UnixStream::from))
+}
+
+/// Cuts the connection that a source sends itself by, for everybody: its migration fails, and QEMU hears again.
+fn cut(connection: Option<&UnixStream>) {
+    if let Some(connection) = connection {
+        // Cut already.
+        let _ = connection.shutdown(Shutdown::Both);
     }
 }
 

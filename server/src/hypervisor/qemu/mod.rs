@@ -17,7 +17,7 @@ mod rundir;
 mod stream;
 
 pub use args::{MACHINE, SANDBOX};
-pub use guardian::watch as guard;
+pub use guardian::{Guardian, LIMIT as STANDS_STILL_AT_MOST, watch as guard};
 pub use rundir::check as check_run_dir;
 
 use super::*;

@@ -105,6 +105,7 @@ async fn run(
             name: clone.name.clone(),
             running_micros,
             answered_micros: None,
+            identified_micros: None,
             identity: None,
             memory,
             memory_later: None,
@@ -132,11 +133,8 @@ async fn met(
         if spec.nics.is_empty() {
             return Ok(None);
         }
-        cx.hypervisor()
-            .settle(&spec, beside)
-            .await
-            .map(Some)
-            .map_err(StepError::from)
+        let identity = cx.hypervisor().settle(&spec, beside).await?;
+        Ok::<_, StepError>(Some((identity, since(cx))))
     };
     let (counted, answered, identity) = tokio::try_join!(
         sign(cx, clone.vm, Some(&COUNTS), patience),
@@ -152,8 +150,9 @@ async fn met(
         clone.nonce = Some(found[1].to_owned());
         clone.first_tick = found[2].parse().ok();
     }
-    if let Some(identity) = identity {
+    if let Some((identity, at)) = identity {
         clone.identity = Some(identity);
+        clone.identified_micros = at.filter(|_| identity != Identity::Unchanged);
         if identity == Identity::Unchanged {
             cx.log(format!(
                 "{} kept the addresses of its source and is connected to nothing: its guest has neither a hook nor an \

@@ -67,6 +67,7 @@ async fn describe(cx: &Cx, spec: &ForkSpec, id: ForkPointId) -> Result<Stored, S
             memory_bytes: 0,
             memory_place,
             clones: 0,
+            standing: Vec::new(),
             create_time,
             generation: 0,
         },
