@@ -164,7 +164,7 @@ async fn a_machine_from_its_making_to_its_end() {
     assert!(
         site.ok(&format!("job show {id}"))
             .await
-            .contains("switching-power")
+            .contains("switching-networks")
     );
     site.ok(&format!("job log {id}")).await;
     site.ok("vm delete web --wait").await;
