@@ -67,7 +67,7 @@ pub fn rate(bytes_per_second: f64) -> (String, &'static str) {
     (n, unit)
 }
 
-/// How long something took, number and unit apart: `0.42`, `s`.
+/// How long something took, number and unit apart: `420`, `ms`.
 pub fn duration_parts(micros: i64) -> (String, &'static str) {
     let micros = micros.max(0);
     let n = micros as f64;
@@ -86,7 +86,7 @@ pub fn duration_parts(micros: i64) -> (String, &'static str) {
     }
 }
 
-/// How long something took: `0.42 s`, `6 min 4 s`, `3 d 4 h`.
+/// How long something took: `420 ms`, `6 min 4 s`, `3 d 4 h`.
 pub fn duration(micros: i64) -> String {
     let (n, unit) = duration_parts(micros);
     format!("{n} {unit}")
@@ -197,7 +197,7 @@ mod tests {
         for (micros, text) in [
             (340, "340 µs"),
             (3_100, "3.1 ms"),
-            (420_000, "0.42 s"),
+            (420_000, "420 ms"),
             (2_300_000, "2.3 s"),
             (12_000_000, "12 s"),
             (364_000_000, "6 min 4 s"),

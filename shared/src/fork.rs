@@ -40,7 +40,7 @@ words! {
 /// Most clones of one request.
 pub const MOST_CLONES: usize = 64;
 /// Most bytes of `config`, as JSON: the guest reads it from a file of fixed size.
-pub const CONFIG_BYTES: usize = 12 << 10;
+pub const CONFIG_BYTES: usize = 56 << 10;
 
 /// A request for instant clones of one and the same instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,6 +38,8 @@ pub struct World {
     pub memory_overcommit: f64,
     /// Processes that wait for the next fork of a point.
     pub spares: Spares,
+    /// How long the guest of a fork may take to give a sign, and as much again for each that begins with it.
+    pub answer_within: Duration,
     /// How long after a fork its memory is measured again.
     pub measure_after: Duration,
 }
@@ -150,6 +152,7 @@ impl World {
             storage,
             memory_dir: None,
             memory_overcommit: crate::config::MEMORY_OVERCOMMIT,
+            answer_within: Duration::from_secs(2),
             measure_after: Duration::from_secs(10),
         })
     }

@@ -52,11 +52,24 @@ impl Drop for Dir {
 }
 
 pub async fn engine(dir: &Path, machines: Machines, hook: Option<Arc<dyn Hook>>) -> Jobs {
+    engine_that_waits(dir, machines, hook, None).await
+}
+
+/// One that waits so long for the signs of forked guests.
+pub async fn engine_that_waits(
+    dir: &Path,
+    machines: Machines,
+    hook: Option<Arc<dyn Hook>>,
+    answer_within: Option<Duration>,
+) -> Jobs {
     let db = Db::open(&dir.join("offshoot.db")).await.unwrap();
     let program = std::env::var_os("CARGO_BIN_EXE_offshoot")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_offshoot")), PathBuf::from);
     let mut world = World::open(dir, db, machines, &program).await.unwrap();
     world.measure_after = Duration::from_millis(100);
+    if let Some(within) = answer_within {
+        world.answer_within = within;
+    }
     world.memory_dir = Some(dir.join("points"));
     world.spares = Spares::new(world.hypervisor.clone(), PATIENCE);
     if machines == Machines::Simulated {

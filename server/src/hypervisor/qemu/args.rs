@@ -17,7 +17,7 @@ pub const MACHINE: &str = "pc-i440fx-7.2";
 /// What a machine's process may not do.
 pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// What the guest is told has one size for ever: Linux keeps the size that it saw first.
-const TOLD_BYTES: usize = 16 << 10;
+const TOLD_BYTES: usize = 64 << 10;
 /// The name of the node of the seed.
 const SEED: &str = "seed";
 /// The id of the guest agent's port and channel.

@@ -2,7 +2,6 @@
 //!
 //! Whoever stands on a layer keeps it: nothing is written into one that is frozen.
 
-use super::remove_files;
 use crate::db;
 use crate::db::layers::Layer;
 use crate::hypervisor::{LayerMerge, RunState};
@@ -61,7 +60,7 @@ async fn long(cx: &Cx, machine: &Vm) -> Result<Vec<Long>, StepError> {
 }
 
 /// Merges layers of a running machine, where it has many. `remember` keeps, for the next write, those that may have gone
-/// with it: [`tidy`] removes their files.
+/// with it: [`super::remove_loose`] removes their files.
 pub(super) async fn shorten(
     cx: &Cx,
     id: VmId,
@@ -105,14 +104,4 @@ pub(super) async fn shorten(
         ));
     }
     Ok(())
-}
-
-/// Removes the files of those that nobody stands on.
-pub(super) async fn tidy(cx: &Cx, layers: &[LayerId]) -> Result<(), StepError> {
-    if layers.is_empty() {
-        return Ok(());
-    }
-    let living = db::layers::ids(cx.db()).await?;
-    let gone: Vec<_> = layers.iter().copied().filter(|l| !living.contains(l)).collect();
-    remove_files(cx, &gone).await
 }

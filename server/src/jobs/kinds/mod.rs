@@ -4,8 +4,7 @@ mod chain;
 mod clone_vm;
 mod connect_vm;
 mod create_vm;
-mod delete_fork_point;
-mod delete_vm;
+mod delete;
 mod instant_clone;
 mod overlays;
 mod power_vm;
@@ -34,8 +33,7 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::TakeSnapshot => &take_snapshot::TakeSnapshot,
         JobKind::CloneVm => &clone_vm::CloneVm,
         JobKind::InstantCloneVm => &instant_clone::InstantCloneVm,
-        JobKind::DeleteVm => &delete_vm::DeleteVm,
-        JobKind::DeleteForkPoint => &delete_fork_point::DeleteForkPoint,
+        JobKind::DeleteVm | JobKind::DeleteForkPoint => &delete::Delete,
     }
 }
 
@@ -248,6 +246,17 @@ async fn remove_files(cx: &Cx, layers: &[LayerId]) -> Result<(), StepError> {
         cx.disks().remove(&cx.world().layer_file(*layer).path).await?;
     }
     Ok(())
+}
+
+/// Removes the files of those of the layers that nobody stands on any more; returns how many.
+async fn remove_loose(cx: &Cx, layers: &[LayerId]) -> Result<usize, StepError> {
+    if layers.is_empty() {
+        return Ok(0);
+    }
+    let living = db::layers::ids(cx.db()).await?;
+    let gone: Vec<_> = layers.iter().copied().filter(|l| !living.contains(l)).collect();
+    remove_files(cx, &gone).await?;
+    Ok(gone.len())
 }
 
 /// Undoes the making of a machine: its files first, then its name.

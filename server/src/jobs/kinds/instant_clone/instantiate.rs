@@ -4,7 +4,7 @@ use super::{Minted, SIDE_BY_SIDE, clone_spec, files, forget_point, spare, spec, 
 use crate::db;
 use crate::db::now;
 use crate::hypervisor::{BootError, BootExpectation, HvError, MachineSpec, Point, RunState};
-use crate::jobs::kinds::chain;
+use crate::jobs::kinds::{chain, remove_loose};
 use crate::jobs::observe;
 use crate::jobs::spares::MintedClone;
 use crate::jobs::step::{Cx, StepError};
@@ -18,8 +18,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How long a guest may take to give a sign, and as much again for each that begins with it. It need not give any.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long a guest may take to give a sign. It need not give any.
 const ANSWER_AT_MOST: Duration = Duration::from_secs(15);
 
 /// What the demo guest, and whoever does as it does, prints of what lives in memory only.
@@ -127,7 +126,8 @@ async fn met(
     mut clone: ForkedClone,
     beside: usize,
 ) -> Result<ForkedClone, StepError> {
-    let patience = ANSWER.saturating_mul(u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(1));
+    let patience = cx.world().answer_within;
+    let patience = patience.saturating_mul(u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(1));
     let patience = patience.min(ANSWER_AT_MOST);
     let settled = async {
         if spec.nics.is_empty() {
@@ -219,7 +219,7 @@ pub(super) async fn verify(cx: &Cx) -> Result<(), StepError> {
             // The chain is longer, and that is all.
             cx.log(format!("layers could not be merged: {}", e.status.message));
         }
-        chain::tidy(cx, &minted.merged).await?;
+        remove_loose(cx, &minted.merged).await?;
     }
     cx.let_go().await?;
     if kept && let Err(e) = spare::keep(cx, minted.point).await {
