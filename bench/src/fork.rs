@@ -355,11 +355,7 @@ async fn memory(site: &Site, vm: &Value) -> Result<u64> {
 fn touch(agent: &std::path::Path, mib: u64) -> Result<()> {
     let mut stream = UnixStream::connect(agent)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let script = format!(
-        "mkdir -p /tmp/big; mount -t tmpfs -o size={}m big /tmp/big; yes offshoot | head -c {} > /tmp/big/file",
-        mib + 50,
-        mib << 20
-    );
+    let script = format!("scribble {mib} 1");
     let run = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", script]}});
     writeln!(stream, "{run}")?;
     let mut answer = String::new();

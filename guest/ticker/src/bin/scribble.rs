@@ -1,4 +1,5 @@
-//! Writes memory without end, one byte in each page: `scribble MIB`. For tests of what travels while a guest runs.
+//! Fills memory, then writes one byte of each page again and again: `scribble MIB [ROUNDS]`. Without a number of rounds it
+//! never ends; after them it holds what it has. For tests of what travels while a guest runs.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -7,21 +8,26 @@ use std::process::ExitCode;
 const PAGE: usize = 4096;
 
 fn main() -> ExitCode {
-    let mib = std::env::args().nth(1).and_then(|mib| mib.parse::<usize>().ok());
-    let Some(mib) = mib else {
-        eprintln!("usage: scribble MIB");
-        return ExitCode::from(2);
+    let mut numbers = std::env::args().skip(1).map(|n| n.parse::<u64>());
+    let (mib, rounds) = match (numbers.next(), numbers.next()) {
+        (Some(Ok(mib)), None) => (mib, u64::MAX),
+        (Some(Ok(mib)), Some(Ok(rounds))) => (mib, rounds),
+        _ => {
+            eprintln!("usage: scribble MIB [ROUNDS]");
+            return ExitCode::from(2);
+        }
     };
-    let mut memory = vec![0_u8; mib << 20];
-    for round in 1_u64.. {
+    let mut memory = vec![0x5a_u8; (mib << 20) as usize];
+    // Whoever waits for this line has nobody else to be told by.
+    let _ = writeln!(std::io::stdout(), "scribbles over {mib} MiB");
+    for round in 1..rounds {
         for page in memory.chunks_mut(PAGE) {
             page[0] = round as u8 | 1;
         }
         black_box(&mut memory);
-        if round == 1 {
-            // Whoever waits for this line has nobody else to be told by.
-            let _ = writeln!(std::io::stdout(), "scribbles over {mib} MiB");
-        }
     }
-    ExitCode::SUCCESS
+    loop {
+        std::thread::park();
+        black_box(&mut memory);
+    }
 }

@@ -1,8 +1,12 @@
-//! Runs a command at start, and again each time that the machine was forked: `on-fork COMMAND`.
+//! Becomes the machine that it is told to be, each time that it was forked, and runs a command then for all that may take
+//! longer: `on-fork COMMAND`.
 //!
 //! The kernel is told of a fork by the vmgenid device, reseeds its random numbers and says so; that line is waited for.
-//! The command finds out by itself who it is now: a fork may happen at any moment, in the middle of it as well.
+//! What has to be done before anything may speak for the old machine is done here: starting programs takes time.
 
+mod identity;
+
+use identity::Told;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::process::{Command, ExitCode};
@@ -20,21 +24,34 @@ fn main() -> ExitCode {
     match run(&command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("on-fork: read {KERNEL_LOG}: {e}");
+            eprintln!("on-fork: {e}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(command: &std::ffi::OsStr) -> io::Result<()> {
-    // Opened before the command runs: a fork in the meantime is read afterwards.
+    // Opened before it is asked who this is: a fork in the meantime is read afterwards.
     let mut log = OpenOptions::new().read(true).open(KERNEL_LOG)?;
     log.seek(SeekFrom::End(0))?;
+    let Some(told) = Told::read()? else {
+        // Another hypervisor tells nothing.
+        std::thread::park();
+        return Ok(());
+    };
+    // It has booted as this machine; unless it was forked while it did.
+    let mut now = told.id.clone();
+    told.take_addresses()?;
     loop {
-        if let Err(e) = Command::new(command).status() {
+        until_forked(&mut log)?;
+        let Some(told) = Told::read()?.filter(|told| told.id != now) else {
+            continue;
+        };
+        told.become_it()?;
+        if let Err(e) = Command::new(command).args([&told.id, &told.name]).status() {
             eprintln!("on-fork: run {}: {e}", command.display());
         }
-        until_forked(&mut log)?;
+        now = told.id;
     }
 }
 
