@@ -66,6 +66,8 @@ pub struct Wait {
 
 /// What every command that lists takes.
 #[derive(Clone, Debug, Args)]
+// A subcommand of the same name has a group of that name.
+#[group(skip)]
 pub struct List {
     /// Terms with a space between, all of which must hold: `state=RUNNING`, `name:web` (contains).
     #[arg(long)]
