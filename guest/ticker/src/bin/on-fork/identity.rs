@@ -77,19 +77,17 @@ impl Told {
             if now.is_ok_and(|now| now.trim().eq_ignore_ascii_case(mac)) {
                 continue;
             }
+            // What waits in the card's queue has the old address, and goes with the card's being down.
+            switch(&control, &card, false)?;
             let nowhere = [0; 6];
             match set(&control, &card, libc::SIOCSIFADDR, libc::AF_INET as u16, &nowhere) {
                 // It had none.
                 Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
                 dropped => dropped?,
             }
-            set(
-                &control,
-                &card,
-                libc::SIOCSIFHWADDR,
-                libc::ARPHRD_ETHER,
-                &octets(mac)?,
-            )?;
+            let own = octets(mac)?;
+            set(&control, &card, libc::SIOCSIFHWADDR, libc::ARPHRD_ETHER, &own)?;
+            switch(&control, &card, true)?;
         }
         Ok(())
     }
@@ -103,11 +101,7 @@ fn octets(mac: &str) -> io::Result<[u8; 6]> {
 
 /// Sets an address of a card, of whatever kind; `bytes` are those behind the family.
 fn set(control: &OwnedFd, card: &str, what: libc::c_ulong, family: u16, bytes: &[u8]) -> io::Result<()> {
-    // SAFETY: a C struct of numbers; all zeros are one.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(card.bytes()) {
-        *to = from as libc::c_char;
-    }
+    let mut request = of(card);
     let mut address = libc::sockaddr {
         sa_family: family,
         sa_data: [0; 14],
@@ -116,9 +110,33 @@ fn set(control: &OwnedFd, card: &str, what: libc::c_ulong, family: u16, bytes: &
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_addr = address;
-    // SAFETY: both calls read a whole `ifreq`, which lives until they return.
-    let done = unsafe { libc::ioctl(control.as_raw_fd(), what as _, &raw const request) };
-    match done {
+    ask(control, what, &mut request)
+}
+
+/// Takes a card up or down.
+fn switch(control: &OwnedFd, card: &str, up: bool) -> io::Result<()> {
+    let mut request = of(card);
+    ask(control, libc::SIOCGIFFLAGS, &mut request)?;
+    // SAFETY: the call before has written the flags.
+    let now = unsafe { request.ifr_ifru.ifru_flags };
+    let flag = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = if up { now | flag } else { now & !flag };
+    ask(control, libc::SIOCSIFFLAGS, &mut request)
+}
+
+/// A request about a card.
+fn of(card: &str) -> libc::ifreq {
+    // SAFETY: a C struct of numbers; all zeros are one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(card.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn ask(control: &OwnedFd, what: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: these calls read and write one `ifreq`, which lives until they return.
+    match unsafe { libc::ioctl(control.as_raw_fd(), what as _, &raw mut *request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
