@@ -329,7 +329,7 @@ pub trait Hypervisor: Send + Sync {
     /// Ends what is left of a capture, and removes the point's files. Machines that run from them go on.
     async fn drop_point(&self, point: &Point) -> Result<(), HvError>;
 
-    /// Gives the guest of a fork its identity, and then joins its NICs to their networks, those that are to be connected.
+    /// Gives the guest of a fork its identity. What it sends is swallowed until [`Self::connect`] joins its NICs to networks.
     /// A guest that has not taken its address by itself is asked through its agent; without one its NICs are replugged.
     /// `beside` others do the same at this moment.
     async fn settle(&self, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError>;

@@ -163,6 +163,19 @@ async fn resume_vm(
     power(&server, &caller, &vm, PowerAction::Resume).await
 }
 
+async fn cables(
+    server: &Server,
+    caller: &Caller,
+    vm: &str,
+    joined: bool,
+    nics: ConnectNics,
+) -> ApiResult<Response> {
+    let id = inventory::vm_row(server.world(), vm).await?.id;
+    Ok(accepted_job(
+        &server.jobs.connect(id, joined, nics, by(caller)).await?,
+    ))
+}
+
 /// Connects NICs to their networks. The guest of an instant clone has its own address first.
 #[utoipa::path(post, path = "/api/v1/vms/{vm}/connect", tag = "vms", request_body = ConnectNics,
     responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
@@ -172,9 +185,7 @@ async fn connect_vm(
     Path(vm): Path<String>,
     Body(request): Body<ConnectNics>,
 ) -> ApiResult<Response> {
-    let id = inventory::vm_row(server.world(), &vm).await?.id;
-    let job = server.jobs.connect(id, true, request, by(&caller)).await?;
-    Ok(accepted_job(&job))
+    cables(&server, &caller, &vm, true, request).await
 }
 
 /// Takes NICs off their networks: their guest sees the cable out.
@@ -186,9 +197,7 @@ async fn disconnect_vm(
     Path(vm): Path<String>,
     Body(request): Body<ConnectNics>,
 ) -> ApiResult<Response> {
-    let id = inventory::vm_row(server.world(), &vm).await?.id;
-    let job = server.jobs.connect(id, false, request, by(&caller)).await?;
-    Ok(accepted_job(&job))
+    cables(&server, &caller, &vm, false, request).await
 }
 
 /// The guest's screen now.

@@ -156,10 +156,22 @@ pub fn arguments(
     for (n, nic) in spec.nics.iter().enumerate() {
         // A hub of its own, with nothing else on it until the NIC is connected.
         args.add("-netdev", format!("hubport,id=net{n},hubid={n}"));
-        // A fork that spoke with its source's address would be heard: it is connected when it has its own.
-        if matches!(origin, Origin::PowerOn) {
-            for netdev in uplink(spec, n, nic)? {
-                args.add("-netdev", netdev.to_string());
+        match origin {
+            Origin::PowerOn => {
+                for netdev in uplink(spec, n, nic)? {
+                    args.add("-netdev", netdev.to_string());
+                }
+            }
+            // It speaks with its source's address at first: nobody may hear that, now or later.
+            Origin::Fork(_) | Origin::Unasked(_) => {
+                args.add("-chardev", format!("file,id=nowhere{n},path=/dev/null"));
+                args.add(
+                    "-object",
+                    format!(
+                        "filter-redirector,id={},netdev=net{n},queue=rx,outdev=nowhere{n}",
+                        sink(n)
+                    ),
+                );
             }
         }
         if nic.mac.contains(|c: char| !c.is_ascii_hexdigit() && c != ':') {
@@ -180,6 +192,11 @@ pub fn arguments(
 /// The end of a network that a fork's state was loaded into; it goes before the fork runs.
 pub fn old_network(n: usize) -> String {
     format!("old{n}")
+}
+
+/// The id of what swallows all that a NIC sends. The guest sees a cable that is in, so nothing waits within it either.
+pub fn sink(n: usize) -> String {
+    format!("sink{n}")
 }
 
 /// The ids of what connects a NIC to its network: the port of its hub, and the network's end.

@@ -319,7 +319,7 @@ impl Inner {
             return Err(HvError::io("open", &point.state)(missing));
         }
         let machine = self.waiting(spec, point).await?;
-        begin(&machine, spec, point).await?;
+        begin(&machine, point).await?;
         machine.monitor.seen.tell(self.events.clone());
         // The agent had its port open already: nothing tells of that. Nobody has to wait for it.
         tokio::spawn(async move {
@@ -512,20 +512,16 @@ async fn load(machine: &Machine, point: &Point) -> Result<(), HvError> {
 }
 
 /// Lets a fork that has loaded its state run, and waits until it does.
-async fn begin(machine: &Machine, spec: &MachineSpec, point: &Point) -> Result<(), HvError> {
-    // An earlier try had it run; its cables may be in already.
+async fn begin(machine: &Machine, point: &Point) -> Result<(), HvError> {
+    // An earlier try had it run.
     if *machine.monitor.seen.state.borrow() == RunState::Running {
         return Ok(());
     }
     let vm = machine.vm;
-    let (old, nics) = (point.user_networks, spec.nics.len());
+    let old = point.user_networks;
     let ask = move |q: Arc<Qmp>| async move {
         for n in 0..old {
             qmp::remove_netdev(&q, vm, args::old_network(n)).await?;
-        }
-        // The cable is out: what the guest sends with its source's address is lost, and does not wait for a network.
-        for n in 0..nics {
-            qmp::set_link(&q, vm, n, false).await?;
         }
         let running = q.execute(wire::cont {}).await.map_err(failed(OP, vm));
         running.map(drop)

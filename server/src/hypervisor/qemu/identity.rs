@@ -1,8 +1,7 @@
 //! The identity of a fork. The address of a NIC is device state: the guest of a fork wakes with its source's. It is given
-//! its own, and only then its NICs are joined to their networks.
+//! its own; only then its NICs may be joined to their networks.
 
 use super::machine::Machine;
-use super::nics;
 use super::qmp::{self, Qmp, failed};
 use crate::hypervisor::{HvError, MachineSpec};
 use shared::fork::Identity;
@@ -21,20 +20,18 @@ const UNPLUG: Duration = Duration::from_secs(3);
 
 const OP: &str = "give an identity to";
 
-/// Waits until the guest has the addresses of `spec`, or sees to it; then joins the NICs to their networks.
+/// Waits until the guest has the addresses of `spec`, or sees to it.
 pub async fn settle(machine: &Machine, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError> {
     let hook = HOOK.saturating_mul(u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(1));
-    let how = if addressed(machine, spec, hook.min(HOOK_AT_MOST)).await? {
+    Ok(if addressed(machine, spec, hook.min(HOOK_AT_MOST)).await? {
         Identity::Hook
     } else if told_by_agent(machine, spec).await && addressed(machine, spec, AGENT).await? {
         Identity::Agent
     } else if replug(machine, spec).await? {
         Identity::Replugged
     } else {
-        return Ok(Identity::Unchanged);
-    };
-    nics::connect(machine, spec).await?;
-    Ok(how)
+        Identity::Unchanged
+    })
 }
 
 /// Returns whether every NIC has its address, as soon as it has or when the time is over.

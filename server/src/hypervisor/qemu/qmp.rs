@@ -383,6 +383,20 @@ pub async fn set_link(monitor: &Qmp, vm: VmId, n: usize, up: bool) -> Result<(),
     set.map_err(failed("connect a NIC of", vm)).map(drop)
 }
 
+/// The ids of a machine's objects, filters among them.
+pub async fn objects(monitor: &Qmp, vm: VmId) -> Result<Vec<String>, HvError> {
+    let path = "/objects".into();
+    let all = monitor.execute(qmp::qom_list { path }).await;
+    let all = all.map_err(failed("look at the objects of", vm))?;
+    Ok(all.into_iter().map(|object| object.name).collect())
+}
+
+/// Removes an object.
+pub async fn remove_object(monitor: &Qmp, vm: VmId, id: String) -> Result<(), HvError> {
+    let gone = monitor.execute(qmp::object_del { id }).await;
+    gone.map_err(failed("remove an object of", vm)).map(drop)
+}
+
 /// Removes the end of a network; one that is not there is no error.
 pub async fn remove_netdev(monitor: &Qmp, vm: VmId, id: String) -> Result<(), HvError> {
     let gone = monitor.execute(qmp::netdev_del { id }).await;

@@ -77,8 +77,12 @@ impl Told {
             if now.is_ok_and(|now| now.trim().eq_ignore_ascii_case(mac)) {
                 continue;
             }
-            // What waits in the card's queue has the old address, and goes with the card's being down.
-            switch(&control, &card, false)?;
+            // Those of IPv6 are made of the card's: with it off they go, and are made anew.
+            let ipv6 = format!("/proc/sys/net/ipv6/conf/{card}/disable_ipv6");
+            let has_ipv6 = fs::exists(&ipv6)?;
+            if has_ipv6 {
+                fs::write(&ipv6, "1")?;
+            }
             let nowhere = [0; 6];
             match set(&control, &card, libc::SIOCSIFADDR, libc::AF_INET as u16, &nowhere) {
                 // It had none.
@@ -86,8 +90,11 @@ impl Told {
                 dropped => dropped?,
             }
             let own = octets(mac)?;
+            // The card stays up: what it has sent so far nobody gets.
             set(&control, &card, libc::SIOCSIFHWADDR, libc::ARPHRD_ETHER, &own)?;
-            switch(&control, &card, true)?;
+            if has_ipv6 {
+                fs::write(&ipv6, "0")?;
+            }
         }
         Ok(())
     }
@@ -111,17 +118,6 @@ fn set(control: &OwnedFd, card: &str, what: libc::c_ulong, family: u16, bytes: &
     }
     request.ifr_ifru.ifru_addr = address;
     ask(control, what, &mut request)
-}
-
-/// Takes a card up or down.
-fn switch(control: &OwnedFd, card: &str, up: bool) -> io::Result<()> {
-    let mut request = of(card);
-    ask(control, libc::SIOCGIFFLAGS, &mut request)?;
-    // SAFETY: the call before has written the flags.
-    let now = unsafe { request.ifr_ifru.ifru_flags };
-    let flag = libc::IFF_UP as libc::c_short;
-    request.ifr_ifru.ifru_flags = if up { now | flag } else { now & !flag };
-    ask(control, libc::SIOCSIFFLAGS, &mut request)
 }
 
 /// A request about a card.

@@ -134,7 +134,11 @@ async fn met(
             return Ok(None);
         }
         let identity = cx.hypervisor().settle(&spec, beside).await?;
-        Ok::<_, StepError>(Some((identity, since(cx))))
+        let at = since(cx);
+        if identity != Identity::Unchanged {
+            cx.hypervisor().connect(&spec).await?;
+        }
+        Ok::<_, StepError>(Some((identity, at)))
     };
     let (counted, answered, identity) = tokio::try_join!(
         sign(cx, clone.vm, Some(&COUNTS), patience),
