@@ -4,6 +4,7 @@
 //! The kernel is told of a fork by the vmgenid device, reseeds its random numbers and says so; that line is waited for.
 //! What has to be done before anything may speak for the old machine is done here: starting programs takes time.
 
+mod cards;
 mod identity;
 
 use identity::Told;
