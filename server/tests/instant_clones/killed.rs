@@ -6,6 +6,8 @@ use server::hypervisor::RunState;
 
 /// Where the child of a test works; it forks what it finds there.
 const CHILD: &str = "OFFSHOOT_FORK_IN";
+/// Set, it keeps the instant, and then waits for its end.
+const KEEPS: &str = "OFFSHOOT_KEEP_POINT";
 
 /// No test of its own: what a test runs as another process, to kill it.
 #[tokio::test(flavor = "multi_thread")]
@@ -15,13 +17,38 @@ async fn forks_for_its_parent() {
     };
     let jobs = engine(Path::new(&dir), QEMU, None).await;
     let source = vm_id(&jobs, "source").await;
-    let job = jobs
-        .instant_clone(source, InstantClone::default(), by())
-        .await
-        .unwrap();
+    let keep_point = std::env::var_os(KEEPS).is_some();
+    let request = InstantClone {
+        keep_point,
+        ..InstantClone::default()
+    };
+    let job = jobs.instant_clone(source, request, by()).await.unwrap();
     println!("forking");
     ended(&jobs, job.id).await;
+    if keep_point {
+        println!("waiting");
+        std::future::pending::<()>().await;
+    }
     jobs.stop().await;
+}
+
+/// Starts that, and waits until it says so.
+fn child(dir: &Path, keeps: bool, says: &str) -> (std::process::Child, impl Sized) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "killed::forks_for_its_parent", "--nocapture"])
+        .env(CHILD, dir)
+        .stdout(std::process::Stdio::piped());
+    if keeps {
+        command.env(KEEPS, "1");
+    }
+    let mut child = command.spawn().unwrap();
+    let out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut out = std::io::BufRead::lines(out);
+    let said = out.any(|line| line.unwrap() == says);
+    assert!(said, "the child is not {says}");
+    // Kept open: it goes on writing.
+    (child, out)
 }
 
 fn signal(pid: &str, signal: &str) {
@@ -60,17 +87,7 @@ async fn whenever_the_server_is_killed_or_halted_the_source_of_a_fork_goes_on() 
     drop(jobs);
     for (round, &millis) in moments().iter().enumerate() {
         for how in ["-KILL", "-STOP"] {
-            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "killed::forks_for_its_parent", "--nocapture"])
-                .env(CHILD, dir.path())
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            // Kept open: the child goes on writing.
-            let out = std::io::BufReader::new(child.stdout.take().unwrap());
-            let mut out = std::io::BufRead::lines(out);
-            let begun = out.any(|line| line.unwrap() == "forking");
-            assert!(begun, "the child does not fork");
+            let (mut child, _out) = child(dir.path(), false, "forking");
             tokio::time::sleep(Duration::from_millis(millis)).await;
             signal(&child.id().to_string(), how);
 
@@ -106,6 +123,27 @@ async fn whenever_the_server_is_killed_or_halted_the_source_of_a_fork_goes_on() 
     whole(&ticks(&jobs, source));
     let left: Vec<_> = std::fs::read_dir(dir.path().join("points")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_waits_for_a_fork_ends_when_its_server_was_killed() {
+    let dir = support::dir();
+    let (jobs, _) = counting(dir.path()).await;
+    jobs.stop().await;
+    drop(jobs);
+    let (mut child, _out) = child(dir.path(), true, "waiting");
+    let waits = support::kept_ready(dir.path());
+    let pids: Vec<_> = waits.iter().filter_map(|vm| process(dir.path(), *vm)).collect();
+    assert_eq!(pids.len(), 1, "one waits: {waits:?}");
+    signal(&child.id().to_string(), "-KILL");
+    child.wait().unwrap();
+    // One that has ended and is nobody's child may stay as a zombie, without arguments.
+    let there = || std::fs::read(format!("/proc/{}/cmdline", pids[0])).is_ok_and(|args| !args.is_empty());
+    assert!(there(), "it outlives the server");
+    let jobs = engine(dir.path(), QEMU, None).await;
+    assert!(!there(), "the next server has ended it");
+    assert!(support::kept_ready(dir.path()).is_empty());
     clean_up(&jobs).await;
 }
 
