@@ -14,7 +14,9 @@
 //! | `/do/vms/bulk` | action, id … | one call for each id |
 //! | `/do/vms/{vm}/start` `shutdown` `power-off` `reset` `pause` `resume` | | `Start` … |
 //! | `/do/vms/{vm}/connect` `disconnect` | nic | `Connect`, `Disconnect` |
-//! | `/do/vms/{vm}/snapshot` | name description quiesce | `PostSnapshot` |
+//! | `/do/vms/{vm}/snapshot` | name description memory quiesce | `PostSnapshot` |
+//! | `/do/vms/{vm}/revert` | snapshot keepCurrent name memory start | `PostRevert` |
+//! | `/do/vms/{vm}/delete-snapshot` | snapshot | `DeleteSnapshot` |
 //! | `/do/vms/{vm}/clone` | source mode name cpus memoryMib start bootTimeoutSeconds bootPattern network adapt userData metaData networkConfig quiesce | `PostCloneJob` |
 //! | `/do/vms/{vm}/fork` | names count networkInterfaces keepPoint pointName config | `PostInstantClone` |
 //! | `/do/forkPoints/{point}/fork` `delete` | | `PostPointClone`, `DeleteForkPoint` |
@@ -89,7 +91,7 @@ pub(crate) fn without_dialog(path: &str) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let kept: Vec<_> = query
         .split('&')
-        .filter(|p| !p.is_empty() && !p.starts_with("do="))
+        .filter(|p| !p.is_empty() && !p.starts_with("do=") && !p.starts_with("snapshot="))
         .collect();
     if kept.is_empty() {
         path.to_owned()

@@ -20,6 +20,10 @@ words! {
         SnapshotRead = "snapshot.read",
         /// Take snapshots.
         SnapshotCreate = "snapshot.create",
+        /// Take machines back to a snapshot.
+        SnapshotRevert = "snapshot.revert",
+        /// Delete snapshots.
+        SnapshotDelete = "snapshot.delete",
         /// Make clones.
         CloneCreate = "clone.create",
         /// Fork running machines, and fork points; together with the four below, as in VMware's documents.

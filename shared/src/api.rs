@@ -6,7 +6,7 @@ use crate::clone::{CloneJobView, CloneVm};
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::job::{Job, LogLine};
 use crate::place::{Host, Image, Network, Storage};
-use crate::snapshot::{Snapshot, TakeSnapshot};
+use crate::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
 use crate::vm::{ConnectNics, CreateVm, PatchVm, StopVm, Vm};
 use crate::{Code, Status};
 use serde::de::DeserializeOwned;
@@ -307,6 +307,13 @@ calls! {
     /// One snapshot, by name or id.
     GetSnapshot { vm: String, snapshot: String } -> Snapshot:
         |c| Get vm_path(&c.vm, &format!("/snapshots/{}", encode(&c.snapshot)));
+
+    /// Takes a machine back to a snapshot.
+    PostRevert { vm: String, snapshot: String, request: RevertSnapshot } -> Job:
+        |c| Post vm_path(&c.vm, &format!("/snapshots/{}/revert", encode(&c.snapshot))), c.request;
+    /// Deletes a snapshot.
+    DeleteSnapshot { vm: String, snapshot: String } -> Job:
+        |c| Delete vm_path(&c.vm, &format!("/snapshots/{}", encode(&c.snapshot)));
 
     /// Clone jobs of a machine, newest first.
     ListCloneJobs { vm: String, query: ListQuery } -> CloneJobPage:

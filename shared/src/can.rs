@@ -142,6 +142,48 @@ pub fn can_snapshot(vm: &Vm) -> Verdict {
     }
 }
 
+/// Whether a snapshot with memory may be taken.
+pub fn can_snapshot_memory(vm: &Vm) -> Verdict {
+    can_snapshot(vm)?;
+    match vm.state {
+        VmState::Running => Ok(()),
+        VmState::Paused => refuse(format!(
+            "{} is paused, and its memory is captured while it runs: resume it first, or leave the memory out",
+            vm.name
+        )),
+        VmState::Stopped | VmState::Starting | VmState::Stopping | VmState::Error => refuse(format!(
+            "{} is not running: there is no memory to keep; leave it out",
+            vm.name
+        )),
+    }
+}
+
+fn ready(vm: &Vm, snapshot: &Snapshot) -> Verdict {
+    match snapshot.state {
+        SnapshotState::Ready => Ok(()),
+        SnapshotState::Creating => refuse(format!(
+            "snapshot {} of {} is still being taken",
+            snapshot.name, vm.name
+        )),
+    }
+}
+
+/// Whether a machine may be taken back to this snapshot.
+pub fn can_revert(vm: &Vm, snapshot: &Snapshot) -> Verdict {
+    stays(vm)?;
+    ready(vm, snapshot)?;
+    match vm.state {
+        VmState::Running | VmState::Paused | VmState::Stopped | VmState::Stopping | VmState::Error => Ok(()),
+        VmState::Starting => refuse(format!("{} is still starting: wait until it runs", vm.name)),
+    }
+}
+
+/// Whether a snapshot may be deleted.
+pub fn can_delete_snapshot(vm: &Vm, snapshot: &Snapshot) -> Verdict {
+    stays(vm)?;
+    ready(vm, snapshot)
+}
+
 /// Whether a machine may be cloned from its latest successful snapshot.
 pub fn can_clone_latest(vm: &Vm) -> Verdict {
     stays(vm)?;
@@ -157,13 +199,7 @@ pub fn can_clone_latest(vm: &Vm) -> Verdict {
 /// Whether a machine may be cloned from this snapshot.
 pub fn can_clone_from(vm: &Vm, snapshot: &Snapshot) -> Verdict {
     stays(vm)?;
-    match snapshot.state {
-        SnapshotState::Ready => Ok(()),
-        SnapshotState::Creating => refuse(format!(
-            "snapshot {} of {} is still being taken",
-            snapshot.name, vm.name
-        )),
-    }
+    ready(vm, snapshot)
 }
 
 /// Whether a machine may be cloned from a snapshot taken now.

@@ -2,7 +2,7 @@
 
 use crate::clone::{CloneVm, Proof};
 use crate::fork::{ForkNic, ForkProof, InstantClone};
-use crate::snapshot::TakeSnapshot;
+use crate::snapshot::{RevertSnapshot, TakeSnapshot};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
 use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,10 @@ words! {
         ConnectVm = "CONNECT_VM",
         /// Takes a snapshot.
         TakeSnapshot = "TAKE_SNAPSHOT",
+        /// Takes a machine back to a snapshot.
+        RevertVm = "REVERT_VM",
+        /// Deletes a snapshot.
+        DeleteSnapshot = "DELETE_SNAPSHOT",
         /// Clones a machine from a snapshot.
         CloneVm = "CLONE_VM",
         /// Forks a running machine, memory and disks.
@@ -266,6 +270,10 @@ pub enum JobSpec {
     ConnectVm(ConnectSpec),
     /// Take a snapshot.
     TakeSnapshot(SnapshotSpec),
+    /// Take a machine back to a snapshot.
+    RevertVm(RevertSpec),
+    /// Delete a snapshot.
+    DeleteSnapshot(DeleteSnapshotSpec),
     /// Clone a machine.
     CloneVm(CloneSpec),
     /// Fork a running machine.
@@ -284,6 +292,8 @@ impl JobSpec {
             Self::PowerVm(_) => JobKind::PowerVm,
             Self::ConnectVm(_) => JobKind::ConnectVm,
             Self::TakeSnapshot(_) => JobKind::TakeSnapshot,
+            Self::RevertVm(_) => JobKind::RevertVm,
+            Self::DeleteSnapshot(_) => JobKind::DeleteSnapshot,
             Self::CloneVm(_) => JobKind::CloneVm,
             Self::InstantCloneVm(_) => JobKind::InstantCloneVm,
             Self::DeleteVm(_) => JobKind::DeleteVm,
@@ -301,6 +311,8 @@ impl JobSpec {
             Self::PowerVm(s) => Some(s.vm),
             Self::ConnectVm(s) => Some(s.vm),
             Self::TakeSnapshot(s) => Some(s.vm),
+            Self::RevertVm(s) => Some(s.vm),
+            Self::DeleteSnapshot(s) => Some(s.vm),
             Self::CloneVm(s) => Some(s.vm),
             Self::DeleteVm(s) => Some(s.vm),
         }
@@ -341,6 +353,32 @@ pub struct SnapshotSpec {
     pub vm: VmId,
     /// What was asked.
     pub request: TakeSnapshot,
+}
+
+/// Take a machine back to a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RevertSpec {
+    /// The machine.
+    pub vm: VmId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Whether its memory goes on where it was.
+    pub memory: bool,
+    /// What was asked.
+    pub request: RevertSnapshot,
+}
+
+/// Delete a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteSnapshotSpec {
+    /// The machine.
+    pub vm: VmId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
 }
 
 /// Clone a machine.
@@ -501,6 +539,8 @@ pub mod step {
     pub const SWITCHING_NETWORKS: &str = "switching-networks";
     pub const POWERING_OFF: &str = "powering-off";
     pub const DELETING: &str = "deleting";
+    pub const MERGING_LAYERS: &str = "merging-layers";
+    pub const REVERTING: &str = "reverting";
     pub const REMOVING_FILES: &str = "removing-files";
 }
 

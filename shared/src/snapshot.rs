@@ -52,7 +52,11 @@ pub struct Snapshot {
     pub consistency: Consistency,
     /// Whether memory is kept with it.
     pub memory: bool,
-    /// How long QEMU took to switch the disks over, in microseconds: the guest's disks stood still no longer.
+    /// Bytes that the memory takes on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// How long QEMU took to switch the disks over, in microseconds: the guest's disks stood still no longer. With memory, how
+    /// long the guest stood still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_micros: Option<u64>,
     /// Bytes that its frozen layers take on the host.
@@ -76,7 +80,7 @@ pub struct TakeSnapshot {
     /// What a person writes about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// Whether memory is kept too; not yet offered.
+    /// Whether memory is kept too, of the same moment: the machine must run.
     #[serde(default)]
     pub memory: bool,
     /// Whether the guest agent freezes the file systems for the moment.
@@ -85,6 +89,44 @@ pub struct TakeSnapshot {
     /// A UUID that makes the request idempotent for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<uuid::Uuid>,
+}
+
+/// A request to take a machine back to a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RevertSnapshot {
+    /// Whether what is now is kept as a snapshot first; else it is lost.
+    #[serde(default)]
+    pub keep_current: bool,
+    /// The name of that snapshot; made from the time if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Whether the guest goes on where it was, if the snapshot has its memory.
+    #[serde(default = "yes")]
+    pub memory: bool,
+    /// Whether the machine is powered on afterwards, if the guest does not go on.
+    #[serde(default)]
+    pub start: bool,
+    /// A UUID that makes the request idempotent for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<uuid::Uuid>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for RevertSnapshot {
+    fn default() -> Self {
+        Self {
+            keep_current: false,
+            name: None,
+            memory: true,
+            start: false,
+            request_id: None,
+        }
+    }
 }
 
 /// A snapshot's place in the tree that people look at.
@@ -166,6 +208,7 @@ mod tests {
             state: SnapshotState::Ready,
             consistency: Consistency::Online,
             memory: false,
+            memory_bytes: None,
             pause_micros: None,
             allocated_bytes: 0,
             create_time: Timestamp::from_micros(n as i64),

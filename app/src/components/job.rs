@@ -43,6 +43,14 @@ pub fn title(job: &Job) -> String {
                 None => put(w().title_snapshot, &[&vm]),
             }
         }
+        JobSpec::RevertVm(_) => put(
+            w().title_revert,
+            &[&vm, &name(thing(job, ResourceRole::Source, Noun::Snapshot))],
+        ),
+        JobSpec::DeleteSnapshot(_) => put(
+            w().title_delete_snapshot,
+            &[&name(thing(job, ResourceRole::Source, Noun::Snapshot)), &vm],
+        ),
         JobSpec::CloneVm(spec) => {
             let asked = spec.request.target.as_ref().and_then(|t| t.name.as_ref());
             let asked = asked.or(spec.request.disks_only.as_ref().map(|d| &d.name));
@@ -91,6 +99,8 @@ pub const fn kind_word(kind: JobKind) -> &'static str {
         JobKind::PowerVm => w().kind_power,
         JobKind::ConnectVm => w().kind_connect,
         JobKind::TakeSnapshot => w().kind_snapshot,
+        JobKind::RevertVm => w().kind_revert,
+        JobKind::DeleteSnapshot => w().kind_delete_snapshot,
         JobKind::CloneVm => w().kind_clone,
         JobKind::InstantCloneVm => w().kind_fork,
         JobKind::DeleteVm => w().kind_delete,
@@ -117,6 +127,8 @@ pub fn step_name(name: &str) -> String {
         step::SWITCHING_NETWORKS => w().step_switching_networks,
         step::POWERING_OFF => w().step_powering_off,
         step::DELETING => w().step_deleting,
+        step::MERGING_LAYERS => w().step_merging_layers,
+        step::REVERTING => w().step_reverting,
         step::REMOVING_FILES => w().step_removing_files,
         other => return other.replace('-', " "),
     };

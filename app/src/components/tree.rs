@@ -1,11 +1,14 @@
 //! The snapshots of a machine as a tree, with NOW where its disks stand.
 
+use super::button::{self, Button};
 use super::state::{Tone, shape};
 use super::time::ago;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::can::{self, Verdict};
 use shared::snapshot::{Consistency, Snapshot, SnapshotState, tree};
+use shared::vm::Vm;
 
 /// What a snapshot guarantees: a word, and what it means.
 pub fn consistency(c: Consistency) -> (&'static str, &'static str) {
@@ -19,7 +22,7 @@ pub fn consistency(c: Consistency) -> (&'static str, &'static str) {
 }
 
 /// The tree; `changed` is how many bytes were written since the last snapshot, where that is known.
-pub fn snapshots(vm: &str, all: &[Snapshot], changed: Option<u64>) -> AnyView {
+pub fn snapshots(vm: &Vm, all: &[Snapshot], changed: Option<u64>) -> AnyView {
     let rows: Vec<_> = tree(all)
         .into_iter()
         .map(|row| {
@@ -39,7 +42,25 @@ pub fn snapshots(vm: &str, all: &[Snapshot], changed: Option<u64>) -> AnyView {
     .into_any()
 }
 
-fn taken(vm: &str, s: &Snapshot, level: String) -> AnyView {
+/// What can be done to a snapshot beside cloning from it.
+fn more(vm: &Vm, s: &Snapshot) -> AnyView {
+    let go = |what: &str, label, class, verdict: Verdict| {
+        let button = Button {
+            to: format!("/vms/{}?do={what}&snapshot={}", vm.name, s.id),
+            label,
+            class,
+            ..Button::default()
+        };
+        button::link(button, &verdict)
+    };
+    let items = view! {
+        {go("revert", w().revert_dots, "", can::can_revert(vm, s))}
+        {go("delete-snapshot", w().delete_snapshot_dots, "danger", can::can_delete_snapshot(vm, s))}
+    };
+    button::menu(s.name.to_string(), items.into_any())
+}
+
+fn taken(vm: &Vm, s: &Snapshot, level: String) -> AnyView {
     let (word, why) = consistency(s.consistency);
     let ready = s.state == SnapshotState::Ready;
     let mut about = vec![why.to_owned()];
@@ -49,20 +70,28 @@ fn taken(vm: &str, s: &Snapshot, level: String) -> AnyView {
     if s.allocated_bytes > 0 {
         about.push(put(w().takes_bytes, &[&format::bytes(s.allocated_bytes)]));
     }
-    let clone = format!("/vms/{vm}/clone?source={}", s.id);
+    if let Some(bytes) = s.memory_bytes {
+        about.push(put(w().memory_kept, &[&format::bytes(bytes)]));
+    }
+    let memory = s
+        .memory_bytes
+        .map(|bytes| put(w().memory_kept, &[&format::bytes(bytes)]));
+    let memory = memory.map(|text| view! { <span class="sub">{text}</span> });
+    let clone = format!("/vms/{}/clone?source={}", vm.name, s.id);
     let name = s.name.to_string();
     let label = put(w().clone_from, &[&name]);
     view! {
         <li data-level=level>
             <span class="ink-still">{shape(if ready { Tone::Still } else { Tone::Busy })}</span>
             <span class="what">
-                {name} {(!s.description.is_empty()).then(|| view! { <span class="sub">{s.description.clone()}</span> })}
+                {name} {memory} {(!s.description.is_empty()).then(|| view! { <span class="sub">{s.description.clone()}</span> })}
             </span>
             <span class="tag" title=about.join(" ")>
                 {if ready { word } else { w().being_taken }}
             </span>
             <span class="when">{ago(s.create_time)}</span>
             {ready.then(|| view! { <a class="quiet button" href=clone aria-label=label>{w().clone_here}</a> })}
+            {more(vm, s)}
         </li>
     }
     .into_any()

@@ -4,13 +4,13 @@ use super::parse::Form;
 use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use shared::api::{
-    Call, Connect, DeleteVm, Disconnect, Pause, PostCloneJob, PostInstantClone, PostSnapshot, PostVm,
-    RawCall, Reset, Resume, Start, Stop,
+    Call, Connect, DeleteSnapshot, DeleteVm, Disconnect, Pause, PostCloneJob, PostInstantClone, PostRevert,
+    PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
 };
 use shared::can::limit;
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, SnapshotNow};
 use shared::fork::{InstantClone, MOST_CLONES};
-use shared::snapshot::TakeSnapshot;
+use shared::snapshot::{RevertSnapshot, TakeSnapshot};
 use shared::vm::{
     CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm,
 };
@@ -61,12 +61,32 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
             let request = TakeSnapshot {
                 name: form.parse("name")?,
                 description: form.get("description").unwrap_or_default().to_owned(),
-                memory: false,
+                memory: form.is("memory"),
                 quiesce: form.is("quiesce"),
                 request_id: form.parse("requestId")?,
             };
             limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;
             PostSnapshot { vm, request }.raw()
+        }
+        "revert" => {
+            let keep_current = form.is("keepCurrent");
+            let request = RevertSnapshot {
+                keep_current,
+                name: form.parse("name")?.filter(|_| keep_current),
+                memory: form.is("memory"),
+                start: form.is("start"),
+                request_id: form.parse("requestId")?,
+            };
+            PostRevert {
+                vm,
+                snapshot: form.need("snapshot")?,
+                request,
+            }
+            .raw()
+        }
+        "delete-snapshot" => {
+            let snapshot = form.need("snapshot")?;
+            DeleteSnapshot { vm, snapshot }.raw()
         }
         "clone" => {
             let request = clone(form)?;
@@ -209,6 +229,8 @@ pub fn done(action: &str) -> &'static str {
         "connect" => w().flash_connect,
         "disconnect" => w().flash_disconnect,
         "snapshot" => w().flash_snapshot,
+        "revert" => w().flash_revert,
+        "delete-snapshot" => w().flash_delete_snapshot,
         "clone" => w().flash_clone,
         "fork" => w().flash_fork,
         _ => w().flash_delete,

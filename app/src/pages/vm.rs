@@ -3,6 +3,7 @@
 mod data;
 mod dialogs;
 mod forks;
+mod snapshots;
 
 use self::data::{Data, Origin};
 use super::param;
@@ -46,10 +47,10 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     let vm = Memo::new(move |_| data.with(|d| d.vm.clone()));
     let name = Memo::new(move |_| vm.with(|v| v.name.to_string()));
     let gone = Memo::new(move |_| data.with(|d| d.gone));
-    let snapshots = move || {
+    let tree_of_snapshots = move || {
         data.with(|d| {
             let changed: Option<u64> = d.vm.disks.iter().map(|k| k.allocated_bytes).sum();
-            tree::snapshots(d.vm.name.as_str(), &d.snapshots, changed)
+            tree::snapshots(&d.vm, &d.snapshots, changed)
         })
     };
     let jobs = move || {
@@ -110,7 +111,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         <h2 id="snapshots-title">{w().snapshots}</h2>
                         {take}
                     </header>
-                    {piece(move || snapshots.into_any())}
+                    {piece(move || tree_of_snapshots.into_any())}
                 </section>
                 {piece(move || (move || data.with(forks::points)).into_any())}
                 {piece(move || (move || data.with(forks::family)).into_any())}
@@ -123,7 +124,9 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                 </section>
             </div>
         </div>
-        {piece(move || dialogs::snapshot(vm))}
+        {piece(move || snapshots::take(vm))}
+        {piece(move || snapshots::revert(data))}
+        {piece(move || snapshots::delete(data))}
         {piece(move || dialogs::fork(vm))}
         {piece(move || dialogs::delete(vm))}
     }

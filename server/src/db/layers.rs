@@ -1,7 +1,7 @@
 //! Layers: counted objects, property of no VM.
 
 use super::{Db, DbError, Tx, now, sql, word, word_opt};
-use shared::{LayerId, StorageId};
+use shared::{LayerId, StorageId, VmId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::HashSet;
@@ -81,11 +81,46 @@ pub async fn named(db: &Db, layers: &[Layer]) -> Result<HashSet<LayerId>, DbErro
     rows.iter().map(|r| word(r, "id")).collect()
 }
 
-/// Has a layer stand on another of its chain.
-pub async fn stand_on(tx: &mut Tx, layer: LayerId, parent: LayerId) -> Result<(), DbError> {
+/// A layer that nobody named and one other stands on, with that; and what it stands on itself.
+pub async fn between(db: &Db, layer: LayerId) -> Result<Option<(LayerId, Option<LayerId>)>, DbError> {
+    let row = sqlx::query(
+        "SELECT MIN(up.id) AS above, layers.parent AS below FROM layers JOIN layers AS up ON up.parent = layers.id
+         WHERE layers.id = $1
+             AND NOT EXISTS (SELECT 1 FROM vm_disks WHERE vm_disks.layer = layers.id)
+             AND NOT EXISTS (SELECT 1 FROM snapshot_disks WHERE snapshot_disks.layer = layers.id)
+             AND NOT EXISTS (SELECT 1 FROM fork_point_disks WHERE fork_point_disks.layer = layers.id)
+             AND NOT EXISTS (SELECT 1 FROM images WHERE images.layer = layers.id)
+         GROUP BY layers.id HAVING COUNT(*) = 1",
+    )
+    .bind(layer.to_string())
+    .fetch_optional(db.read())
+    .await
+    .map_err(sql("look for who stands on a layer"))?;
+    row.map(|row| Ok((word(&row, "above")?, word_opt(&row, "below")?)))
+        .transpose()
+}
+
+/// The machines that read through a layer.
+pub async fn readers(db: &Db, layer: LayerId) -> Result<Vec<VmId>, DbError> {
+    let rows = sqlx::query(
+        "WITH RECURSIVE above (id) AS (
+             SELECT $1
+             UNION SELECT layers.id FROM above JOIN layers ON layers.parent = above.id
+         )
+         SELECT DISTINCT vm FROM above JOIN vm_disks ON vm_disks.layer = above.id",
+    )
+    .bind(layer.to_string())
+    .fetch_all(db.read())
+    .await
+    .map_err(sql("look for who reads a layer"))?;
+    rows.iter().map(|r| word(r, "vm")).collect()
+}
+
+/// Has a layer stand on another of its chain, or on nothing.
+pub async fn stand_on(tx: &mut Tx, layer: LayerId, parent: Option<LayerId>) -> Result<(), DbError> {
     sqlx::query("UPDATE layers SET parent = $2 WHERE id = $1")
         .bind(layer.to_string())
-        .bind(parent.to_string())
+        .bind(parent.map(|p| p.to_string()))
         .execute(tx.conn())
         .await
         .map_err(sql("change what a layer stands on"))?;

@@ -1,8 +1,10 @@
 //! Snapshots and the layers that they froze.
 
 use super::list::{By, Field, Listing, Page};
-use super::{Db, DbError, Tx, sql, time, word, word_opt};
+use super::{Db, DbError, Tx, sql, time, to_json, word, word_opt};
+use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
+use shared::place::Accelerator;
 use shared::snapshot::{Consistency, Snapshot};
 use shared::{LayerId, SnapshotId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -32,8 +34,34 @@ pub const FIELDS: &[Field] = &[
     },
 ];
 
+/// What a snapshot's memory goes on in: a machine as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct MemoryOf {
+    pub cpus: u32,
+    pub memory_mib: u32,
+    pub nics: usize,
+    /// NICs that were connected to a network of kind USER.
+    pub user_networks: usize,
+    pub accelerator: Accelerator,
+    pub qemu_version: String,
+    /// What it takes on the host.
+    pub bytes: u64,
+}
+
+fn read_memory(row: &SqliteRow) -> Result<Option<MemoryOf>, DbError> {
+    let text: Option<&str> = row.get("memory_of");
+    let read = text.map(serde_json::from_str).transpose();
+    read.map_err(|e| DbError::Column {
+        column: "snapshots.memory_of",
+        why: e.to_string(),
+    })
+}
+
 fn read(row: &SqliteRow) -> Result<Snapshot, DbError> {
     Ok(Snapshot {
+        memory_bytes: read_memory(row)?.map(|memory| memory.bytes),
         id: word(row, "id")?,
         vm: word(row, "vm")?,
         name: word(row, "name")?,
@@ -134,12 +162,14 @@ pub struct Frozen {
     pub create_time: shared::Timestamp,
     /// In the order of the machine's disks.
     pub layers: Vec<LayerId>,
+    pub memory: Option<MemoryOf>,
 }
 
 /// Makes a snapshot READY, standing on the layers that were frozen.
 pub async fn ready(tx: &mut Tx, id: SnapshotId, frozen: &Frozen) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE snapshots SET state = 'READY', consistency = $2, pause_micros = $3, allocated_bytes = $4, create_time = $5
+        "UPDATE snapshots SET state = 'READY', consistency = $2, pause_micros = $3, allocated_bytes = $4, create_time = $5,
+             memory_of = $6
          WHERE id = $1",
     )
     .bind(id.to_string())
@@ -147,6 +177,7 @@ pub async fn ready(tx: &mut Tx, id: SnapshotId, frozen: &Frozen) -> Result<(), D
     .bind(frozen.pause_micros.map(|p| p as i64))
     .bind(frozen.allocated_bytes as i64)
     .bind(frozen.create_time.micros())
+    .bind(frozen.memory.as_ref().map(to_json).transpose()?)
     .execute(tx.conn())
     .await
     .map_err(sql("finish a snapshot"))?;
@@ -176,14 +207,61 @@ pub async fn layers(db: &Db, id: SnapshotId) -> Result<Vec<LayerId>, DbError> {
     rows.iter().map(|r| word(r, "layer")).collect()
 }
 
-/// Takes a snapshot's name off the books: the layers stay as long as somebody stands on them.
-pub async fn delete(tx: &mut Tx, id: SnapshotId) -> Result<(), DbError> {
+/// What a snapshot's memory goes on in.
+pub async fn memory_of(db: &Db, id: SnapshotId) -> Result<Option<MemoryOf>, DbError> {
+    let row = sqlx::query("SELECT memory_of FROM snapshots WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await
+        .map_err(sql("read a snapshot's memory"))?;
+    row.as_ref().map_or(Ok(None), read_memory)
+}
+
+/// The snapshots of a machine that have memory, or may have.
+pub async fn with_memory(db: &Db, vm: VmId) -> Result<Vec<SnapshotId>, DbError> {
+    let rows = sqlx::query("SELECT id FROM snapshots WHERE vm = $1 AND memory = 1")
+        .bind(vm.to_string())
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("read the snapshots with memory"))?;
+    rows.iter().map(|r| word(r, "id")).collect()
+}
+
+/// The snapshots that froze a layer.
+pub async fn of_layer(db: &Db, layer: LayerId) -> Result<Vec<SnapshotId>, DbError> {
+    let rows = sqlx::query("SELECT snapshot FROM snapshot_disks WHERE layer = $1")
+        .bind(layer.to_string())
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("read the snapshots of a layer"))?;
+    rows.iter().map(|r| word(r, "snapshot")).collect()
+}
+
+/// Says anew how much a snapshot's layers take.
+pub async fn set_allocated(tx: &mut Tx, id: SnapshotId, bytes: u64) -> Result<(), DbError> {
+    sqlx::query("UPDATE snapshots SET allocated_bytes = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(bytes as i64)
+        .execute(tx.conn())
+        .await
+        .map_err(sql("write the size of a snapshot"))?;
+    tx.changed(Noun::Snapshot, id, false);
+    Ok(())
+}
+
+/// Takes a snapshot's name off the books; answers the layers that it froze: for [`super::layers::release`].
+pub async fn delete(tx: &mut Tx, id: SnapshotId) -> Result<Vec<LayerId>, DbError> {
+    let layers = sqlx::query("SELECT layer FROM snapshot_disks WHERE snapshot = $1")
+        .bind(id.to_string())
+        .fetch_all(tx.conn())
+        .await
+        .map_err(sql("read a snapshot's layers"))?;
     let row = sqlx::query("DELETE FROM snapshots WHERE id = $1 RETURNING parent, vm")
         .bind(id.to_string())
         .fetch_optional(tx.conn())
         .await
         .map_err(sql("delete a snapshot"))?;
-    let Some(row) = row else { return Ok(()) };
+    let Some(row) = row else { return Ok(Vec::new()) };
     let parent: Option<String> = row.get("parent");
     // What stood on it stands on its parent now.
     sqlx::query("UPDATE snapshots SET parent = $2 WHERE parent = $1")
@@ -202,7 +280,7 @@ pub async fn delete(tx: &mut Tx, id: SnapshotId) -> Result<(), DbError> {
         tx.changed(Noun::Vm, row.get::<&str, _>("vm"), false);
     }
     tx.changed(Noun::Snapshot, id, true);
-    Ok(())
+    layers.iter().map(|r| word(r, "layer")).collect()
 }
 
 /// Whether a snapshot of the machine has this name.

@@ -379,6 +379,31 @@ pub async fn put_disk(tx: &mut Tx, vm: VmId, position: usize, layer: LayerId) ->
     Ok(())
 }
 
+/// Gives a machine other disks; answers the layers that were active before: for [`super::layers::release`].
+pub async fn set_disks(tx: &mut Tx, vm: VmId, layers: &[LayerId]) -> Result<Vec<LayerId>, DbError> {
+    let rows = sqlx::query("DELETE FROM vm_disks WHERE vm = $1 RETURNING layer")
+        .bind(vm.to_string())
+        .fetch_all(tx.conn())
+        .await
+        .map_err(sql("take a VM's disks"))?;
+    for (position, layer) in layers.iter().enumerate() {
+        put_disk(tx, vm, position, *layer).await?;
+    }
+    tx.changed(Noun::Vm, vm, false);
+    rows.iter().map(|r| word(r, "layer")).collect()
+}
+
+/// Gives a machine another generation id: its guest is not where it was.
+pub async fn set_vmgenid(tx: &mut Tx, vm: VmId, vmgenid: uuid::Uuid) -> Result<(), DbError> {
+    sqlx::query("UPDATE vms SET vmgenid = $2 WHERE id = $1")
+        .bind(vm.to_string())
+        .bind(vmgenid.to_string())
+        .execute(tx.conn())
+        .await
+        .map_err(sql("set a VM's generation id"))?;
+    Ok(())
+}
+
 /// Sets a machine's state; answers whether that was a change.
 pub async fn set_condition(tx: &mut Tx, id: VmId, to: Condition) -> Result<bool, DbError> {
     let (state, since, reason, error) = to.into_parts();

@@ -104,6 +104,15 @@ pub trait Disks: Send + Sync {
         progress: Progress<'_>,
     ) -> Result<(), DiskError>;
 
+    /// Takes what the layers between say into one above them, which stands on `base` from then on. Nobody may have it open.
+    async fn merge_up(
+        &self,
+        into: &LayerFile,
+        between: &[LayerFile],
+        base: Option<&LayerFile>,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError>;
+
     /// The sizes of a layer.
     async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError>;
 

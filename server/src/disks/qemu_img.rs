@@ -106,42 +106,54 @@ impl QemuImg {
         let part = part(to);
         // Written in the order in which it is read it takes a tenth longer.
         let mut command = qemu_img(&["convert", "-p", "-W", "-O", "qcow2", source]);
-        let mut child = command.arg(&part).spawn().map_err(spawn_error)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut last = 0;
-        let told = percentages(stdout, |percent| {
-            let done = (total as f64 * percent / 100.0) as u64;
-            if done > last {
-                promise.keep(done - last);
-                progress(done, total);
-                last = done;
+        command.arg(&part);
+        watched("copy to", to, &mut command, &promise, total, progress).await?;
+        finish(to).await
+    }
+}
+
+/// Runs qemu-img, which says how far it is in what comes to `total` bytes.
+async fn watched(
+    op: &'static str,
+    to: &Path,
+    command: &mut Command,
+    promise: &Promise,
+    total: u64,
+    progress: Progress<'_>,
+) -> Result<(), DiskError> {
+    let mut child = command.spawn().map_err(spawn_error)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut last = 0;
+    let told = percentages(stdout, |percent| {
+        let done = (total as f64 * percent / 100.0) as u64;
+        if done > last {
+            promise.keep(done - last);
+            progress(done, total);
+            last = done;
+        }
+    });
+    let (_, why) = tokio::join!(told, text(stderr));
+    let status = child.wait().await.map_err(DiskError::io(op, to))?;
+    if !status.success() {
+        let dir = to.parent().unwrap_or(Path::new("."));
+        return Err(if why.contains("No space left on device") {
+            DiskError::NoSpace {
+                need: total,
+                free: space(dir)?.free,
+                dir: dir.to_owned(),
             }
-        });
-        let (_, why) = tokio::join!(told, text(stderr));
-        let status = child
-            .wait()
-            .await
-            .map_err(DiskError::io("wait for qemu-img to copy to", to))?;
-        if !status.success() {
-            if why.contains("No space left on device") {
-                return Err(DiskError::NoSpace {
-                    need: total,
-                    free: space(dir)?.free,
-                    dir: dir.to_owned(),
-                });
-            }
-            return Err(DiskError::Tool {
-                op: "copy to",
+        } else {
+            DiskError::Tool {
+                op,
                 path: to.to_owned(),
                 why: said(&why),
-            });
-        }
-        finish(to).await?;
-        if last < total {
-            progress(total, total);
-        }
-        Ok(())
+            }
+        });
     }
+    if last < total {
+        progress(total, total);
+    }
+    Ok(())
 }
 
 /// Room that a copy under way will need.
@@ -244,6 +256,29 @@ impl Disks for QemuImg {
         }
         self.convert(&format!("json:{}", blockdev::chain(chain)), &to.path, progress)
             .await
+    }
+
+    async fn merge_up(
+        &self,
+        into: &LayerFile,
+        between: &[LayerFile],
+        base: Option<&LayerFile>,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        let mut total = 0;
+        for layer in between {
+            total += header::info(&layer.path)?.allocated_bytes;
+        }
+        let dir = into.path.parent().unwrap_or(Path::new("."));
+        let promise = self.promise(dir, total)?;
+        let mut command = qemu_img(&["rebase", "-p", "-f", "qcow2"]);
+        match base.and_then(|base| base.path.file_name()) {
+            // As its file says it: beside each other they may be moved together.
+            Some(name) => command.args(["-F", "qcow2", "-b"]).arg(name),
+            None => command.args(["-b", ""]),
+        };
+        command.arg(&into.path);
+        watched("merge into", &into.path, &mut command, &promise, total, progress).await
     }
 
     async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError> {

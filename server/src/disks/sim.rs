@@ -99,6 +99,24 @@ impl Disks for SimDisks {
         )
     }
 
+    async fn merge_up(
+        &self,
+        into: &LayerFile,
+        between: &[LayerFile],
+        _base: Option<&LayerFile>,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        for layer in between {
+            // An earlier try may have come to its end.
+            if layer.path.exists() {
+                Self::read(&layer.path)?;
+            }
+        }
+        Self::read(&into.path)?;
+        progress(EMPTY, EMPTY);
+        Ok(())
+    }
+
     async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError> {
         Self::read(&layer.path)
     }

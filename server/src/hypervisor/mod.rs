@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-pub use crate::disks::LayerFile;
+pub use crate::disks::{LayerFile, Progress};
 
 /// A disk of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,13 +118,15 @@ pub struct DiskSwitch {
     pub new: LayerFile,
 }
 
-/// Layers of a disk that are to be merged into the active one.
+/// Layers of a disk that are to be merged into one above them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerMerge {
-    /// Written now, and from then on standing on `base`.
-    pub active: LayerId,
-    /// Stays as it is.
-    pub base: LayerFile,
+    /// Takes what they say, and stands on `base` from then on.
+    pub into: LayerFile,
+    /// Whether that is frozen: else the guest writes into it.
+    pub frozen: bool,
+    /// Stays as it is; with none `into` stands on nothing from then on.
+    pub base: Option<LayerFile>,
     /// What is between them, the lowest first.
     pub between: Vec<LayerId>,
 }
@@ -304,7 +306,8 @@ pub trait Hypervisor: Send + Sync {
     async fn freeze_disks(&self, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError>;
 
     /// Merges layers of a running machine; its guest goes on meanwhile.
-    async fn merge_layers(&self, vm: VmId, merge: &LayerMerge) -> Result<(), HvError>;
+    async fn merge_layers(&self, vm: VmId, merge: &LayerMerge, progress: Progress<'_>)
+    -> Result<(), HvError>;
 
     /// Captures memory, devices and disks of a running machine in one moment, and lets it go on; whatever fails, it goes on
     /// first. A point that is whole is left as it is.

@@ -274,9 +274,12 @@ fn gate_names(job: &Job) -> Vec<String> {
         }
         JobSpec::TakeSnapshot(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
         JobSpec::InstantCloneVm(spec) => spec.request.given().map(ToString::to_string).collect(),
-        JobSpec::PowerVm(_) | JobSpec::ConnectVm(_) | JobSpec::DeleteVm(_) | JobSpec::DeleteForkPoint(_) => {
-            Vec::new()
-        }
+        JobSpec::RevertVm(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
+        JobSpec::PowerVm(_)
+        | JobSpec::ConnectVm(_)
+        | JobSpec::DeleteVm(_)
+        | JobSpec::DeleteSnapshot(_)
+        | JobSpec::DeleteForkPoint(_) => Vec::new(),
     };
     if names.is_empty() {
         names.extend(job.resources.iter().map(|r| r.name.to_string()));

@@ -65,6 +65,20 @@ impl Queue {
         }
     }
 
+    /// Has a job hold one more machine, if nobody is in the way; answers whether it does.
+    pub fn try_hold(&mut self, vm: VmId, job: JobId, mode: LockMode) -> bool {
+        let vm_entry = Entry {
+            job,
+            vm: Some(vm),
+            mode,
+        };
+        let free = self.is_free(&vm_entry);
+        if free {
+            self.hold(vm, job, mode);
+        }
+        free
+    }
+
     /// A job goes on sharing what it held to change it.
     pub fn share(&mut self, vm: VmId, job: JobId) {
         for (holder, mode) in self.held.get_mut(&vm).into_iter().flatten() {

@@ -315,6 +315,22 @@ impl Cx {
         Ok(())
     }
 
+    /// Holds one more machine alone, if nobody works on it; answers whether it does.
+    pub async fn try_hold(&self, vm: VmId) -> Result<bool, StepError> {
+        if !self.inner.queue().try_hold(vm, self.id, LockMode::Exclusive) {
+            return Ok(false);
+        }
+        let id = self.id;
+        self.commit(move |tx| {
+            Box::pin(async move {
+                db::locks::take(tx, vm, id, LockMode::Exclusive).await?;
+                super::touch(tx, vm).await
+            })
+        })
+        .await?;
+        Ok(true)
+    }
+
     /// Holds a machine that this job makes: nobody else works on it until the job is over.
     pub async fn hold_product(&self, tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
         db::locks::take(tx, vm, self.id, LockMode::Exclusive).await?;

@@ -1,5 +1,7 @@
 //! Requests become jobs: checked, resolved to ids, and written down in one transaction with their first event.
 
+mod snapshots;
+
 use super::{Jobs, kinds};
 use crate::db::{self, DbError, Tx, now};
 use shared::can::{self, limit};
@@ -8,11 +10,10 @@ use shared::feed::Noun;
 use shared::fork::{self, InstantClone};
 use shared::job::{
     CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec,
-    Resource, ResourceRole, SnapshotSpec, Step, StepState,
+    Resource, ResourceRole, Step, StepState,
 };
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
-use shared::snapshot::TakeSnapshot;
 use shared::vm::{CloudInit, ConnectNics, CreateVm, NewDisk, NewNic, PowerAction, Vm};
 use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
 use std::collections::BTreeMap;
@@ -73,25 +74,6 @@ impl Jobs {
             request,
         };
         self.submit(JobSpec::ConnectVm(spec), None, None, by).await
-    }
-
-    /// Takes a snapshot.
-    pub async fn snapshot(&self, vm: VmId, mut request: TakeSnapshot, by: By) -> Result<Job, Status> {
-        limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;
-        if request.memory {
-            return Err(Status::invalid(
-                "memory",
-                "snapshots with memory are not offered in this version",
-            ));
-        }
-        let request_id = request.request_id.take();
-        self.submit(
-            JobSpec::TakeSnapshot(SnapshotSpec { vm, request }),
-            request_id,
-            None,
-            by,
-        )
-        .await
     }
 
     /// Clones a machine: from the snapshot named, or the latest successful one, or one taken now.
@@ -352,7 +334,8 @@ fn same_request(old: &JobSpec, new: &JobSpec) -> bool {
 
 /// Asks `can` whether the state allows it, and chooses the snapshot of a clone job.
 async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result<(), DbError> {
-    let starts = matches!(spec, JobSpec::PowerVm(spec) if spec.action == PowerAction::Start);
+    let starts = matches!(spec, JobSpec::PowerVm(spec) if spec.action == PowerAction::Start)
+        || matches!(spec, JobSpec::RevertVm(spec) if spec.memory || spec.request.start);
     let forks = matches!(spec, JobSpec::InstantCloneVm(_));
     if starts || forks || matches!(spec, JobSpec::CreateVm(_) | JobSpec::CloneVm(_)) {
         let host = db::places::host(tx).await?;
@@ -363,13 +346,9 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
         (JobSpec::CreateVm(request), _) => name_is_free(tx, &request.name).await,
         (JobSpec::PowerVm(spec), Some(vm)) => Ok(can::can_power(spec.action, vm)?),
         (JobSpec::ConnectVm(spec), Some(vm)) => Ok(can::can_connect(spec.connected, &spec.request, vm)?),
-        (JobSpec::TakeSnapshot(spec), Some(vm)) => {
-            can::can_snapshot(vm)?;
-            if let Some(name) = &spec.request.name {
-                snapshot_name_is_free(tx, vm, name).await?;
-            }
-            Ok(())
-        }
+        (JobSpec::TakeSnapshot(spec), Some(vm)) => snapshots::check_take(tx, vm, &spec.request).await,
+        (JobSpec::RevertVm(spec), Some(vm)) => snapshots::check_revert(tx, vm, spec).await,
+        (JobSpec::DeleteSnapshot(spec), Some(vm)) => snapshots::check_delete(tx, vm, spec.snapshot).await,
         (JobSpec::InstantCloneVm(spec), vm) => {
             for name in spec.request.given() {
                 name_is_free(tx, name).await?;

@@ -6,14 +6,14 @@ use crate::db::{self, Db, DbError, now};
 use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::sim::Sim;
-use crate::hypervisor::{HvError, Hypervisor};
+use crate::hypervisor::{HvError, Hypervisor, Point};
 use crate::jobs::spares::Spares;
 use shared::fork::MemoryPlace;
 use shared::place::Accelerator;
 use shared::seed::fault::Fault;
 use shared::seed::instant_clone::Placement;
 use shared::vm::Vm;
-use shared::{ForkPointId, ImageId, JobId, LayerId, Name, Status, VmId};
+use shared::{ImageId, JobId, LayerId, Name, SnapshotId, Status, VmId};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,8 +53,8 @@ const PROCESS_BYTES: u64 = 40 << 20;
 /// What is left alone of a file system and of the host's memory.
 const RESERVE_BYTES: u64 = 128 << 20;
 
-/// A file of a fork point: made of its id, never of what a person typed.
-pub fn point_file(directory: &Path, id: ForkPointId, what: &str) -> PathBuf {
+/// A file of a fork point, or of a snapshot's memory: made of its id, never of what a person typed.
+pub fn point_file(directory: &Path, id: impl std::fmt::Display, what: &str) -> PathBuf {
     directory.join(format!("{id}.{what}"))
 }
 
@@ -307,6 +307,17 @@ impl World {
             )));
         }
         Ok(())
+    }
+
+    /// The files of a snapshot's memory.
+    pub fn snapshot_point(&self, id: SnapshotId, user_networks: usize) -> Point {
+        let points = self.data_dir.join("points");
+        Point {
+            id: id.0,
+            memory: point_file(&points, id, "memory"),
+            state: point_file(&points, id, "state"),
+            user_networks,
+        }
     }
 
     /// The file of a layer: made of its id, never of what a person typed.

@@ -15,7 +15,7 @@ use server::jobs::{Hook, Jobs};
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DisksOnly, SnapshotNow};
 use shared::fork::{ForkNics, InstantClone};
 use shared::job::{Job, JobState, step};
-use shared::snapshot::TakeSnapshot;
+use shared::snapshot::{RevertSnapshot, TakeSnapshot};
 use shared::vm::{CloudInit, ConnectNics, PowerAction};
 use shared::{Code, JobId};
 use std::io::{BufRead, BufReader, Write};
@@ -39,6 +39,9 @@ enum Work {
     Connect,
     Disconnect,
     Snapshot,
+    SnapshotMemory,
+    Revert,
+    DeleteSnapshot,
     Clone,
     CloneFull,
     CloneDisks,
@@ -49,7 +52,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 17] = [
+    const ALL: [(Self, &'static str); 20] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -60,6 +63,9 @@ impl Work {
         (Self::Connect, "connect"),
         (Self::Disconnect, "disconnect"),
         (Self::Snapshot, "snapshot"),
+        (Self::SnapshotMemory, "snapshot-memory"),
+        (Self::Revert, "revert"),
+        (Self::DeleteSnapshot, "delete-snapshot"),
         (Self::Clone, "clone"),
         (Self::CloneFull, "clone-full"),
         (Self::CloneDisks, "clone-disks"),
@@ -79,6 +85,9 @@ impl Work {
             Self::Create
                 | Self::Connect
                 | Self::Snapshot
+                | Self::SnapshotMemory
+                | Self::Revert
+                | Self::DeleteSnapshot
                 | Self::Clone
                 | Self::CloneFull
                 | Self::Fork
@@ -93,7 +102,21 @@ impl Work {
                 &[step::SWITCHING_POWER]
             }
             Self::Connect | Self::Disconnect => &[step::SWITCHING_NETWORKS],
-            Self::Snapshot => &[step::MINTING, step::FREEZING_DISKS],
+            Self::Snapshot | Self::SnapshotMemory => &[step::MINTING, step::FREEZING_DISKS],
+            Self::Revert => &[
+                step::MINTING,
+                step::FREEZING_DISKS,
+                step::PREPARING_VM_DISKS,
+                step::REVERTING,
+                step::STARTING,
+                step::REMOVING_FILES,
+            ],
+            Self::DeleteSnapshot => &[
+                step::CHECKING,
+                step::DELETING,
+                step::MERGING_LAYERS,
+                step::REMOVING_FILES,
+            ],
             Self::Clone => &[
                 step::MINTING,
                 step::TAKING_SNAPSHOT,
@@ -120,7 +143,8 @@ impl Work {
     /// Whether a failure of this step can no longer be undone.
     fn past_return(self, name: &str) -> bool {
         match self {
-            Self::Delete | Self::DeletePoint => name != step::CHECKING,
+            Self::Delete | Self::DeletePoint | Self::DeleteSnapshot => name != step::CHECKING,
+            Self::Revert => matches!(name, step::REVERTING | step::STARTING | step::REMOVING_FILES),
             Self::Fork | Self::ForkKept => name == step::VERIFYING,
             _ => false,
         }
@@ -147,9 +171,15 @@ impl Work {
             let job = jobs.power(source, PowerAction::Pause, by()).await.unwrap();
             succeeded(jobs, job.id).await;
         }
-        if matches!(self, Self::CloneFull | Self::CloneDisks | Self::Delete) {
+        let snapshots: &[&str] = match self {
+            Self::CloneFull | Self::CloneDisks | Self::Delete | Self::Revert => &["before"],
+            Self::DeleteSnapshot => &["first", "before", "after"],
+            _ => &[],
+        };
+        for name in snapshots {
             let request = TakeSnapshot {
-                name: Some("before".parse().unwrap()),
+                name: Some(name.parse().unwrap()),
+                memory: matches!(self, Self::Revert | Self::DeleteSnapshot),
                 ..Default::default()
             };
             let job = jobs.snapshot(source, request, by()).await.unwrap();
@@ -212,10 +242,25 @@ impl Work {
                 .connect(source, self == Self::Connect, ConnectNics::default(), by())
                 .await
                 .unwrap(),
-            Self::Snapshot => jobs
-                .snapshot(source, TakeSnapshot::default(), by())
-                .await
-                .unwrap(),
+            Self::Snapshot | Self::SnapshotMemory => {
+                let request = TakeSnapshot {
+                    memory: self == Self::SnapshotMemory,
+                    ..TakeSnapshot::default()
+                };
+                jobs.snapshot(source, request, by()).await.unwrap()
+            }
+            Self::Revert | Self::DeleteSnapshot => {
+                let before = db::snapshots::find(&jobs.world().db, source, "before").await;
+                let before = before.unwrap().unwrap();
+                if self == Self::DeleteSnapshot {
+                    return jobs.delete_snapshot(source, before.id, by()).await.unwrap();
+                }
+                let request = RevertSnapshot {
+                    keep_current: true,
+                    ..RevertSnapshot::default()
+                };
+                jobs.revert(source, &before, request, by()).await.unwrap()
+            }
             Self::Clone => clone(CloneVm {
                 snapshot_now: Some(SnapshotNow::default()),
                 target: Some(CloneTarget {
@@ -387,7 +432,9 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// writes into them. Then only the names must be gone, and no layer may be loose.
 async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
     match work {
-        Work::Snapshot | Work::Clone | Work::Fork => support::slate_without_layers(jobs).await,
+        Work::Snapshot | Work::SnapshotMemory | Work::Revert | Work::Clone | Work::Fork => {
+            support::slate_without_layers(jobs).await
+        }
         _ => slate(jobs).await,
     }
 }

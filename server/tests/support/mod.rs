@@ -1,6 +1,8 @@
 //! What the tests of jobs share: an engine on a directory of its own, and what is left on it afterwards.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
+pub mod counting;
+
 use server::db::{self, Db};
 use server::hypervisor::RunState;
 use server::jobs::queue::Limits;

@@ -301,9 +301,18 @@ pub fn target(job: &Job) -> AnyView {
                 w().quiesce_no
             };
             rows.push((w().file_systems, word.into_any()));
+            rows.push((w().with_memory, yes_no(spec.request.memory).into_any()));
         }
         JobSpec::InstantCloneVm(spec) => fork_rows(&spec.request, &mut rows),
-        JobSpec::PowerVm(_) | JobSpec::ConnectVm(_) | JobSpec::DeleteVm(_) | JobSpec::DeleteForkPoint(_) => {}
+        JobSpec::RevertVm(spec) => {
+            rows.push((w().with_memory, yes_no(spec.memory).into_any()));
+            rows.push((w().kept_before, yes_no(spec.request.keep_current).into_any()));
+        }
+        JobSpec::PowerVm(_)
+        | JobSpec::ConnectVm(_)
+        | JobSpec::DeleteVm(_)
+        | JobSpec::DeleteSnapshot(_)
+        | JobSpec::DeleteForkPoint(_) => {}
     }
     rows.push((
         w().id,

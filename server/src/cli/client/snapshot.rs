@@ -4,8 +4,8 @@ use super::table::{Table, bytes};
 use super::{Api, Failure, List, Wait};
 use clap::Subcommand;
 use shared::Name;
-use shared::api::{GetSnapshot, ListSnapshots, PostSnapshot};
-use shared::snapshot::{Snapshot, TakeSnapshot, tree};
+use shared::api::{DeleteSnapshot, GetSnapshot, ListSnapshots, PostRevert, PostSnapshot};
+use shared::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot, tree};
 
 /// `offshoot snapshot …`
 #[derive(Subcommand)]
@@ -27,9 +27,42 @@ pub enum SnapshotCommand {
         /// What it is for.
         #[arg(long, default_value_t)]
         description: String,
-        /// Have the guest agent freeze the file systems for the moment.
+        /// Keep its memory too, so that its guest can go on from here.
         #[arg(long)]
+        memory: bool,
+        /// Have the guest agent freeze the file systems for the moment.
+        #[arg(long, conflicts_with = "memory")]
         quiesce: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Takes a machine back to one.
+    Revert {
+        /// The machine's name or id.
+        vm: String,
+        /// The snapshot's name or id.
+        snapshot: String,
+        /// Keep what is now as a snapshot first.
+        #[arg(long)]
+        keep_current: bool,
+        /// The name of that; made from the time if not given.
+        #[arg(long, requires = "keep_current")]
+        name: Option<Name>,
+        /// Take the disks back alone, though the snapshot has memory.
+        #[arg(long)]
+        disks_only: bool,
+        /// Power it on afterwards.
+        #[arg(long)]
+        start: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Deletes one. What others need of it they keep.
+    Delete {
+        /// The machine's name or id.
+        vm: String,
+        /// The snapshot's name or id.
+        snapshot: String,
         #[command(flatten)]
         wait: Wait,
     },
@@ -78,17 +111,43 @@ impl SnapshotCommand {
                 vm,
                 name,
                 description,
+                memory,
                 quiesce,
                 wait,
             } => {
                 let request = TakeSnapshot {
                     name,
                     description,
+                    memory,
                     quiesce,
                     ..TakeSnapshot::default()
                 };
                 api.begin(&PostSnapshot { vm, request }, wait).await
             }
+            Self::Revert {
+                vm,
+                snapshot,
+                keep_current,
+                name,
+                disks_only,
+                start,
+                wait,
+            } => {
+                let request = RevertSnapshot {
+                    keep_current,
+                    name,
+                    memory: !disks_only,
+                    start,
+                    request_id: None,
+                };
+                let revert = PostRevert {
+                    vm,
+                    snapshot,
+                    request,
+                };
+                api.begin(&revert, wait).await
+            }
+            Self::Delete { vm, snapshot, wait } => api.begin(&DeleteSnapshot { vm, snapshot }, wait).await,
             Self::Show { vm, snapshot } => api.show(&GetSnapshot { vm, snapshot }, |s| shown(&s)).await,
         }
     }
@@ -103,6 +162,9 @@ fn shown(s: &Snapshot) -> String {
         format!("size        {}", bytes(s.allocated_bytes)),
         format!("created     {}", s.create_time),
     ];
+    if let Some(memory) = s.memory_bytes {
+        lines.push(format!("memory      {}", bytes(memory)));
+    }
     if let Some(micros) = s.pause_micros {
         lines.push(format!("pause       {:.1} ms", micros as f64 / 1000.0));
     }

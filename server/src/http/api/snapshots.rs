@@ -13,13 +13,15 @@ use axum::{Extension, Json};
 use shared::access::Privilege;
 use shared::api::{ListQuery, SnapshotPage};
 use shared::job::Job;
-use shared::snapshot::{Snapshot, TakeSnapshot};
+use shared::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
 use utoipa_axum::routes;
 
 pub(super) fn routes(api: Api) -> Api {
     api.route(Privilege::SnapshotRead, routes!(list_snapshots))
         .route(Privilege::SnapshotCreate, routes!(take_snapshot))
         .route(Privilege::SnapshotRead, routes!(get_snapshot))
+        .route(Privilege::SnapshotDelete, routes!(delete_snapshot))
+        .route(Privilege::SnapshotRevert, routes!(revert_snapshot))
 }
 
 /// A machine's snapshots: a tree by `parent`.
@@ -66,4 +68,41 @@ async fn get_snapshot(
 ) -> ApiResult<Json<Snapshot>> {
     let vm = inventory::vm_row(server.world(), &vm).await?;
     Ok(Json(inventory::snapshot(server.world(), &vm, &snapshot).await?))
+}
+
+/// Deletes a snapshot. What others stand on stays; its layers are merged with those above where nobody else needs them.
+#[utoipa::path(delete, path = "/api/v1/vms/{vm}/snapshots/{snapshot}", tag = "snapshots",
+    params(("vm" = String, Path, description = "Name or id"),
+        ("snapshot" = String, Path, description = "Name or id")),
+    responses((status = 202, body = Job)))]
+async fn delete_snapshot(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path((vm, snapshot)): Path<(String, String)>,
+) -> ApiResult<Response> {
+    let vm = inventory::vm_row(server.world(), &vm).await?;
+    let snapshot = inventory::snapshot(server.world(), &vm, &snapshot).await?;
+    let job = server
+        .jobs
+        .delete_snapshot(vm.id, snapshot.id, by(&caller))
+        .await?;
+    Ok(accepted_job(&job))
+}
+
+/// Takes a machine back to a snapshot: its disks, and its memory if that was kept.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/snapshots/{snapshot}/revert", tag = "snapshots",
+    request_body = RevertSnapshot,
+    params(("vm" = String, Path, description = "Name or id"),
+        ("snapshot" = String, Path, description = "Name or id")),
+    responses((status = 202, body = Job)))]
+async fn revert_snapshot(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path((vm, snapshot)): Path<(String, String)>,
+    Body(request): Body<RevertSnapshot>,
+) -> ApiResult<Response> {
+    let vm = inventory::vm_row(server.world(), &vm).await?;
+    let snapshot = inventory::snapshot(server.world(), &vm, &snapshot).await?;
+    let job = server.jobs.revert(vm.id, &snapshot, request, by(&caller)).await?;
+    Ok(accepted_job(&job))
 }

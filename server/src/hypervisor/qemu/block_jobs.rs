@@ -2,11 +2,14 @@
 
 use super::machine::Machine;
 use super::qmp::{self, Qmp, failed};
-use crate::disks::blockdev::node_name;
+use crate::disks::blockdev::{self, node_name};
 use crate::hypervisor::{HvError, LayerMerge, RunState};
 use qapi::qmp as wire;
-use shared::VmId;
+use serde_json::Value;
+use shared::{LayerId, VmId};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// How the jobs that are begun here are called.
 const MERGE: &str = "merge-";
@@ -23,10 +26,29 @@ pub async fn none(q: &Qmp, vm: VmId) -> Result<(), HvError> {
     }
 }
 
-/// Takes what the layers in between say into the active one, which stands on the base from then on.
-pub async fn merge(machine: &Arc<Machine>, merge: &LayerMerge) -> Result<(), HvError> {
+/// How often is asked how far a merge has come: nothing tells of it.
+const TELL: Duration = Duration::from_millis(500);
+
+/// Opens a frozen layer to be written, or no more to be: `backing` is the node it stands on.
+async fn reopen(
+    q: &Qmp,
+    vm: VmId,
+    merge: &LayerMerge,
+    backing: Option<LayerId>,
+    write: bool,
+) -> Result<(), HvError> {
+    let backing = backing.map_or(Value::Null, |layer| node_name(layer).into());
+    qmp::reopen(q, vm, blockdev::layer(&merge.into, backing, write)).await
+}
+
+/// Takes what the layers in between say into the one above them, which stands on the base from then on.
+pub async fn merge(
+    machine: &Arc<Machine>,
+    merge: &LayerMerge,
+    say: &watch::Sender<(u64, u64)>,
+) -> Result<(), HvError> {
     let vm = machine.vm;
-    let id = format!("{MERGE}{}", node_name(merge.active));
+    let id = format!("{MERGE}{}", node_name(merge.into.id));
     let seen = machine.monitor.seen.clone();
     let mut changes = seen.block_jobs.subscribe();
     let mut state = seen.state.subscribe();
@@ -42,7 +64,22 @@ pub async fn merge(machine: &Arc<Machine>, merge: &LayerMerge) -> Result<(), HvE
                 .await
                 .map_err(failed(OP, vm))?;
         }
-        qmp::stream(&q, vm, &begin, &of).await
+        let (below, base) = (of.between.last().copied(), of.base.as_ref().map(|base| base.id));
+        if of.frozen {
+            let opened = reopen(&q, vm, &of, below, true).await;
+            if let Err(e) = opened {
+                // An earlier try may have come to its end: then it stands on the base.
+                return match reopen(&q, vm, &of, base, false).await {
+                    Ok(()) => Ok(()),
+                    Err(_) => Err(e),
+                };
+            }
+        }
+        let begun = qmp::stream(&q, vm, &begin, &of).await;
+        if of.frozen && begun.is_err() {
+            let _ = reopen(&q, vm, &of, below, false).await;
+        }
+        begun
     };
     machine.monitor.ask(OP, begun).await?;
     let ended = loop {
@@ -52,22 +89,36 @@ pub async fn merge(machine: &Arc<Machine>, merge: &LayerMerge) -> Result<(), HvE
             .ask(OP, move |q| async move { qmp::jobs(&q, vm).await })
             .await?;
         match jobs.into_iter().find(|job| job.id == id) {
-            Some(job) if job.status == "concluded" => break job,
-            Some(_) => {}
+            Some(job) if job.status == "concluded" => break Some(job),
+            Some(job) => {
+                say.send_replace((job.done, job.total));
+            }
+            None if merge.frozen => break None,
             None => return Err(HvError::NotRunning { op: OP, vm }),
         }
         tokio::select! {
             _ = changes.changed() => {}
+            () = tokio::time::sleep(TELL) => {}
             _ = state.wait_for(|s| *s == RunState::Stopped) => return Err(HvError::NotRunning { op: OP, vm }),
         }
     };
     let between: Vec<_> = merge.between.iter().map(|layer| node_name(*layer)).collect();
+    let of = merge.clone();
     let done = move |q: Arc<Qmp>| async move {
-        q.execute(wire::job_dismiss { id })
-            .await
-            .map_err(failed(OP, vm))?;
-        if let Some(why) = ended.error {
-            return Err(HvError::Refused { op: OP, vm, why });
+        if let Some(ended) = ended {
+            q.execute(wire::job_dismiss { id })
+                .await
+                .map_err(failed(OP, vm))?;
+            let below = match ended.error {
+                Some(_) => of.between.last().copied(),
+                None => of.base.as_ref().map(|base| base.id),
+            };
+            if of.frozen {
+                reopen(&q, vm, &of, below, false).await?;
+            }
+            if let Some(why) = ended.error {
+                return Err(HvError::Refused { op: OP, vm, why });
+            }
         }
         for node_name in between.into_iter().rev() {
             // Another disk may stand on it.

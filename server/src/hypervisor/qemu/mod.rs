@@ -31,7 +31,7 @@ use std::future::Future;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use tokio::sync::{Mutex, Notify, OnceCell};
+use tokio::sync::{Mutex, Notify, OnceCell, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -381,10 +381,23 @@ impl Hypervisor for Qemu {
         whole(async move { inner.start(&spec).await }).await
     }
 
-    async fn merge_layers(&self, vm: VmId, merge: &LayerMerge) -> Result<(), HvError> {
+    async fn merge_layers(
+        &self,
+        vm: VmId,
+        merge: &LayerMerge,
+        progress: Progress<'_>,
+    ) -> Result<(), HvError> {
         let machine = self.running("merge the layers of", vm).await?;
-        let merge = merge.clone();
-        whole(async move { block_jobs::merge(&machine, &merge).await }).await
+        let (merge, (say, mut said)) = (merge.clone(), watch::channel((0, 0)));
+        let merged = whole(async move { block_jobs::merge(&machine, &merge, &say).await });
+        // It ends when what merges is over.
+        let telling = async {
+            while said.changed().await.is_ok() {
+                let (done, total) = *said.borrow_and_update();
+                progress(done, total);
+            }
+        };
+        tokio::join!(merged, telling).0
     }
 
     async fn capture(

@@ -89,6 +89,11 @@ struct QueryJobs {}
 #[serde(transparent)]
 struct Stream(Value);
 
+#[derive(Serialize)]
+struct Reopen {
+    options: [Value; 1],
+}
+
 /// A job on a machine's disks.
 #[derive(Deserialize)]
 pub struct BlockJob {
@@ -96,6 +101,10 @@ pub struct BlockJob {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: String,
+    #[serde(rename = "current-progress")]
+    pub done: u64,
+    #[serde(rename = "total-progress")]
+    pub total: u64,
     pub error: Option<String>,
 }
 
@@ -118,6 +127,7 @@ commands! {
     SetMigration = "migrate-set-parameters" -> Empty;
     QueryJobs = "query-jobs" -> Vec<BlockJob>;
     Stream = "block-stream" -> Empty;
+    Reopen = "blockdev-reopen" -> Empty;
 }
 
 #[derive(Deserialize)]
@@ -348,16 +358,24 @@ pub async fn jobs(monitor: &Qmp, vm: VmId) -> Result<Vec<BlockJob>, HvError> {
 
 /// Begins to take what is between two layers into the upper one.
 pub async fn stream(monitor: &Qmp, vm: VmId, id: &str, merge: &LayerMerge) -> Result<(), HvError> {
-    let stream = json!({
+    let mut stream = json!({
         "job-id": id,
-        "device": node_name(merge.active),
-        "base-node": node_name(merge.base.id),
-        // As its file says it: beside each other they may be moved together.
-        "backing-file": merge.base.path.file_name().map(|name| name.to_string_lossy()),
+        "device": node_name(merge.into.id),
         "auto-dismiss": false,
     });
+    if let Some(base) = &merge.base {
+        stream["base-node"] = node_name(base.id).into();
+        // As its file says it: beside each other they may be moved together.
+        stream["backing-file"] = base.path.file_name().map(|name| name.to_string_lossy()).into();
+    }
     let begun = monitor.execute(Stream(stream)).await;
     begun.map_err(failed("merge the layers of", vm)).map(drop)
+}
+
+/// Opens a node anew, with other options.
+pub async fn reopen(monitor: &Qmp, vm: VmId, node: Value) -> Result<(), HvError> {
+    let opened = monitor.execute(Reopen { options: [node] }).await;
+    opened.map_err(failed("open a layer of", vm)).map(drop)
 }
 
 /// The address that a NIC has now.

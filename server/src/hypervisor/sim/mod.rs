@@ -202,7 +202,12 @@ impl Hypervisor for Sim {
         Ok(Frozen { micros: 1 })
     }
 
-    async fn merge_layers(&self, vm: VmId, _merge: &LayerMerge) -> Result<(), HvError> {
+    async fn merge_layers(
+        &self,
+        vm: VmId,
+        _merge: &LayerMerge,
+        _progress: Progress<'_>,
+    ) -> Result<(), HvError> {
         self.running("merge the layers of", vm).map(drop)
     }
 

@@ -80,16 +80,17 @@ pub(super) async fn shorten(
             machine.name
         ));
         let merge = LayerMerge {
-            active,
-            base: cx.world().layer_file(long.base.id),
+            into: cx.world().layer_file(active),
+            frozen: false,
+            base: Some(cx.world().layer_file(long.base.id)),
             between: long.between.clone(),
         };
-        cx.hypervisor().merge_layers(id, &merge).await?;
+        cx.hypervisor().merge_layers(id, &merge, &|_, _| ()).await?;
         remember(&long.between);
         let (base, top) = (long.base.id, long.between.last().copied());
         cx.commit(move |tx| {
             Box::pin(async move {
-                db::layers::stand_on(tx, active, base).await?;
+                db::layers::stand_on(tx, active, Some(base)).await?;
                 match top {
                     Some(top) => db::layers::release(tx, top).await.map(drop),
                     None => Ok(()),

@@ -1,6 +1,6 @@
 //! Clones a machine from a snapshot while the machine goes on.
 
-use super::snapshot;
+use super::snapshot::{self, With};
 use super::{is_now, mint_nics, new_mac, power_off, power_on, release, remove_files, see_it_boot, unmake};
 use crate::db::locks::LockMode;
 use crate::db::{self, layers::Layer, now};
@@ -167,7 +167,7 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
         }
     }
     match &minted.snapshot {
-        Some(taken) => snapshot::announce(cx, spec.vm, taken, "").await,
+        Some(taken) => snapshot::announce(cx, spec.vm, taken, "", false).await,
         None => Ok(()),
     }
 }
@@ -245,7 +245,7 @@ async fn take_snapshot(cx: &Cx) -> Result<(), StepError> {
             ..minted.clone()
         });
     };
-    snapshot::freeze(cx, spec.vm, &mut taken, quiesce, remember).await?;
+    snapshot::freeze(cx, spec.vm, &mut taken, With::quiesce(quiesce), remember).await?;
     // What is copied is frozen: others need not wait for that.
     cx.share(spec.vm).await
 }

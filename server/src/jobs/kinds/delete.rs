@@ -1,7 +1,7 @@
-//! Deletes a machine or a fork point: its name, what it alone has, and every layer that nobody else stands on.
+//! Deletes a machine, a snapshot or a fork point: its name, what it alone has, and every layer that nobody else stands on.
 
 use super::instant_clone::{drop_files, everything_of};
-use super::{release, remove_loose};
+use super::{is_now, merge, release, remove_loose};
 use crate::db;
 use crate::db::locks::LockMode;
 use crate::hypervisor::RunState;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
-use shared::{Code, ForkPointId, LayerId, VmId, can};
+use shared::{Code, ForkPointId, LayerId, SnapshotId, VmId, can};
 use std::path::PathBuf;
 
 pub(super) struct Delete;
@@ -18,6 +18,7 @@ pub(super) struct Delete;
 enum What {
     Vm(VmId),
     Point(ForkPointId),
+    Snapshot(VmId, SnapshotId),
 }
 
 /// What is removed when the thing is off the books.
@@ -28,12 +29,19 @@ struct Minted {
     /// Where the memory of a fork point is.
     #[serde(default)]
     directory: PathBuf,
+    /// Snapshots whose memory goes.
+    #[serde(default)]
+    memories: Vec<SnapshotId>,
+    /// The layers that lose a snapshot's name: who stands on one may take it up.
+    #[serde(default)]
+    unnamed: Vec<LayerId>,
 }
 
 fn what(cx: &Cx) -> Result<What, StepError> {
     match cx.job().spec {
         JobSpec::DeleteVm(spec) => Ok(What::Vm(spec.vm)),
         JobSpec::DeleteForkPoint(spec) => Ok(What::Point(spec.point)),
+        JobSpec::DeleteSnapshot(spec) => Ok(What::Snapshot(spec.vm, spec.snapshot)),
         _ => Err(StepError::new(Code::Internal, "not a request to delete")),
     }
 }
@@ -50,6 +58,32 @@ async fn check(cx: &Cx) -> Result<(), StepError> {
             cx.mint(&Minted {
                 layers: db::vms::all_layers(cx.db(), id).await?,
                 directory: PathBuf::new(),
+                memories: db::snapshots::with_memory(cx.db(), id).await?,
+                unnamed: Vec::new(),
+            });
+        }
+        What::Snapshot(vm, id) => {
+            let machine = super::vm(cx, vm).await?;
+            let snapshot = db::snapshots::by_id(cx.db(), id).await?;
+            let snapshot = snapshot.ok_or_else(|| is_now("snapshot", id))?;
+            can::can_delete_snapshot(&machine, &snapshot)?;
+            let unnamed = db::snapshots::layers(cx.db(), id).await?;
+            let mut layers = Vec::new();
+            for &layer in &unnamed {
+                let chain = db::layers::chain_of(cx.db(), layer).await?;
+                layers.extend(chain.iter().map(|layer| layer.id));
+            }
+            cx.resource(Resource {
+                noun: Noun::Snapshot,
+                id: id.to_string(),
+                name: snapshot.name,
+                role: ResourceRole::Source,
+            });
+            cx.mint(&Minted {
+                layers,
+                directory: PathBuf::new(),
+                memories: vec![id],
+                unnamed,
             });
         }
         What::Point(id) => {
@@ -64,6 +98,8 @@ async fn check(cx: &Cx) -> Result<(), StepError> {
             cx.mint(&Minted {
                 layers,
                 directory: stored.directory,
+                memories: Vec::new(),
+                unnamed: Vec::new(),
             });
         }
     }
@@ -77,6 +113,7 @@ async fn delete(cx: &Cx) -> Result<(), StepError> {
             let stood_on = match what {
                 What::Vm(id) => db::vms::delete(tx, id).await?,
                 What::Point(id) => db::fork_points::delete(tx, id).await?,
+                What::Snapshot(_, id) => db::snapshots::delete(tx, id).await?,
             };
             release(tx, &stood_on).await.map(drop)
         })
@@ -85,8 +122,18 @@ async fn delete(cx: &Cx) -> Result<(), StepError> {
 }
 
 async fn remove(cx: &Cx) -> Result<(), StepError> {
-    let Minted { layers, directory } = cx.minted()?;
+    let Minted {
+        layers,
+        directory,
+        memories,
+        ..
+    } = cx.minted()?;
+    for snapshot in memories {
+        let point = cx.world().snapshot_point(snapshot, 0);
+        cx.hypervisor().drop_point(&point).await?;
+    }
     let with = match what(cx)? {
+        What::Snapshot(..) => "",
         What::Vm(id) => {
             cx.disks().remove(&cx.world().seed_file(id)).await?;
             cx.hypervisor().forget(id).await?;
@@ -107,12 +154,13 @@ async fn remove(cx: &Cx) -> Result<(), StepError> {
 
 #[async_trait]
 impl Kind for Delete {
-    fn plan(&self, _spec: &JobSpec) -> Vec<Plan> {
-        vec![
-            Plan::always(step::CHECKING),
-            Plan::no_return(step::DELETING),
-            Plan::always(step::REMOVING_FILES),
-        ]
+    fn plan(&self, spec: &JobSpec) -> Vec<Plan> {
+        let mut plan = vec![Plan::always(step::CHECKING), Plan::no_return(step::DELETING)];
+        if matches!(spec, JobSpec::DeleteSnapshot(_)) {
+            plan.push(Plan::always(step::MERGING_LAYERS));
+        }
+        plan.push(Plan::always(step::REMOVING_FILES));
+        plan
     }
 
     fn mode(&self, _spec: &JobSpec) -> LockMode {
@@ -123,6 +171,10 @@ impl Kind for Delete {
         match name {
             step::CHECKING => check(cx).await,
             step::DELETING => delete(cx).await,
+            step::MERGING_LAYERS => match what(cx)? {
+                What::Snapshot(vm, _) => merge::merge(cx, vm, &cx.minted::<Minted>()?.unnamed).await,
+                What::Vm(_) | What::Point(_) => Ok(()),
+            },
             _ => remove(cx).await,
         }
     }

@@ -6,8 +6,10 @@ mod connect_vm;
 mod create_vm;
 mod delete;
 mod instant_clone;
+mod merge;
 mod overlays;
 mod power_vm;
+mod revert_vm;
 mod snapshot;
 mod take_snapshot;
 
@@ -33,7 +35,8 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::TakeSnapshot => &take_snapshot::TakeSnapshot,
         JobKind::CloneVm => &clone_vm::CloneVm,
         JobKind::InstantCloneVm => &instant_clone::InstantCloneVm,
-        JobKind::DeleteVm | JobKind::DeleteForkPoint => &delete::Delete,
+        JobKind::RevertVm => &revert_vm::RevertVm,
+        JobKind::DeleteVm | JobKind::DeleteForkPoint | JobKind::DeleteSnapshot => &delete::Delete,
     }
 }
 
@@ -168,18 +171,22 @@ async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> 
     })
 }
 
+async fn set_starting(cx: &Cx, id: VmId) -> Result<(), StepError> {
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            db::vms::set_condition(tx, id, Condition::Starting)
+                .await
+                .map(drop)
+        })
+    })
+    .await
+}
+
 /// Powers a machine on; one that runs already is left as it is.
 async fn power_on(cx: &Cx, id: VmId) -> Result<(), StepError> {
     let machine = vm(cx, id).await?;
     if cx.hypervisor().state(id).await == RunState::Stopped {
-        cx.commit(move |tx| {
-            Box::pin(async move {
-                db::vms::set_condition(tx, id, Condition::Starting)
-                    .await
-                    .map(drop)
-            })
-        })
-        .await?;
+        set_starting(cx, id).await?;
         let spec = machine_spec(cx.world(), &machine).await?;
         cx.hypervisor().start(&spec).await?;
         cx.log(format!("powered {} on", machine.name));

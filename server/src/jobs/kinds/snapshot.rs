@@ -3,14 +3,18 @@
 //! A snapshot freezes the active layers and puts an overlay on each; undone, its name goes, and the overlays where they may.
 
 use super::overlays::Overlays;
-use super::{is_now, vm};
+use super::{is_now, machine_spec, vm};
+use crate::db::snapshots::MemoryOf;
 use crate::db::{self, now};
+use crate::disks;
 use crate::hypervisor::{DiskSwitch, HvError, RunState};
 use crate::jobs::step::{Cx, StepError};
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{Resource, ResourceRole};
+use shared::place::NetworkKind;
 use shared::snapshot::{Consistency, Snapshot, SnapshotState};
+use shared::vm::{Nic, Vm};
 use shared::{LayerId, Name, SnapshotId, Timestamp, VmId};
 use uuid::Uuid;
 
@@ -45,7 +49,13 @@ pub(super) async fn mint(cx: &Cx, id: VmId, name: Option<Name>) -> Result<Minted
 }
 
 /// Writes the snapshot down as one that is being taken.
-pub(super) async fn announce(cx: &Cx, id: VmId, minted: &Minted, description: &str) -> Result<(), StepError> {
+pub(super) async fn announce(
+    cx: &Cx,
+    id: VmId,
+    minted: &Minted,
+    description: &str,
+    memory: bool,
+) -> Result<(), StepError> {
     cx.resource(Resource {
         noun: Noun::Snapshot,
         id: minted.snapshot.to_string(),
@@ -63,7 +73,8 @@ pub(super) async fn announce(cx: &Cx, id: VmId, minted: &Minted, description: &s
         current: false,
         state: SnapshotState::Creating,
         consistency: Consistency::Online,
-        memory: false,
+        memory,
+        memory_bytes: None,
         pause_micros: None,
         allocated_bytes: 0,
         create_time: now(),
@@ -73,12 +84,28 @@ pub(super) async fn announce(cx: &Cx, id: VmId, minted: &Minted, description: &s
         .await
 }
 
+/// What is frozen beside the disks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum With {
+    Nothing,
+    /// The guest's file systems stand still for the moment.
+    Quiesce,
+    /// Memory and devices are kept, of the same moment.
+    Memory,
+}
+
+impl With {
+    pub fn quiesce(quiesce: bool) -> Self {
+        if quiesce { Self::Quiesce } else { Self::Nothing }
+    }
+}
+
 /// Freezes the disks; `remember` keeps the minted ids for the next write.
 pub(super) async fn freeze(
     cx: &Cx,
     id: VmId,
     minted: &mut Minted,
-    quiesce: bool,
+    with: With,
     remember: impl Fn(&Minted),
 ) -> Result<(), StepError> {
     let machine = vm(cx, id).await?;
@@ -92,8 +119,13 @@ pub(super) async fn freeze(
         remember(minted);
         cx.commit(|_| Box::pin(async { Ok(()) })).await?;
     }
-    let (consistency, pause_micros, create_time) = if running || minted.overlays.live {
-        switch_over(cx, id, &switch, quiesce).await?
+    let mut memory = None;
+    let (consistency, pause_micros, create_time) = if with == With::Memory {
+        let (pause_micros, kept) = capture(cx, &machine, &switch, minted.snapshot).await?;
+        memory = Some(kept);
+        (Consistency::Online, pause_micros, now())
+    } else if running || minted.overlays.live {
+        switch_over(cx, id, &switch, with == With::Quiesce).await?
     } else {
         (Consistency::Offline, None, now())
     };
@@ -107,6 +139,7 @@ pub(super) async fn freeze(
         allocated_bytes,
         create_time,
         layers: switch.iter().map(|d| d.old.id).collect(),
+        memory,
     };
     cx.outcome(|o| o.pause_micros = pause_micros);
     cx.log(match pause_micros {
@@ -131,6 +164,39 @@ pub(super) async fn freeze(
         })
     })
     .await
+}
+
+/// Captures memory, devices and disks in one moment; answers how long the guest stood still.
+async fn capture(
+    cx: &Cx,
+    machine: &Vm,
+    switch: &[DiskSwitch],
+    id: SnapshotId,
+) -> Result<(Option<u64>, MemoryOf), StepError> {
+    let world = cx.world();
+    world.room_for_memory(machine.memory_mib, true)?;
+    let outside = |nic: &&Nic| nic.connected && nic.kind == NetworkKind::User;
+    let user_networks = machine.network_interfaces.iter().filter(outside).count();
+    let point = world.snapshot_point(id, user_networks);
+    let spec = machine_spec(world, machine).await?;
+    let captured = cx.hypervisor().capture(&spec, switch, &point).await?;
+    if captured.forced {
+        cx.log("it writes its memory faster than that travels, and was stopped for the rest");
+    }
+    let mut bytes = disks::settled(&point.state, true).await?;
+    bytes += disks::settled(&point.memory, true).await?;
+    cx.outcome(|o| o.copied_bytes = Some(captured.copied_bytes).filter(|b| *b > 0));
+    let memory = MemoryOf {
+        cpus: machine.cpus,
+        memory_mib: machine.memory_mib,
+        nics: machine.network_interfaces.len(),
+        user_networks,
+        accelerator: cx.hypervisor().accelerator(),
+        qemu_version: cx.hypervisor().version().await?,
+        bytes,
+    };
+    // 0 says that an earlier try had done it: how long that took, nobody knows.
+    Ok((Some(captured.pause_micros).filter(|m| *m > 0), memory))
 }
 
 /// Has QEMU switch all disks over in one moment, with the guest's file systems frozen if that was asked for.
@@ -176,13 +242,17 @@ async fn switch_over(
 
 /// Undoes [`freeze`], finished or not.
 pub(super) async fn unfreeze(cx: &Cx, id: VmId, minted: &Minted) -> Result<(), StepError> {
+    // A capture that is under way ends first: with it the machine runs.
+    let point = cx.world().snapshot_point(minted.snapshot, 0);
+    cx.hypervisor().drop_point(&point).await?;
     minted.overlays.undo(cx, id).await
 }
 
 /// Takes the snapshot's name away.
 pub(super) async fn forget(cx: &Cx, minted: &Minted) -> Result<(), StepError> {
     let id = minted.snapshot;
-    cx.commit(move |tx| Box::pin(db::snapshots::delete(tx, id))).await
+    cx.commit(move |tx| Box::pin(async move { db::snapshots::delete(tx, id).await.map(drop) }))
+        .await
 }
 
 /// The frozen layers of a snapshot that is ready, in the order of the disks.

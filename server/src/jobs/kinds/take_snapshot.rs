@@ -1,6 +1,6 @@
 //! Takes a snapshot of a machine, running or not.
 
-use super::snapshot::{self, Minted};
+use super::snapshot::{self, Minted, With};
 use crate::db::locks::LockMode;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
@@ -35,11 +35,15 @@ impl Kind for TakeSnapshot {
                     None => snapshot::mint(cx, vm, request.name.clone()).await?,
                 };
                 cx.mint(&minted);
-                snapshot::announce(cx, vm, &minted, &request.description).await
+                snapshot::announce(cx, vm, &minted, &request.description, request.memory).await
             }
             _ => {
                 let mut minted: Minted = cx.minted()?;
-                snapshot::freeze(cx, vm, &mut minted, request.quiesce, |m| cx.mint(m)).await
+                let with = match request.memory {
+                    true => With::Memory,
+                    false => With::quiesce(request.quiesce),
+                };
+                snapshot::freeze(cx, vm, &mut minted, with, |m| cx.mint(m)).await
             }
         }
     }

@@ -1,0 +1,149 @@
+//! The dialogs of a machine's snapshots: take one, revert to one, delete one.
+
+use super::data::Data;
+use crate::components::dialog::{cancel, dialog};
+use crate::components::field::{Fields, Line};
+use crate::words::{put, w};
+use leptos::prelude::*;
+use leptos_router::hooks::use_location;
+use shared::can;
+use shared::snapshot::Snapshot;
+use shared::vm::Vm;
+
+pub fn take(vm: Memo<Vm>) -> AnyView {
+    let name = vm.with_untracked(|v| v.name.to_string());
+    let title = put(w().snapshot_title, &[&name]);
+    dialog("snapshot", title, move || {
+        let action = format!("/do/vms/{name}/snapshot");
+        let (here, fields) = (format!("/vms/{name}"), Fields::of(&action));
+        let name_field = fields.line(Line {
+            name: "name",
+            label: w().name,
+            hint: w().snapshot_name_hint.to_owned(),
+            is_name: true,
+            ..Line::default()
+        });
+        let about = fields.line(Line {
+            name: "description",
+            label: w().description,
+            ..Line::default()
+        });
+        let refused = move || vm.with(|v| can::can_snapshot(v).err().map(|e| e.message));
+        view! {
+            <form method="post" action=action>
+                {fields.error(&format!("{here}?do=snapshot"))}
+                {name_field}
+                {about}
+                {fields.tick("memory", w().snapshot_memory.to_owned(), w().snapshot_memory_hint, false)}
+                {fields.tick("quiesce", w().quiesce.to_owned(), w().quiesce_hint, false)}
+                <div class="note">{w().snapshot_note}</div>
+                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
+                <footer>
+                    {cancel(here.clone(), w().never_mind)}
+                    <button class="go" aria-disabled=move || refused().map(|_| "true")>
+                        {w().take_snapshot}
+                    </button>
+                </footer>
+            </form>
+        }
+        .into_any()
+    })
+}
+
+/// The snapshot that the address names.
+fn named(data: RwSignal<Data>) -> Memo<Option<Snapshot>> {
+    let query = use_location().query;
+    Memo::new(move |_| {
+        let id = query.with(|q| q.get("snapshot"))?;
+        data.with(|d| d.snapshots.iter().find(|s| s.id.to_string() == id).cloned())
+    })
+}
+
+fn none(here: String) -> AnyView {
+    view! {
+        <p class="soft">{w().no_such_snapshot}</p>
+        <footer>{cancel(here, w().close)}</footer>
+    }
+    .into_any()
+}
+
+pub fn revert(data: RwSignal<Data>) -> AnyView {
+    let (name, snapshot) = (data.with_untracked(|d| d.vm.name.to_string()), named(data));
+    dialog("revert", put(w().revert_title, &[&name]), move || {
+        let here = format!("/vms/{name}");
+        let Some(to) = snapshot.get_untracked() else {
+            return none(here);
+        };
+        let action = format!("/do/vms/{name}/revert");
+        let fields = Fields::of(&action);
+        let keep_name = fields.line(Line {
+            name: "name",
+            label: w().revert_keep_name,
+            hint: w().snapshot_name_hint.to_owned(),
+            is_name: true,
+            ..Line::default()
+        });
+        let runs = data.with_untracked(|d| d.vm.state.has_process());
+        let (id, has_memory) = (to.id.to_string(), to.memory);
+        let back = format!("{here}?do=revert&snapshot={id}");
+        let loss = put(w().revert_loss, &[&name, to.name.as_str()]);
+        let refused = move || data.with(|d| can::can_revert(&d.vm, &to).err().map(|e| e.message));
+        let why = refused.clone();
+        view! {
+            <form method="post" action=action>
+                {fields.error(&back)}
+                <input type="hidden" name="snapshot" value=id/>
+                <p class="soft">{loss}</p>
+                {fields.tick("keepCurrent", w().revert_keep.to_owned(), w().revert_keep_hint, true)}
+                {keep_name}
+                {has_memory
+                    .then(|| fields.tick("memory", w().revert_memory.to_owned(), w().revert_memory_hint, true))}
+                {(!has_memory).then(|| fields.tick("start", w().revert_start.to_owned(), "", runs))}
+                {move || why().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
+                <footer>
+                    {cancel(here, w().never_mind)}
+                    <button class="danger" aria-disabled=move || refused().map(|_| "true")>
+                        {w().revert_do}
+                    </button>
+                </footer>
+            </form>
+        }
+        .into_any()
+    })
+}
+
+pub fn delete(data: RwSignal<Data>) -> AnyView {
+    let (name, snapshot) = (data.with_untracked(|d| d.vm.name.to_string()), named(data));
+    let title = put(w().delete_snapshot_title, &[&name]);
+    dialog("delete-snapshot", title, move || {
+        let here = format!("/vms/{name}");
+        let Some(of) = snapshot.get_untracked() else {
+            return none(here);
+        };
+        let action = format!("/do/vms/{name}/delete-snapshot");
+        let fields = Fields::of(&action);
+        let id = of.id.to_string();
+        let back = format!("{here}?do=delete-snapshot&snapshot={id}");
+        let (loss, label) = (
+            put(w().delete_snapshot_loss, &[of.name.as_str()]),
+            put(w().delete_snapshot_it, &[of.name.as_str()]),
+        );
+        let refused = move || data.with(|d| can::can_delete_snapshot(&d.vm, &of).err().map(|e| e.message));
+        let why = refused.clone();
+        view! {
+            <form method="post" action=action>
+                {fields.error(&back)}
+                <input type="hidden" name="snapshot" value=id/>
+                <p class="soft">{loss}</p>
+                {move || why().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
+                <footer>
+                    {cancel(here, w().never_mind)}
+                    <button class="danger" aria-disabled=move || refused().map(|_| "true")>
+                        {label}
+                    </button>
+                </footer>
+            </form>
+        }
+        .into_any()
+    })
+}

@@ -1,0 +1,67 @@
+//! A machine's second monitor, for what the product has no need of.
+
+use serde_json::{Value, json};
+use shared::VmId;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Asks a running machine.
+pub fn ask(dir: &Path, vm: VmId, command: &str, arguments: &Value) -> Value {
+    let socket = dir.join("run").join(vm.to_string()).join("watch");
+    let begin = Instant::now();
+    let (mut stream, mut lines) = loop {
+        let connected = || -> std::io::Result<_> {
+            let stream = UnixStream::connect(&socket)?;
+            stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+            let mut lines = BufReader::new(stream.try_clone()?).lines();
+            // It serves one at a time: whoever had it before may not have quite gone.
+            lines.next().ok_or(std::io::ErrorKind::UnexpectedEof)??;
+            Ok((stream, lines))
+        };
+        match connected() {
+            Ok(connected) => break connected,
+            Err(e) => assert!(begin.elapsed() < Duration::from_secs(30), "{e}"),
+        }
+    };
+    let mut ask = |command: &str, arguments: &Value| -> Value {
+        writeln!(
+            stream,
+            "{}",
+            json!({ "execute": command, "arguments": arguments })
+        )
+        .unwrap();
+        lines
+            .by_ref()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
+            .find(|answer| answer["event"].is_null())
+            .unwrap()
+    };
+    ask("qmp_capabilities", &json!({}));
+    ask(command, arguments)
+}
+
+/// Has QEMU do something to a machine's first disk, as its guest would.
+pub fn on_disk(dir: &Path, vm: VmId, command: &str) {
+    let line = format!("qemu-io -d disk0 \"{command}\"");
+    let answer = ask(dir, vm, "human-monitor-command", &json!({ "command-line": line }));
+    assert_eq!(answer["return"], "", "{command}: {answer}");
+}
+
+/// The files that a running machine's first disk reads through, the base first.
+pub fn chain(dir: &Path, vm: VmId) -> Vec<String> {
+    let all = ask(dir, vm, "query-block", &json!({}));
+    let drives = all["return"].as_array().unwrap();
+    let disk = drives.iter().find(|drive| {
+        let device = drive["qdev"].as_str().unwrap_or_default();
+        device.contains("disk0")
+    });
+    let mut image = &disk.unwrap()["inserted"]["image"];
+    let mut files = Vec::new();
+    while let Some(file) = image["filename"].as_str() {
+        files.insert(0, file.to_owned());
+        image = &image["backing-image"];
+    }
+    files
+}
