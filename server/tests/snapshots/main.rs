@@ -15,6 +15,7 @@ use shared::clone::{CloneMode, CloneVm, DisksOnly};
 use shared::job::JobState;
 use shared::snapshot::{Consistency, RevertSnapshot, Snapshot, TakeSnapshot};
 use shared::vm::{BlankDisk, NewDisk, PowerAction};
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::process::Command;
 use support::counting::{QEMU, counting, counts, off_and_gone, succeeded, ticks, until, whole};
@@ -173,7 +174,7 @@ async fn write(jobs: &Jobs, vm: VmId, at_mib: u32, byte: u8) {
     );
 }
 
-fn hash(file: &std::path::Path, to: &std::path::Path) -> Vec<u8> {
+fn hash(file: &std::path::Path, to: &std::path::Path) -> u64 {
     tool(
         "qemu-img",
         &[
@@ -187,7 +188,9 @@ fn hash(file: &std::path::Path, to: &std::path::Path) -> Vec<u8> {
             to.to_str().unwrap(),
         ],
     );
-    std::fs::read(to).unwrap()
+    let mut hash = std::hash::DefaultHasher::new();
+    std::fs::read(to).unwrap().hash(&mut hash);
+    hash.finish()
 }
 
 /// A clone that is off has no lock on its files: what is merged below it must not change what it reads.

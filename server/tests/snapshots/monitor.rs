@@ -44,7 +44,7 @@ pub fn ask(dir: &Path, vm: VmId, command: &str, arguments: &Value) -> Value {
 
 /// Has QEMU do something to a machine's first disk, as its guest would.
 pub fn on_disk(dir: &Path, vm: VmId, command: &str) {
-    let line = format!("qemu-io -d disk0 \"{command}\"");
+    let line = format!("qemu-io -d /machine/peripheral/disk0/virtio-backend \"{command}\"");
     let answer = ask(dir, vm, "human-monitor-command", &json!({ "command-line": line }));
     assert_eq!(answer["return"], "", "{command}: {answer}");
 }

@@ -113,9 +113,9 @@ pub async fn merge(
                 Some(_) => of.between.last().copied(),
                 None => of.base.as_ref().map(|base| base.id),
             };
-            if of.frozen {
-                reopen(&q, vm, &of, below, false).await?;
-            }
+            // This flushes as well: what was merged is in QEMU's tables until then, and lost with its process when the layers
+            // below are gone.
+            reopen(&q, vm, &of, below, !of.frozen).await?;
             if let Some(why) = ended.error {
                 return Err(HvError::Refused { op: OP, vm, why });
             }
