@@ -1,7 +1,7 @@
 //! The console as a whole: what every page shares, and which page stands where.
 
 use crate::components::frame::Frame;
-use crate::env::{Clock, Env, Flashes};
+use crate::env::{Clock, Env, Flashes, May};
 use crate::feed::{Feed, Link};
 use crate::hydration::piece;
 use crate::pages;
@@ -26,6 +26,7 @@ pub fn App() -> impl IntoView {
         link: RwSignal::new(Link::Connecting),
         reloads: RwSignal::new(0),
     };
+    provide_context(May(env.rights.clone()));
     provide_context(clock);
     provide_context(flashes);
     provide_context(feed);
@@ -49,6 +50,8 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
     let page = if path.with_untracked(|p| p == "/login") {
         // The way in and out is a whole page load: what is signed in decides everything else.
         pages::login::page()
+    } else if path.with_untracked(|p| p == "/login/code") {
+        pages::login::code()
     } else {
         let frame = || {
             view! {
@@ -63,6 +66,12 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/settings/two-factor") view={Lazy::<pages::TwoFactor>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/users") view={Lazy::<pages::Users>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/users/:user") view={Lazy::<pages::OneUser>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/roles") view={Lazy::<pages::Roles>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/roles/:role") view={Lazy::<pages::OneRole>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/audit") view={Lazy::<pages::Audit>::new()} ssr=SsrMode::Async/>
                     </FlatRoutes>
                 </Frame>
             }

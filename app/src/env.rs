@@ -2,8 +2,12 @@
 //! browser reads the very same: so both render the same page.
 
 use crate::forms::Flash;
+use crate::words::{put, w};
 use leptos::prelude::*;
-use shared::Timestamp;
+use shared::access::Privilege;
+use shared::access::rights::Rights;
+use shared::can::Verdict;
+use shared::{Code, Status, Timestamp, VmId};
 use std::sync::Arc;
 
 /// Sets the HTTP status of the page; provided by the server.
@@ -54,6 +58,24 @@ pub struct Env {
     pub theme: Theme,
     /// How the form went that was posted just before.
     pub flash: Option<Flash>,
+    /// What the person may do.
+    pub rights: Arc<Rights>,
+}
+
+/// What the person may do, for the whole page.
+#[derive(Clone)]
+pub(crate) struct May(pub Arc<Rights>);
+
+/// Whether the person may do this: on a machine, or on everything. The server asks the same.
+pub(crate) fn may(privilege: Privilege, vm: Option<VmId>) -> Verdict {
+    let rights = use_context::<May>().map_or_else(|| Env::of_page().rights, |may| may.0);
+    if rights.has(privilege, vm) {
+        return Ok(());
+    }
+    Err(Status::new(
+        Code::PermissionDenied,
+        put(w().lacks, &[privilege.word()]),
+    ))
 }
 
 /// Time as a page sees it.
@@ -84,6 +106,7 @@ impl Env {
             feed_place: get("data-feed"),
             theme: get("data-theme").parse().unwrap_or(Theme::System),
             flash: serde_json::from_str(&get("data-flash")).ok(),
+            rights: Arc::new(serde_json::from_str(&get("data-rights")).unwrap_or_default()),
         }
     }
 
@@ -94,6 +117,7 @@ impl Env {
             feed_place: String::new(),
             theme: Theme::System,
             flash: None,
+            rights: Arc::default(),
         }
     }
 }

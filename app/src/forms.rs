@@ -35,6 +35,8 @@
 mod machine;
 #[cfg(not(feature = "hydrate"))]
 mod parse;
+#[cfg(not(feature = "hydrate"))]
+mod people;
 
 #[cfg(not(feature = "hydrate"))]
 pub use parse::{Action, after, parse};

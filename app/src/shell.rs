@@ -8,6 +8,8 @@ use leptos::prelude::*;
 use leptos_meta::MetaTags;
 use serde::Deserialize;
 use shared::Timestamp;
+use shared::access::rights::Rights;
+use std::sync::Arc;
 
 /// Where the browser's files are, as `site/manifest.json` has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -29,6 +31,8 @@ pub struct ShellOptions {
     pub theme: Theme,
     /// How the form went that the session posted just before; taken once.
     pub flash: Option<Flash>,
+    /// What the person may do.
+    pub rights: Arc<Rights>,
 }
 
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 20 20' fill='none' \
@@ -52,6 +56,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         now,
         theme,
         flash,
+        rights,
     } = options;
     let pkg = |file: &str| format!("/pkg/{}/{file}", assets.version);
     let (js, split, wasm, css) = (
@@ -65,11 +70,13 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
     );
     // A flash is strings and numbers: it always serialises.
     let said = flash.as_ref().and_then(|f| serde_json::to_string(f).ok());
+    let may = serde_json::to_string(&*rights).ok();
     provide_context(Env {
         now,
         feed_place: feed_place.clone(),
         theme,
         flash,
+        rights,
     });
     view! {
         <!DOCTYPE html>
@@ -79,6 +86,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
             data-now=now.to_string()
             data-feed=feed_place
             data-flash=said
+            data-rights=may
         >
             <head>
                 <meta charset="utf-8"/>

@@ -43,6 +43,8 @@ impl Site {
     /// Starts a server, and makes a token of its administrator.
     pub async fn start(config: Config) -> Result<Self> {
         config.make_data_dir()?;
+        // The client below asks for one, though it speaks no TLS.
+        server::use_ring();
         log_to(&config.data_dir.join("log"))?;
         let running = Running::start(config).await?;
         let admin = "admin".parse()?;

@@ -23,6 +23,11 @@ const test = base.extend({
       await server.call('POST', `/api/v1/jobs/${cancelled}/cancel`, {});
       await server.until({ id: cancelled }, 'CANCELLED');
       const waiting = await server.untilAt(await server.clone('web-1', 'wait-at-preparing-vm-disks-house'), 'preparing-vm-disks');
+      await server.call('POST', '/api/v1/users', { name: 'vera', password: 'correct horse', role: 'viewer' });
+      await server.call('POST', '/api/v1/users/vera/grants', { role: 'operator', vm: 'web-1' });
+      await server.call('POST', '/api/v1/roles', { name: 'auditor', description: 'Looks at the audit', privileges: ['audit.read'] });
+      await server.call('POST', '/api/v1/me/twoFactor', {});
+      await server.ask('POST', '/api/v1/vms/none/start', {});
       await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting });
     },
     { scope: 'worker', timeout: 60_000 },
@@ -54,6 +59,13 @@ const pages = {
   'job-done': ['/jobs/{done}', 'Clone web-1 to web-1-test'],
   'job-fork': ['/jobs/{fork}', 'Fork web-1 2 times'],
   settings: ['/settings', 'Settings'],
+  'two-factor': ['/settings/two-factor', 'Set up two-factor sign-in'],
+  users: ['/users', 'Users'],
+  user: ['/users/vera', 'vera'],
+  roles: ['/roles', 'Roles'],
+  role: ['/roles/auditor', 'auditor'],
+  'role-built-in': ['/roles/operator', 'operator'],
+  audit: ['/audit', 'Audit'],
   'not-found': ['/nowhere', 'Not found', 404],
   'no-such-machine': ['/vms/nowhere', 'Not found', 404],
 };

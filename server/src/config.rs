@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use shared::Name;
+use shared::access::audit::KEPT_DAYS;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -138,6 +139,27 @@ pub struct Settings {
     /// The port if not given.
     #[arg(long, env = "OFFSHOOT_INSTANCE")]
     pub instance: Option<Name>,
+    /// The certificate to speak TLS with, and those above it: a PEM file. It is read again when it changes.
+    #[arg(long, env = "OFFSHOOT_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key: a PEM file.
+    #[arg(long, env = "OFFSHOOT_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// For how long browsers are told to come by TLS only, in seconds; 0 for not at all, as a certificate of one's own needs it.
+    #[arg(long, env = "OFFSHOOT_HSTS_SECONDS")]
+    pub hsts_seconds: Option<u32>,
+    /// Listen beyond this machine without TLS; needs --passwords-in-the-clear as well.
+    #[arg(long, env = "OFFSHOOT_ALLOW_PLAIN_HTTP", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_plain_http: Option<bool>,
+    /// Yes: whoever is on the network reads passwords, tokens and screens. Together with --allow-plain-http.
+    #[arg(long, env = "OFFSHOOT_PASSWORDS_IN_THE_CLEAR", num_args = 0..=1, default_missing_value = "true")]
+    pub passwords_in_the_clear: Option<bool>,
+    /// The user that the server becomes when root starts it, by name or number; `root` to stay. `offshoot` if there is such a user.
+    #[arg(long, env = "OFFSHOOT_RUN_AS")]
+    pub run_as: Option<String>,
+    /// How long it is kept who did what, in days.
+    #[arg(long, env = "OFFSHOOT_AUDIT_DAYS")]
+    pub audit_days: Option<u32>,
     /// How log lines look.
     #[arg(long, env = "OFFSHOOT_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -188,6 +210,23 @@ pub struct Config {
     /// Name of this server among others on the machine; the port if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<Name>,
+    /// The certificate to speak TLS with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// For how long browsers are told to come by TLS only, in seconds.
+    pub hsts_seconds: u32,
+    /// Whether it listens beyond this machine without TLS.
+    pub allow_plain_http: bool,
+    /// Whether that is meant.
+    pub passwords_in_the_clear: bool,
+    /// The user that the server becomes when root starts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<String>,
+    /// How long it is kept who did what, in days.
+    pub audit_days: u32,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines there are.
@@ -214,10 +253,18 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     #[error(
-        "listen = {0}: this version listens on loopback only, such as 127.0.0.1:8080; \
-         put a reverse proxy with TLS before it, and name its host in allowed_hosts"
+        "listen = {0}: beyond loopback it speaks TLS only. Give tls_cert and tls_key; or listen on loopback, such as \
+         127.0.0.1:8080, behind a reverse proxy with TLS. To have passwords, tokens and screens travel in the clear, say \
+         allow_plain_http and passwords_in_the_clear, both"
     )]
     NotLoopback(SocketAddr),
+    #[error("{given} is given without {missing}: TLS needs both")]
+    HalfTls {
+        given: &'static str,
+        missing: &'static str,
+    },
+    #[error("hsts_seconds needs tls_cert: without TLS browsers could not come at all")]
+    HstsWithoutTls,
     #[error("{setting} must be at least 1")]
     Zero { setting: &'static str },
     #[error("memory_overcommit = {0}: it must be a number above 0, such as 1.5")]
@@ -318,6 +365,16 @@ impl Config {
                 .or(then.forks_ready_seconds)
                 .unwrap_or(FORKS_READY_SECONDS),
             instance: first.instance.or(then.instance),
+            tls_cert: first.tls_cert.or(then.tls_cert),
+            tls_key: first.tls_key.or(then.tls_key),
+            hsts_seconds: first.hsts_seconds.or(then.hsts_seconds).unwrap_or(0),
+            allow_plain_http: first.allow_plain_http.or(then.allow_plain_http).unwrap_or(false),
+            passwords_in_the_clear: first
+                .passwords_in_the_clear
+                .or(then.passwords_in_the_clear)
+                .unwrap_or(false),
+            run_as: first.run_as.or(then.run_as),
+            audit_days: first.audit_days.or(then.audit_days).unwrap_or(KEPT_DAYS),
             log_format: first.log_format.or(then.log_format).unwrap_or_default(),
             log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
             program: None,
@@ -326,12 +383,30 @@ impl Config {
     }
 
     fn check(self) -> Result<Self, ConfigError> {
-        if !self.listen.ip().is_loopback() {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => {
+                return Err(ConfigError::HalfTls {
+                    given: "tls_cert",
+                    missing: "tls_key",
+                });
+            }
+            (None, Some(_)) => {
+                return Err(ConfigError::HalfTls {
+                    given: "tls_key",
+                    missing: "tls_cert",
+                });
+            }
+            (None, None) if self.hsts_seconds > 0 => return Err(ConfigError::HstsWithoutTls),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        let plainly = self.allow_plain_http && self.passwords_in_the_clear;
+        if !self.listen.ip().is_loopback() && self.tls_cert.is_none() && !plainly {
             return Err(ConfigError::NotLoopback(self.listen));
         }
         for (setting, n) in [
             ("jobs_per_host", self.jobs_per_host),
             ("jobs_per_vm", self.jobs_per_vm),
+            ("audit_days", self.audit_days),
         ] {
             if n == 0 {
                 return Err(ConfigError::Zero { setting });
@@ -364,6 +439,13 @@ impl Config {
             memory_overcommit: MEMORY_OVERCOMMIT,
             forks_ready_seconds: FORKS_READY_SECONDS,
             instance: None,
+            tls_cert: None,
+            tls_key: None,
+            hsts_seconds: 0,
+            allow_plain_http: false,
+            passwords_in_the_clear: false,
+            run_as: None,
+            audit_days: KEPT_DAYS,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
             program: None,
@@ -469,8 +551,21 @@ mod tests {
             file("listen = \"0.0.0.0:80\"")
                 .unwrap_err()
                 .to_string()
-                .contains("loopback only")
+                .contains("speaks TLS only")
         );
+        // Told once is not enough.
+        assert!(file("listen = \"0.0.0.0:80\"\nallow_plain_http = true").is_err());
+        assert!(
+            file("listen = \"0.0.0.0:80\"\nallow_plain_http = true\npasswords_in_the_clear = true").is_ok()
+        );
+        assert!(file("listen = \"0.0.0.0:80\"\ntls_cert = \"/c\"\ntls_key = \"/k\"").is_ok());
+        assert!(
+            file("tls_cert = \"/c\"")
+                .unwrap_err()
+                .to_string()
+                .contains("tls_key")
+        );
+        assert!(file("hsts_seconds = 1").is_err());
         assert!(
             file("jobs_per_host = 0")
                 .unwrap_err()

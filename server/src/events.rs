@@ -6,14 +6,14 @@
 
 use crate::access::{Access, Caller};
 use crate::db::access::owner_of_token;
-use crate::db::{Change, DbError};
+use crate::db::{self, Change, Db, DbError};
 use crate::inventory;
 use crate::jobs::Jobs;
 use axum::body::Bytes;
 use futures::Stream;
 use shared::access::Privilege;
 use shared::feed::{ALIVE, ALIVE_SECONDS, Noun, Place, RESET};
-use shared::{Status, UserId};
+use shared::{Status, UserId, VmId};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -31,14 +31,27 @@ const BEHIND: usize = 256;
 
 /// Who may hear of a change.
 enum Audience {
+    /// On everything.
     With(Privilege),
+    /// On one of these machines.
+    On(Privilege, Vec<VmId>),
+    /// On anything: of what is gone there is only its id.
+    Somewhere(Privilege),
+    /// This person.
     Owner(UserId),
+    /// This person, and who manages users.
+    User(String),
 }
 
 impl Audience {
     fn has(&self, caller: &Caller) -> bool {
         match self {
             Self::With(privilege) => caller.may(*privilege),
+            Self::On(privilege, machines) => {
+                caller.may(*privilege) || machines.iter().any(|vm| caller.rights.has(*privilege, Some(*vm)))
+            }
+            Self::Somewhere(privilege) => caller.rights.somewhere(*privilege),
+            Self::User(id) => caller.may(Privilege::UserManage) || caller.user.id.to_string() == *id,
             Self::Owner(user) => caller.user.id == *user && caller.may(Privilege::SelfManage),
         }
     }
@@ -179,7 +192,7 @@ impl Feed {
                 Some(owner) => Audience::Owner(owner),
                 None => return Ok(None),
             },
-            noun => audience(noun),
+            noun => audience(&world.db, noun, change).await?,
         };
         let place = Place {
             epoch: self.place().epoch,
@@ -194,14 +207,39 @@ impl Feed {
     }
 }
 
-const fn audience(noun: Noun) -> Audience {
-    Audience::With(match noun {
-        Noun::Vm => Privilege::VmRead,
-        Noun::Snapshot => Privilege::SnapshotRead,
-        Noun::Job => Privilege::JobRead,
-        Noun::ForkPoint => Privilege::ForkRead,
-        Noun::Image => Privilege::PlaceRead,
-        Noun::Token => Privilege::SelfManage,
+/// Who hears of a change: those who may see the machines that it is about.
+async fn audience(db: &Db, noun: Noun, change: &Change) -> Result<Audience, DbError> {
+    let (id, gone) = (change.id.as_str(), change.deleted);
+    let on = |privilege, vm: Option<VmId>| match vm {
+        Some(vm) => Audience::On(privilege, vec![vm]),
+        None => Audience::Somewhere(privilege),
+    };
+    Ok(match noun {
+        Noun::Vm => on(Privilege::VmRead, id.parse().ok()),
+        Noun::Snapshot if gone => Audience::Somewhere(Privilege::SnapshotRead),
+        Noun::Snapshot => {
+            let found = match id.parse() {
+                Ok(id) => db::snapshots::by_id(db, id).await?,
+                Err(_) => None,
+            };
+            on(Privilege::SnapshotRead, found.map(|snapshot| snapshot.vm))
+        }
+        Noun::Job => match id.parse() {
+            Ok(id) => Audience::On(Privilege::JobRead, db::jobs::machines(db, id).await?),
+            Err(_) => Audience::With(Privilege::JobRead),
+        },
+        Noun::ForkPoint if gone => Audience::Somewhere(Privilege::ForkRead),
+        Noun::ForkPoint => {
+            let found = match id.parse() {
+                Ok(id) => db::fork_points::by_id(db, id).await?,
+                Err(_) => None,
+            };
+            on(Privilege::ForkRead, found.map(|stored| stored.point.vm))
+        }
+        Noun::Image => Audience::With(Privilege::PlaceRead),
+        Noun::Token => Audience::With(Privilege::SelfManage),
+        Noun::User => Audience::User(id.to_owned()),
+        Noun::Role => Audience::With(Privilege::UserManage),
     })
 }
 
@@ -308,9 +346,14 @@ impl Listener {
                 biased;
                 () = self.feed.stop.cancelled() => return None,
                 _ = self.alive.tick() => {
-                    return match self.feed.access.still(&self.caller).await {
-                        Ok(true) => Some(self.alive()),
-                        Ok(false) => None,
+                    return match self.feed.access.again(&self.caller).await {
+                        Ok(Some(now)) if now.rights == self.caller.rights => Some(self.alive()),
+                        // What may be seen is another: the page loads it again.
+                        Ok(Some(now)) => {
+                            self.caller = now;
+                            Some(self.reset())
+                        }
+                        Ok(None) => None,
                         Err(e) => {
                             let _: Status = e.into();
                             None

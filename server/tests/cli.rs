@@ -472,3 +472,72 @@ async fn the_demo_says_who_is_in_its_way() {
         "{ran:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_roles_tokens_and_the_audit() {
+    let site = Site::start().await;
+    site.machine("web").await;
+    let made = site.ok("user create eve --role viewer").await;
+    assert!(made.contains("roles       viewer"), "{made}");
+    site.ok("role create restarter --privilege vm.read,vm.power --description restarts")
+        .await;
+    assert!(
+        site.ok("role list")
+            .await
+            .contains("restarter  2           restarts")
+    );
+    let role = site
+        .json("role update restarter --privilege vm.read,vm.power,job.read")
+        .await;
+    assert_eq!(role["privileges"], json!(["vm.read", "vm.power", "job.read"]));
+    let given = site.json("user grant eve restarter --vm web").await;
+    assert_eq!(given["grants"][1]["vmName"], "web");
+    assert!(site.ok("user show eve").await.contains("restarter on web"));
+    let used = site.run("role delete restarter").await;
+    assert_eq!(used.code, 3, "{used:?}");
+    assert!(used.stderr.contains("is in use"), "{used:?}");
+    site.ok("user revoke eve restarter --vm web").await;
+    assert!(site.ok("role delete restarter").await.contains("is deleted"));
+    assert!(site.ok("user rename eve eva").await.contains("name        eva"));
+    assert!(site.ok("user disable eva").await.contains("disabled    yes"));
+    assert!(site.ok("user enable eva").await.contains("disabled    no"));
+    assert!(site.ok("user list").await.contains("eva"));
+    assert!(site.ok("user make-link eva").await.contains("/welcome/"));
+    assert_eq!(site.json("user remove-two-factor eva").await["twoFactor"], false);
+    assert!(site.ok("user me").await.contains("user.manage"));
+    assert!(site.ok("session list --user eva").await.starts_with("ID"));
+    let none = site.run("session end 00000000-0000-0000-0000-000000000000").await;
+    assert_eq!(none.code, 3, "{none:?}");
+
+    assert!(site.ok("token list").await.contains("cli"));
+    let dir = site.config.data_dir.display().to_string();
+    let secret = site
+        .ok(&format!(
+            "token create ro --role viewer --days 2 --data-dir {dir}"
+        ))
+        .await;
+    let mut reads = site.command("vm list");
+    reads.env("OFFSHOOT_TOKEN", secret.trim());
+    assert_eq!(ran(reads).await.code, 0);
+    let mut starts = site.command("vm stop web --power-off");
+    starts.env("OFFSHOOT_TOKEN", secret.trim());
+    let refused = ran(starts).await;
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("vm.power"), "{refused:?}");
+    assert!(site.ok("token revoke ro").await.contains("taken back"));
+
+    let table = site.ok("audit list --filter result=PERMISSION_DENIED").await;
+    assert!(
+        table.contains("admin/ro") && table.contains("POST /api/v1/vms/web/stop"),
+        "{table}"
+    );
+    let csv = site.ok("audit export --format csv --filter path:/users").await;
+    assert!(
+        csv.lines().count() > 5 && csv.starts_with("id,time,user"),
+        "{csv}"
+    );
+    assert!(site.ok("user delete eva").await.contains("is deleted"));
+    let last = site.run("user delete admin").await;
+    assert_eq!(last.code, 3, "{last:?}");
+    assert!(last.stderr.contains("the last administrator"), "{last:?}");
+}

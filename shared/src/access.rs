@@ -1,6 +1,10 @@
-//! Who may do what: privileges, tokens, sessions.
+//! Who may do what: privileges, users, tokens, sessions. Roles and what follows from them are in [`rights`].
 
-use crate::{Name, SessionId, Timestamp, TokenId, UserId, words};
+pub mod audit;
+pub mod rights;
+
+use crate::{GrantId, Name, RoleId, SessionId, Timestamp, TokenId, UserId, VmId, words};
+use rights::Rights;
 use serde::{Deserialize, Serialize};
 
 words! {
@@ -52,8 +56,10 @@ words! {
         EventRead = "event.read",
         /// See and make one's own tokens, see who one is, sign out.
         SelfManage = "self.manage",
-        /// See and manage users.
+        /// See and manage users and roles.
         UserManage = "user.manage",
+        /// See who did what, and what was refused.
+        AuditRead = "audit.read",
         /// Release what waits in the simulation; only with `--sim`.
         SimRelease = "sim.release",
     }
@@ -77,8 +83,137 @@ pub struct User {
     pub id: UserId,
     /// The name to sign in with.
     pub name: Name,
+    /// Whether the user is kept out: nobody signs in, sessions have ended, tokens are refused.
+    #[serde(default)]
+    pub disabled: bool,
+    /// Whether there is a password to sign in with.
+    #[serde(default)]
+    pub has_password: bool,
+    /// Whether signing in asks for a code as well.
+    #[serde(default)]
+    pub two_factor: bool,
+    /// The roles of the user, and what they are given on.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
     /// When it was added.
     pub create_time: Timestamp,
+    /// When the user last signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sign_in_time: Option<Timestamp>,
+}
+
+/// A role that a user has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    /// Its id.
+    pub id: GrantId,
+    /// The role.
+    pub role: Name,
+    /// The machine that it is given on; on everything if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmId>,
+    /// The machine's name, unless it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_name: Option<Name>,
+}
+
+/// A set of privileges with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Role {
+    /// Its id.
+    pub id: RoleId,
+    /// Its name.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// What whoever has it may do.
+    pub privileges: Vec<Privilege>,
+    /// Whether it comes with Offshoot, and stays as it is.
+    #[serde(default)]
+    pub built_in: bool,
+}
+
+/// A request for a role of one's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateRole {
+    /// Its name.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// What whoever has it may do.
+    pub privileges: Vec<Privilege>,
+}
+
+/// A request to change a role; what is not given stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchRole {
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What whoever has it may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Vec<Privilege>>,
+}
+
+/// A request to add a user.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateUser {
+    /// The name to sign in with.
+    pub name: Name,
+    /// A password; without one the user gets in by a one-time link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// A role on everything; none if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Name>,
+}
+
+/// A request to change a user; what is not given stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchUser {
+    /// Another name to sign in with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Whether the user is kept out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+}
+
+/// A request to give a user a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateGrant {
+    /// The role, by name.
+    pub role: Name,
+    /// The machine that it is given on, by name or id; on everything if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+}
+
+/// A link that signs a user in, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct OneTimeLink {
+    /// Its address. It is shown this once.
+    pub secret: String,
+    /// When it ends by itself.
+    pub expire_time: Timestamp,
 }
 
 /// Who is calling.
@@ -89,9 +224,7 @@ pub struct Me {
     /// The user.
     pub user: User,
     /// What the caller may do.
-    pub privileges: Vec<Privilege>,
-    /// Whether the user has a password to sign in with again.
-    pub has_password: bool,
+    pub rights: Rights,
 }
 
 /// A request to change one's password.
@@ -109,6 +242,59 @@ impl std::fmt::Debug for SetPassword {
     }
 }
 
+impl std::fmt::Debug for CreateUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "CreateUser {{ name: {}, role: {:?}, .. }}",
+            self.name, self.role
+        )
+    }
+}
+
+/// What an authenticator app needs to know; shown this once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TwoFactorSecret {
+    /// The secret, in base 32, for those who type it.
+    pub secret: String,
+    /// The address that the picture stands for.
+    pub url: String,
+    /// The picture, as SVG.
+    pub svg: String,
+}
+
+/// A code of an authenticator app, or one to recover with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GiveCode {
+    /// The code.
+    pub code: String,
+}
+
+/// Codes that each sign in once in place of the app; shown this once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryCodes {
+    /// All of them, with a space between.
+    pub secret: String,
+}
+
+macro_rules! hidden {
+    ($($name:ident)*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), " { .. }"))
+            }
+        }
+    )*};
+}
+
+hidden! { TwoFactorSecret GiveCode RecoveryCodes }
+
 /// An API token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -123,6 +309,12 @@ pub struct Token {
     /// When it was last used, to the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_time: Option<Timestamp>,
+    /// The role that it is confined to; all that its owner may do if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Name>,
+    /// When it ends by itself; never if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_time: Option<Timestamp>,
 }
 
 /// A request for a token.
@@ -132,6 +324,12 @@ pub struct Token {
 pub struct CreateToken {
     /// What it is for.
     pub name: Name,
+    /// A role to confine it to: it may do what the role and its owner both may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Name>,
+    /// When it ends by itself; never if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_time: Option<Timestamp>,
 }
 
 /// A new token with its secret, which is shown this once.
@@ -152,8 +350,17 @@ pub struct NewToken {
 pub struct Session {
     /// Its id.
     pub id: SessionId,
+    /// The address that it was signed in from.
+    #[serde(default)]
+    pub address: String,
+    /// What the browser says it is.
+    #[serde(default)]
+    pub user_agent: String,
     /// When it signed in.
     pub create_time: Timestamp,
     /// When it ends by itself.
     pub expire_time: Timestamp,
+    /// Whether it is the one that asks.
+    #[serde(default)]
+    pub current: bool,
 }

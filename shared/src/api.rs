@@ -1,7 +1,11 @@
 //! The calls of the native API: each a type with its method, path, query, body and answer.
 //! Console, command line and tests speak through these; the server's routes serve them.
 
-use crate::access::{CreateToken, Me, NewToken, SetPassword, Token};
+use crate::access::audit::AuditEvent;
+use crate::access::{
+    CreateGrant, CreateRole, CreateToken, CreateUser, GiveCode, Me, NewToken, OneTimeLink, PatchRole,
+    PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
+};
 use crate::clone::{CloneJobView, CloneVm};
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::job::{Job, LogLine};
@@ -179,6 +183,14 @@ pages! {
     TokenPage { tokens: Token }
     /// A page of a job's log.
     LogPage { lines: LogLine }
+    /// A page of users.
+    UserPage { users: User }
+    /// A page of roles.
+    RolePage { roles: Role }
+    /// A page of sessions.
+    SessionPage { sessions: Session }
+    /// A page of what was done and refused.
+    AuditPage { events: AuditEvent }
 }
 
 /// How many there are of what the console counts.
@@ -259,6 +271,14 @@ fn vm_path(vm: &str, rest: &str) -> String {
 
 fn point_path(point: &str, rest: &str) -> String {
     format!("/api/v1/forkPoints/{}{rest}", encode(point))
+}
+
+fn user_path(user: &str, rest: &str) -> String {
+    format!("/api/v1/users/{}{rest}", encode(user))
+}
+
+fn role_path(role: &str) -> String {
+    format!("/api/v1/roles/{}", encode(role))
 }
 
 fn job_path(job: &str, rest: &str) -> String {
@@ -378,6 +398,61 @@ calls! {
     PostToken { request: CreateToken } -> NewToken: |c| Post "/api/v1/tokens".to_owned(), c.request;
     /// Takes a token back.
     DeleteToken { id: String } -> (): |c| Delete format!("/api/v1/tokens/{}", encode(&c.id));
+
+    /// One's own sessions, or those of a user.
+    ListSessions { user: Option<String> } -> SessionPage: |c| Get match &c.user {
+        None => "/api/v1/sessions".to_owned(),
+        Some(user) => user_path(user, "/sessions"),
+    };
+    /// Ends a session: one's own, or that of a user.
+    DeleteSession { user: Option<String>, id: String } -> (): |c| Delete match &c.user {
+        None => format!("/api/v1/sessions/{}", encode(&c.id)),
+        Some(user) => user_path(user, &format!("/sessions/{}", encode(&c.id))),
+    };
+    /// Begins to ask for a second factor: what an app needs to know.
+    PostTwoFactor {} -> TwoFactorSecret: |_c| Post "/api/v1/me/twoFactor".to_owned(), serde_json::json!({});
+    /// The same again, while it is being set up.
+    GetTwoFactor {} -> TwoFactorSecret: |_c| Get "/api/v1/me/twoFactor".to_owned();
+    /// Asks for a second factor from now on, which a code proves to be there.
+    ConfirmTwoFactor { request: GiveCode } -> RecoveryCodes: |c| Post "/api/v1/me/twoFactor/confirm".to_owned(), c.request;
+    /// Asks for no second factor any more.
+    DeleteTwoFactor { request: GiveCode } -> (): |c| Post "/api/v1/me/twoFactor/remove".to_owned(), c.request;
+
+    /// Users.
+    ListUsers { query: ListQuery } -> UserPage: |c| Get format!("/api/v1/users{}", c.query.to_query());
+    /// One user, by name or id.
+    GetUser { user: String } -> User: |c| Get user_path(&c.user, "");
+    /// Adds a user.
+    PostUser { request: CreateUser } -> User: |c| Post "/api/v1/users".to_owned(), c.request;
+    /// Changes a user.
+    UpdateUser { user: String, request: PatchUser } -> User: |c| Patch user_path(&c.user, ""), c.request;
+    /// Removes a user.
+    DeleteUser { user: String } -> (): |c| Delete user_path(&c.user, "");
+    /// Sets a user's password.
+    PutUserPassword { user: String, request: SetPassword } -> (): |c| Put user_path(&c.user, "/password"), c.request;
+    /// Makes a link that signs a user in once.
+    PostUserLink { user: String } -> OneTimeLink: |c| Post user_path(&c.user, "/link"), serde_json::json!({});
+    /// Asks a user for no second factor any more.
+    DeleteUserTwoFactor { user: String } -> User: |c| Delete user_path(&c.user, "/twoFactor");
+    /// Gives a user a role.
+    PostGrant { user: String, request: CreateGrant } -> User: |c| Post user_path(&c.user, "/grants"), c.request;
+    /// Takes a role away from a user.
+    DeleteGrant { user: String, grant: String } -> User:
+        |c| Delete user_path(&c.user, &format!("/grants/{}", encode(&c.grant)));
+
+    /// Roles.
+    ListRoles { query: ListQuery } -> RolePage: |c| Get format!("/api/v1/roles{}", c.query.to_query());
+    /// One role, by name or id.
+    GetRole { role: String } -> Role: |c| Get role_path(&c.role);
+    /// Makes a role.
+    PostRole { request: CreateRole } -> Role: |c| Post "/api/v1/roles".to_owned(), c.request;
+    /// Changes a role.
+    UpdateRole { role: String, request: PatchRole } -> Role: |c| Patch role_path(&c.role), c.request;
+    /// Deletes a role that nobody has.
+    DeleteRole { role: String } -> (): |c| Delete role_path(&c.role);
+
+    /// What was done and refused, newest first.
+    ListAudit { query: ListQuery } -> AuditPage: |c| Get format!("/api/v1/audit{}", c.query.to_query());
 
     /// Releases the jobs that wait at this step in the simulation; only with `--sim`.
     ReleaseSim { name: String } -> (): |c| Post format!("/api/v1/sim/{}/release", encode(&c.name)), serde_json::json!({});

@@ -20,6 +20,10 @@ words! {
         Image = "image",
         /// A token.
         Token = "token",
+        /// A user.
+        User = "user",
+        /// A role.
+        Role = "role",
     }
 }
 

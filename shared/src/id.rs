@@ -59,4 +59,8 @@ ids! {
     SessionId
     /// An instant that machines are forked from.
     ForkPointId
+    /// A set of privileges with a name.
+    RoleId
+    /// A role that a user has.
+    GrantId
 }

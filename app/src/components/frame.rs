@@ -5,7 +5,7 @@ use super::list::throttled;
 use super::palette::{Keys, Palette};
 use super::state::{Tone, pill};
 use crate::backend::call;
-use crate::env::flash;
+use crate::env::{flash, may};
 use crate::feed::{Change, Link, feed, on_change};
 use crate::format;
 use crate::hydration::piece;
@@ -13,7 +13,7 @@ use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_router::hooks::use_location;
 use serde::{Deserialize, Serialize};
-use shared::access::Me;
+use shared::access::{Me, Privilege};
 use shared::api::{GetMe, GetSummary, ListHosts, ListQuery, Summary};
 use shared::feed::Noun;
 use shared::place::{Accelerator, Host};
@@ -139,6 +139,8 @@ fn rail(whole: Whole) -> AnyView {
         {entry("/vms", w().machines, vms)}
         {entry("/fork-points", w().fork_points, None)}
         {entry("/jobs", w().jobs, jobs)}
+        {may(Privilege::UserManage, None).is_ok().then(|| entry("/users", w().users, None))}
+        {may(Privilege::AuditRead, None).is_ok().then(|| entry("/audit", w().audit, None))}
         {entry("/settings", w().settings, None)}
         <div class="foot">
             <span role="status">{link_state}</span>

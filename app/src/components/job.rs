@@ -4,11 +4,13 @@ use super::button::{self, Button};
 use super::state::{job_pill, shape, step_tone};
 use super::time::{ago, took};
 use crate::env::clock;
+use crate::env::may;
 use crate::feed::Live;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
-use shared::can::can_cancel;
+use shared::access::Privilege;
+use shared::can::{Verdict, can_cancel, can_retry};
 use shared::feed::Noun;
 use shared::job::{Job, JobKind, JobSpec, Resource, ResourceRole, Step, StepState, step};
 use shared::vm::PowerAction;
@@ -302,7 +304,18 @@ pub fn cancel_button(job: &Job) -> AnyView {
         label: w().cancel_dots,
         ..Button::default()
     };
-    button::link(button, &can_cancel(job))
+    button::link(
+        button,
+        &may(Privilege::JobUpdate, job.spec.vm()).and_then(|()| can_cancel(job)),
+    )
+}
+
+/// Whether the person may try a job again: it asks what the job itself asked.
+pub fn may_retry(job: &Job) -> Verdict {
+    let vm = job.spec.vm();
+    may(Privilege::JobUpdate, vm)
+        .and_then(|()| may(Privilege::of_job(job.kind), vm))
+        .and_then(|()| can_retry(job))
 }
 
 /// A short list of jobs.

@@ -1,7 +1,9 @@
 //! The palette (Ctrl/⌘ K): pages, machines, and what can be done with them. And the dialog that lists the keys.
 
+use crate::env::may;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::access::Privilege;
 
 /// A line of the palette.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,20 +14,27 @@ struct Entry {
 }
 
 fn pages() -> Vec<Entry> {
-    [
+    let people = may(Privilege::UserManage, None).is_ok();
+    let people = [(w().users, "/users"), (w().roles, "/roles")]
+        .into_iter()
+        .filter(|_| people);
+    let audit = may(Privilege::AuditRead, None).is_ok();
+    let audit = [(w().audit, "/audit")].into_iter().filter(|_| audit);
+    let everybodys = [
         (w().overview, "/"),
         (w().machines, "/vms"),
         (w().new_machine, "/vms/new"),
         (w().jobs, "/jobs"),
         (w().fork_points, "/fork-points"),
         (w().settings, "/settings"),
-    ]
-    .map(|(label, href)| Entry {
+    ];
+    let all = everybodys.into_iter().chain(people).chain(audit);
+    all.map(|(label, href)| Entry {
         label: label.to_owned(),
         sub: w().page,
         href: href.to_owned(),
     })
-    .to_vec()
+    .collect()
 }
 
 fn of_machine(name: &str) -> [Entry; 3] {

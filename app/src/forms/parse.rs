@@ -1,6 +1,6 @@
 //! From a form to calls of the API, and from their outcomes to what the person is told.
 
-use super::{Done, Fields, Flash, machine, without_dialog};
+use super::{Done, Fields, Flash, machine, people, without_dialog};
 use crate::env::Theme;
 use crate::words::{put, w};
 use shared::Status;
@@ -103,11 +103,16 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         ["tokens", "create"] => {
             let request = CreateToken {
                 name: form.need("name")?,
+                role: form.parse("role")?,
+                expire_time: people::end_of_day(form, "expireTime")?,
             };
             PostToken { request }.raw()
         }
         ["tokens", id, "revoke"] => DeleteToken { id: id.to_owned() }.raw(),
-        _ => return Err(Status::not_found("form", path)),
+        _ => match people::mine(&parts, form).or_else(|| people::others(&parts, form)) {
+            Some(call) => call?,
+            None => return Err(Status::not_found("form", path)),
+        },
     };
     Ok(Action::Calls(vec![call]))
 }
@@ -183,14 +188,25 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["jobs", ..] => w().flash_cancel.to_owned(),
         ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
-        _ => w().flash_password.to_owned(),
+        _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };
+    if matches!(parts[..], ["me" | "users" | "roles" | "sessions", ..]) {
+        // What has an id there is no job.
+        flash.job = None;
+    }
     let job_page = || flash.job.as_ref().map(|id| format!("/jobs/{id}"));
     let to = match parts[..] {
         ["vms", "create"]
         | ["vms", _, "clone" | "delete" | "fork"]
         | ["forkPoints", _, "fork"]
         | ["jobs", _, "retry"] => job_page(),
+        ["users", "create"] => word("/name").map(|name| format!("/users/{name}")),
+        ["users", _, "rename"] => word("/name").map(|name| format!("/users/{name}")),
+        ["users", _, "delete"] => Some("/users".to_owned()),
+        ["me", "twoFactor", "begin"] => Some("/settings/two-factor".to_owned()),
+        ["me", "twoFactor", "confirm"] => Some("/settings".to_owned()),
+        ["roles", "create"] => word("/name").map(|name| format!("/roles/{name}")),
+        ["roles", _, "delete"] => Some("/roles".to_owned()),
         _ => None,
     };
     let to = to.unwrap_or_else(|| without_dialog(back));

@@ -21,7 +21,7 @@ use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::Status;
 use shared::api::{Call, GetJob, GetJobLog, ListQuery, LogPage, MAX_PAGE_SIZE, RawCall};
-use shared::can::{can_cancel, can_retry};
+use shared::can::can_cancel;
 use shared::clone::ProofStrength;
 use shared::job::{Job, JobState, LogLine};
 
@@ -180,7 +180,7 @@ fn actions(job: &Job) -> AnyView {
     };
     view! {
         {button::copy(job.id.to_string(), w().copy_id)}
-        {job.state.is_final().then(|| button::post(retry, &can_retry(job)))}
+        {job.state.is_final().then(|| button::post(retry, &parts::may_retry(job)))}
         {parts::cancel_button(job)}
     }
     .into_any()

@@ -3,7 +3,7 @@
 use super::{contains, empty, query};
 use crate::components::button::{self, Button};
 use crate::components::frame::bar;
-use crate::components::job::{cancel_button, kind_word, machine, progress, title};
+use crate::components::job::{cancel_button, kind_word, machine, may_retry, progress, title};
 use crate::components::list::{Paged, ROWS, Row, Rows, live_list};
 use crate::components::state::{job_pill, job_word};
 use crate::components::table::{self, bulk_bar, pager, sort_link};
@@ -13,7 +13,6 @@ use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::api::ListQuery;
-use shared::can::can_retry;
 use shared::job::{Job, JobKind, JobState};
 
 pub fn page() -> AnyView {
@@ -149,7 +148,7 @@ fn menu(job: &Job) -> AnyView {
     };
     view! {
         {cancel_button(job)}
-        {button::post(retry, &can_retry(job))}
+        {button::post(retry, &may_retry(job))}
         {button::copy(job.id.to_string(), w().copy_id)}
     }
     .into_any()

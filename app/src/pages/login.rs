@@ -1,4 +1,4 @@
-//! Signing in: a plain form, for everybody, with or without WASM.
+//! Signing in: plain forms, for everybody, with or without WASM. The second asks for a code where the user wants that.
 
 use super::query;
 use crate::components::frame::leaf;
@@ -6,23 +6,83 @@ use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
 
+/// A field of a form that lets in: its name, its label, its type, what it is for the browser, what stands in it.
+type Field = (&'static str, &'static str, &'static str, &'static str, String);
+
 pub fn page() -> AnyView {
-    let (error, name, next) = (query("error"), query("name"), query("next"));
-    // Words that the server knows: what else stands in a link is not shown.
-    let error = match error.get_untracked().as_str() {
+    let name = query("name").get_untracked();
+    let error = match query("error").get_untracked().as_str() {
+        "late" => Some(w().sign_in_late),
+        "disabled" => Some(w().sign_in_disabled),
         "wrong" => Some(w().sign_in_wrong),
+        "wait" => Some(w().sign_in_wait),
+        // Words that the server knows: what else stands in a link is not shown.
+        _ => None,
+    };
+    let fields = vec![
+        ("name", w().user_name, "text", "username", name),
+        (
+            "password",
+            w().password,
+            "password",
+            "current-password",
+            String::new(),
+        ),
+    ];
+    door("/login", error, None, fields, w().sign_in_hint)
+}
+
+/// The second step.
+pub fn code() -> AnyView {
+    let error = match query("error").get_untracked().as_str() {
+        "wrong" => Some(w().sign_in_code_wrong),
         "wait" => Some(w().sign_in_wait),
         _ => None,
     };
+    let fields = vec![("code", w().code, "text", "one-time-code", String::new())];
+    door("/login/code", error, Some(w().code_lead), fields, w().code_hint)
+}
+
+fn door(
+    action: &'static str,
+    error: Option<&'static str>,
+    lead: Option<&'static str>,
+    fields: Vec<Field>,
+    hint: &'static str,
+) -> AnyView {
     let wrong = error.map(|_| "true");
+    let fields: Vec<_> = fields
+        .into_iter()
+        .enumerate()
+        .map(|(n, (name, label, kind, autocomplete, value))| {
+            view! {
+                <div class="field">
+                    <label for=name>{label}</label>
+                    <input
+                        id=name
+                        name=name
+                        type=kind
+                        required=true
+                        autofocus=n == 0
+                        autocomplete=autocomplete
+                        autocapitalize="none"
+                        spellcheck="false"
+                        value=value
+                        aria-invalid=wrong
+                    />
+                </div>
+            }
+        })
+        .collect();
     view! {
         <Title text=w().sign_in/>
         <main class="door" id="main">
-            <form method="post" action="/login" class="sheet">
+            <form method="post" action=action class="sheet">
                 <div class="sheet-in">
                     <div class="brand">{leaf()} "Offshoot"</div>
                     <h1 tabindex="-1">{w().sign_in}</h1>
-                    <input type="hidden" name="next" value=next.get_untracked()/>
+                    <input type="hidden" name="next" value=query("next").get_untracked()/>
+                    {lead.map(|lead| view! { <p class="soft">{lead}</p> })}
                     {error
                         .map(|why| {
                             view! {
@@ -31,33 +91,9 @@ pub fn page() -> AnyView {
                                 </div>
                             }
                         })}
-                    <div class="field">
-                        <label for="name">{w().user_name}</label>
-                        <input
-                            id="name"
-                            name="name"
-                            required=true
-                            autofocus=true
-                            autocomplete="username"
-                            autocapitalize="none"
-                            spellcheck="false"
-                            value=name.get_untracked()
-                            aria-invalid=wrong
-                        />
-                    </div>
-                    <div class="field">
-                        <label for="password">{w().password}</label>
-                        <input
-                            id="password"
-                            name="password"
-                            type="password"
-                            required=true
-                            autocomplete="current-password"
-                            aria-invalid=wrong
-                        />
-                    </div>
+                    {fields}
                     <button class="go wide">{w().sign_in}</button>
-                    <p class="faint">{w().sign_in_hint}</p>
+                    <p class="faint">{hint}</p>
                 </div>
             </form>
         </main>

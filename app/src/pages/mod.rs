@@ -1,5 +1,6 @@
 //! The pages. All but the one for signing in are loaded by the browser when they are first seen.
 
+mod audit;
 mod fork_points;
 mod job;
 mod jobs;
@@ -7,6 +8,7 @@ pub mod login;
 mod new_clone;
 mod new_vm;
 pub mod overview;
+mod people;
 mod settings;
 mod vm;
 mod vms;
@@ -75,6 +77,18 @@ lazy! {
         ForkPoints: fork_points::page;
         /// `/settings`
         Settings: settings::page;
+        /// `/settings/two-factor`
+        TwoFactor: people::two_factor::page;
+        /// `/users`
+        Users: people::users::page;
+        /// `/users/{user}`
+        OneUser: people::user::page;
+        /// `/roles`
+        Roles: people::roles::page;
+        /// `/roles/{role}`
+        OneRole: people::roles::one;
+        /// `/audit`
+        Audit: audit::page;
     }
 }
 

@@ -10,10 +10,13 @@ use crate::feed::on_change;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
-use shared::Status;
-use shared::access::{Me, Token};
-use shared::api::{Call, GetMe, GetSummary, ListQuery, ListTokens, RawCall, Summary, TokenPage};
+use shared::access::{Me, Role, Session, Token};
+use shared::api::{
+    Call, GetMe, GetSummary, ListQuery, ListRoles, ListSessions, ListTokens, RawCall, RolePage, SessionPage,
+    Summary, TokenPage,
+};
 use shared::feed::Noun;
+use shared::{Status, Timestamp};
 
 /// Where the forms of this page come back to.
 const HERE: &str = "/settings";
@@ -22,13 +25,15 @@ const HERE: &str = "/settings";
 struct Data {
     me: Me,
     tokens: Vec<Token>,
+    sessions: Vec<Session>,
+    roles: Vec<Role>,
     summary: Summary,
 }
 
 pub fn page() -> AnyView {
     let looks = RwSignal::new(0_u32);
     on_change(move |change| {
-        if change.noun() == Noun::Token {
+        if matches!(change.noun(), Noun::Token | Noun::User | Noun::Role) {
             looks.update(|n| *n += 1);
         }
     });
@@ -51,21 +56,30 @@ pub fn page() -> AnyView {
     .into_any()
 }
 
-fn calls() -> [RawCall; 3] {
+fn calls() -> [RawCall; 5] {
     let query = ListQuery::default();
-    [GetMe {}.raw(), ListTokens { query }.raw(), GetSummary {}.raw()]
+    [
+        GetMe {}.raw(),
+        ListTokens { query: query.clone() }.raw(),
+        ListSessions { user: None }.raw(),
+        ListRoles { query }.raw(),
+        GetSummary {}.raw(),
+    ]
 }
 
 fn read(bodies: &Bodies) -> Result<Data, Status> {
     Ok(Data {
         me: body(bodies, 0)?,
         tokens: body::<TokenPage>(bodies, 1)?.tokens,
-        summary: body(bodies, 2)?,
+        sessions: body::<SessionPage>(bodies, 2)?.sessions,
+        roles: body::<RolePage>(bodies, 3)?.roles,
+        summary: body(bodies, 4)?,
     })
 }
 
 fn shown(data: RwSignal<Data>) -> AnyView {
     let tokens = Memo::new(move |_| data.with(|d| d.tokens.clone()));
+    let sessions = Memo::new(move |_| data.with(|d| d.sessions.clone()));
     view! {
         <div class="cols">
             <div class="stack">
@@ -76,9 +90,18 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     <div class="in">
                         <p class="soft">{w().tokens_lead}</p>
                         {secret()}
-                        {new_token()}
+                        {new_token(&data.with_untracked(|d| d.roles.clone()))}
                     </div>
                     {move || tokens.with(|t| list(t))}
+                </section>
+                <section class="panel" aria-labelledby="sessions-title">
+                    <header>
+                        <h2 id="sessions-title">{w().sessions}</h2>
+                    </header>
+                    <div class="in">
+                        <p class="soft">{w().sessions_lead}</p>
+                    </div>
+                    {move || sessions.with(|s| super::people::sessions(s, "/do/sessions", HERE))}
                 </section>
             </div>
             <div class="stack">
@@ -94,7 +117,8 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     </header>
                     <div class="in">
                         {move || data.with(|d| account(&d.me))}
-                        {password(data.with_untracked(|d| d.me.has_password))}
+                        {move || data.with(|d| super::people::two_factor::panel(d.me.user.two_factor))}
+                        {password(data.with_untracked(|d| d.me.user.has_password))}
                     </div>
                 </section>
                 {move || data.with(|d| about(&d.summary))}
@@ -108,11 +132,18 @@ fn shown(data: RwSignal<Data>) -> AnyView {
 fn secret() -> AnyView {
     let flash = flash();
     (move || {
-        let secret = flash.with(|f| f.as_ref()?.secret.clone())?;
+        let (action, secret) = flash.with(|f| f.as_ref().map(|f| (f.action.clone(), f.secret.clone())))?;
+        let secret = secret?;
+        let said = match action.as_str() {
+            "/do/me/twoFactor/confirm" => w().codes_once,
+            "/do/tokens/create" => w().secret_once,
+            // What an app is to know has a page of its own.
+            _ => return None,
+        };
         Some(view! {
             <div class="alert good" role="status">
                 <p>
-                    <b>{w().secret_once}</b>
+                    <b>{said}</b>
                 </p>
                 <div class="secret">
                     <code>{secret.clone()}</code>
@@ -124,7 +155,7 @@ fn secret() -> AnyView {
     .into_any()
 }
 
-fn new_token() -> AnyView {
+fn new_token(roles: &[Role]) -> AnyView {
     let action = "/do/tokens/create";
     let fields = Fields::of(action);
     let name = fields.line(Line {
@@ -135,10 +166,23 @@ fn new_token() -> AnyView {
         is_name: true,
         ..Line::default()
     });
+    let all = roles.iter().map(|r| (r.name.to_string(), r.name.to_string()));
+    let whole = (String::new(), w().role_whole.to_owned());
+    let options = std::iter::once(whole).chain(all).collect();
+    let role = fields.choice("role", w().role, w().role_of_token_hint.to_owned(), options, "");
+    let end = fields.line(Line {
+        name: "expireTime",
+        label: w().token_end,
+        hint: w().token_end_hint.to_owned(),
+        kind: "date",
+        ..Line::default()
+    });
     view! {
         <form method="post" action=action class="inline">
             {fields.error(HERE)}
             {name}
+            {role}
+            {end}
             <button class="go">{w().make_token}</button>
         </form>
     }
@@ -154,6 +198,15 @@ fn list(tokens: &[Token]) -> AnyView {
                 Some(t) => view! { {w().last_used} " " {ago(t.max(token.create_time))} }.into_any(),
                 None => w().never_used.into_any(),
             };
+            let role = token
+                .role
+                .as_ref()
+                .map(|r| view! { " " <span class="tag">{r.to_string()}</span> });
+            let end = token.expire_time.map(|t| {
+                let over = t <= crate::env::clock().now.get_untracked();
+                let word = if over { w().expired } else { w().expires };
+                view! { " · " {word} " " <time datetime=t.to_string()>{day(t)}</time> }
+            });
             let revoke = button::Button {
                 to: format!("/do/tokens/{}/revoke", token.id),
                 label: w().revoke,
@@ -166,7 +219,8 @@ fn list(tokens: &[Token]) -> AnyView {
                 <li>
                     <span class="what">
                         <b>{token.name.to_string()}</b>
-                        <span class="sub">{w().made_at} " " {ago(token.create_time)} " · " {used}</span>
+                        {role}
+                        <span class="sub">{w().made_at} " " {ago(token.create_time)} " · " {used} {end}</span>
                     </span>
                     {button::post(revoke, &Ok(()))}
                 </li>
@@ -207,7 +261,7 @@ fn account(me: &Me) -> AnyView {
             <dt>{w().added}</dt>
             <dd>{ago(me.user.create_time)}</dd>
         </dl>
-        {(!me.has_password).then(|| view! { <div class="note">{w().no_password}</div> })}
+        {(!me.user.has_password).then(|| view! { <div class="note">{w().no_password}</div> })}
     }
     .into_any()
 }
@@ -248,4 +302,9 @@ fn about(summary: &Summary) -> AnyView {
         <p class="faint">{put(w().version, &[&summary.version])} " " {real}</p>
     }
     .into_any()
+}
+
+/// A day, in UTC.
+fn day(time: Timestamp) -> String {
+    time.to_string().chars().take(10).collect()
 }

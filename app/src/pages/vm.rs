@@ -13,11 +13,13 @@ use crate::components::lineage::{self, DRAWN, Node};
 use crate::components::load::load;
 use crate::components::time::{ago, took};
 use crate::components::{error, job, screen, state, tree};
+use crate::env::may;
 use crate::format;
 use crate::hydration::piece;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
+use shared::access::Privilege;
 use shared::can::{self, Verdict};
 use shared::place::NetworkKind;
 use shared::vm::{ConnectNics, LineageKind, PowerAction, Vm, VmState};
@@ -71,7 +73,10 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                 class: "quiet",
                 ..Button::default()
             };
-            button::link(button, &can::can_snapshot(v))
+            button::link(
+                button,
+                &may(Privilege::SnapshotCreate, Some(v.id)).and_then(|()| can::can_snapshot(v)),
+            )
         })
     };
     view! {
@@ -158,15 +163,16 @@ fn actions(vm: &Vm) -> AnyView {
         button::link(button, &verdict)
     };
     // A stopped machine is forked from an instant of it that was kept.
-    let fork = can::can_fork(vm);
-    let clone = can::can_clone_latest(vm).or_else(|why| can::can_clone_now(vm).map_err(|_| why));
+    let fork = may(Privilege::ProvisioningClone, None).and_then(|()| can::can_fork(vm));
+    let clone = may(Privilege::CloneCreate, None)
+        .and_then(|()| can::can_clone_latest(vm).or_else(|why| can::can_clone_now(vm).map_err(|_| why)));
     view! {
-        {go(at("?do=snapshot"), w().snapshot_dots, "", can::can_snapshot(vm))}
+        {go(at("?do=snapshot"), w().snapshot_dots, "", may(Privilege::SnapshotCreate, Some(vm.id)).and_then(|()| can::can_snapshot(vm)))}
         {go(at("?do=fork"), w().fork_dots, "", fork)}
         {go(at("/clone"), w().clone_dots, "go", clone)}
         {button::menu(
             vm.name.to_string(),
-            go(at("?do=delete"), w().delete_dots, "danger", can::can_delete(vm)),
+            go(at("?do=delete"), w().delete_dots, "danger", may(Privilege::VmDelete, Some(vm.id)).and_then(|()| can::can_delete(vm))),
         )}
     }
     .into_any()
@@ -182,7 +188,10 @@ fn power(vm: &Vm) -> AnyView {
             back: back.clone(),
             ..Button::default()
         };
-        button::post(button, &can::can_power(action, vm))
+        button::post(
+            button,
+            &may(Privilege::VmPower, Some(vm.id)).and_then(|()| can::can_power(action, vm)),
+        )
     };
     // What undoes the other stands in its place; the rest stays where it is.
     let pause = if vm.state == VmState::Paused {
@@ -216,7 +225,10 @@ fn cable(vm: &Vm, n: usize, connect: bool) -> AnyView {
         field: Some(("nic", n.to_string())),
     };
     let request = ConnectNics { nics: vec![n] };
-    button::post(button, &can::can_connect(connect, &request, vm))
+    button::post(
+        button,
+        &may(Privilege::VmUpdate, Some(vm.id)).and_then(|()| can::can_connect(connect, &request, vm)),
+    )
 }
 
 fn paused_why(vm: &Vm) -> Option<AnyView> {

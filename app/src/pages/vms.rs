@@ -7,11 +7,13 @@ use crate::components::list::{Paged, ROWS, Row, Rows, live_list};
 use crate::components::state::vm_pill;
 use crate::components::table::{self, bulk_bar, pager, sort_link};
 use crate::components::time::{ago, took};
+use crate::env::may;
 use crate::format;
 use crate::hydration::piece;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
+use shared::access::Privilege;
 use shared::api::ListQuery;
 use shared::can;
 use shared::vm::{PowerAction, Vm, VmState};
@@ -56,14 +58,23 @@ pub fn page() -> AnyView {
             <h1 tabindex="-1">{w().machines}</h1>
             <div class="actions">
                 {table::filter("/vms", typed, vec![(w().state, w().every_state, "state", state, states)], hidden)}
-                <a class="button go" href="/vms/new">
-                    {w().new_machine}
-                </a>
+                {create()}
             </div>
         </div>
         {live_list(asked, move |rows, data| table(rows, data, filtered))}
     }
     .into_any()
+}
+
+/// The way to a new machine.
+fn create() -> AnyView {
+    let button = Button {
+        to: "/vms/new".to_owned(),
+        label: w().new_machine,
+        class: "go",
+        ..Button::default()
+    };
+    button::link(button, &may(Privilege::VmCreate, None))
 }
 
 fn table(rows: Rows<Vm>, data: RwSignal<Paged<Vm>>, filtered: Memo<bool>) -> AnyView {
@@ -75,10 +86,7 @@ fn table(rows: Rows<Vm>, data: RwSignal<Paged<Vm>>, filtered: Memo<bool>) -> Any
                 view! { <a class="button" href="/vms">{w().show_all}</a> }.into_any(),
             )
         } else {
-            empty(
-                w().no_machines,
-                view! { <a class="button go" href="/vms/new">{w().new_machine}</a> }.into_any(),
-            )
+            empty(w().no_machines, create())
         }
     };
     view! {
@@ -178,7 +186,10 @@ fn menu(vm: &Vm) -> AnyView {
             back: "/vms".to_owned(),
             ..Button::default()
         };
-        button::post(button, &can::can_power(action, vm))
+        button::post(
+            button,
+            &may(Privilege::VmPower, Some(vm.id)).and_then(|()| can::can_power(action, vm)),
+        )
     };
     let go = |to: &str, label, verdict| {
         let button = Button {
@@ -193,9 +204,9 @@ fn menu(vm: &Vm) -> AnyView {
         {power(PowerAction::ShutDown, "shutdown", w().shut_down)}
         {power(PowerAction::Pause, "pause", w().pause)}
         {power(PowerAction::Resume, "resume", w().resume)}
-        {go("?do=snapshot", w().snapshot_dots, can::can_snapshot(vm))}
-        {go("/clone", w().clone_dots, can::can_clone_now(vm).or_else(|_| can::can_clone_latest(vm)))}
-        {go("?do=delete", w().delete_dots, can::can_delete(vm))}
+        {go("?do=snapshot", w().snapshot_dots, may(Privilege::SnapshotCreate, Some(vm.id)).and_then(|()| can::can_snapshot(vm)))}
+        {go("/clone", w().clone_dots, may(Privilege::CloneCreate, None).and_then(|()| can::can_clone_now(vm).or_else(|_| can::can_clone_latest(vm))))}
+        {go("?do=delete", w().delete_dots, may(Privilege::VmDelete, Some(vm.id)).and_then(|()| can::can_delete(vm)))}
         {button::copy(vm.id.to_string(), w().copy_id)}
     }
     .into_any()

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Wrong passwords before a name must wait.
 pub const FREE: u32 = 5;
+/// Wrong passwords before an address must wait, whatever names it gave: several people may sit behind one.
+pub const FREE_OF_ADDRESS: u32 = 50;
 /// How long wrong passwords are held against a name.
 pub const WINDOW: Duration = Duration::from_secs(60);
 /// Most names remembered; a flood of others forgets the oldest.
@@ -19,6 +21,11 @@ impl Guesses {
     /// Counts an attempt, before its password is looked at, so that many at once gain nothing.
     /// Refused with the time to wait.
     pub fn attempt(&self, name: &str, now: Instant) -> Result<(), Duration> {
+        self.attempt_of(name, FREE, now)
+    }
+
+    /// The same with another number of wrong ones.
+    pub fn attempt_of(&self, name: &str, free: u32, now: Instant) -> Result<(), Duration> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= NAMES {
             all.retain(|_, (_, since)| now.duration_since(*since) < WINDOW);
@@ -36,7 +43,7 @@ impl Guesses {
         if age >= WINDOW {
             (*count, *since) = (0, now);
         }
-        if *count >= FREE {
+        if *count >= free {
             return Err(WINDOW.saturating_sub(age));
         }
         *count += 1;

@@ -1,17 +1,24 @@
-//! `offshoot user` and `offshoot token`: on the database of the data directory, also while the server runs.
+//! `offshoot user` and `offshoot token`: on the database of the data directory, also while the server runs; and those of
+//! them that speak to a server.
 
-use super::{Failure, say};
+use super::{Failure, client, say};
 use crate::access::Access;
 use crate::config::{Config, ConfigArgs};
-use crate::db::Db;
+use crate::db::{Db, now};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use shared::Name;
+use shared::access::CreateToken;
 use std::io::{IsTerminal, Write};
+
+const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// `offshoot user …`
 #[derive(Subcommand)]
 pub enum UserCommand {
+    /// Those that speak to a server.
+    #[command(flatten)]
+    Ask(client::people::UserCommand),
     /// Adds a user, and prints a one-time link to sign in with.
     Add {
         /// The name to sign in with.
@@ -19,12 +26,23 @@ pub enum UserCommand {
         /// Read a password from standard input instead.
         #[arg(long)]
         password_stdin: bool,
+        /// A role on everything: viewer, operator, admin or one of your own.
+        #[arg(long, default_value = "viewer")]
+        role: Name,
         /// Where the database is.
         #[command(flatten)]
         config: ConfigArgs,
     },
     /// Sets a user's password, read from standard input; the user's sessions end.
     Passwd {
+        /// The user.
+        name: Name,
+        /// Where the database is.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Asks a user for no second factor any more: for those who have lost it.
+    ResetTwoFactor {
         /// The user.
         name: Name,
         /// Where the database is.
@@ -44,6 +62,9 @@ pub enum UserCommand {
 /// `offshoot token …`
 #[derive(Subcommand)]
 pub enum TokenCommand {
+    /// Those that speak to a server.
+    #[command(flatten)]
+    Ask(client::people::TokenCommand),
     /// Makes a token and prints it, this once.
     Create {
         /// What it is for.
@@ -51,6 +72,12 @@ pub enum TokenCommand {
         /// Whose it is.
         #[arg(long, default_value = "admin")]
         user: Name,
+        /// A role to confine it to; it may do all that the user may if not given.
+        #[arg(long)]
+        role: Option<Name>,
+        /// After how many days it ends by itself; never if not given.
+        #[arg(long)]
+        days: Option<u32>,
         /// Where the database is.
         #[command(flatten)]
         config: ConfigArgs,
@@ -68,9 +95,11 @@ impl UserCommand {
     /// Runs it.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Ask(command) => command.run().await?,
             Self::Add {
                 name,
                 password_stdin,
+                role,
                 config,
             } => {
                 let (config, access) = open(config).await?;
@@ -80,20 +109,24 @@ impl UserCommand {
                     None
                 };
                 let with_link = password.is_none();
-                let user = access.add_user(name, password).await?;
+                let user = access.add_user(name, password, Some(role)).await?;
                 if with_link {
                     let link = access.link(&user.name).await?;
-                    say(super::serve::link_url(config.listen, &link))?;
+                    say(super::serve::link_url(&config, config.listen, &link))?;
                 }
             }
             Self::Passwd { name, config } => {
                 let (_, access) = open(config).await?;
                 access.reset_password(&name, read_password()?).await?;
             }
+            Self::ResetTwoFactor { name, config } => {
+                let (_, access) = open(config).await?;
+                access.forget_two_factor(&name).await?;
+            }
             Self::Link { name, config } => {
                 let (config, access) = open(config).await?;
                 let link = access.link(&name).await?;
-                say(super::serve::link_url(config.listen, &link))?;
+                say(super::serve::link_url(&config, config.listen, &link))?;
             }
         }
         Ok(())
@@ -104,9 +137,21 @@ impl TokenCommand {
     /// Runs it.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Create { name, user, config } => {
+            Self::Ask(command) => command.run().await?,
+            Self::Create {
+                name,
+                user,
+                role,
+                days,
+                config,
+            } => {
                 let (_, access) = open(config).await?;
-                say(access.token_for(&user, name).await?.secret)?;
+                let request = CreateToken {
+                    name,
+                    role,
+                    expire_time: days.map(|days| now().plus_micros(i64::from(days) * DAY_MICROS)),
+                };
+                say(access.confined_token_for(&user, request).await?.secret)?;
             }
         }
         Ok(())
@@ -114,7 +159,7 @@ impl TokenCommand {
 }
 
 /// One line of standard input; on a terminal it asks, and does not show what is typed.
-fn read_password() -> Result<String, Failure> {
+pub(super) fn read_password() -> Result<String, Failure> {
     let stdin = std::io::stdin();
     let mut line = String::new();
     if stdin.is_terminal() {

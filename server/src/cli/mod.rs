@@ -4,9 +4,10 @@ pub mod access;
 mod client;
 mod demo;
 mod doctor;
+pub mod run_as;
 pub mod serve;
 
-use crate::config::{ConfigArgs, LogFormat};
+use crate::config::{Config, ConfigArgs, LogFormat};
 use clap::{Parser, Subcommand};
 use client::Api;
 use std::io::Write;
@@ -27,12 +28,18 @@ enum Command {
     Serve(ConfigArgs),
     /// Prints the configuration that the server would run with.
     Config(ConfigArgs),
-    /// Adds users, sets passwords, makes one-time links; also while the server runs.
+    /// Users: some commands work on the data directory, also while the server runs, the others on the server that OFFSHOOT_URL names.
     #[command(subcommand)]
     User(access::UserCommand),
-    /// Makes API tokens; also while the server runs.
+    /// API tokens: `create` works on the data directory, also while the server runs.
     #[command(subcommand)]
     Token(access::TokenCommand),
+    /// Roles, on the server that OFFSHOOT_URL names.
+    Role(Ask<client::people::RoleCommand>),
+    /// Who is signed in from where, on the server that OFFSHOOT_URL names.
+    Session(Ask<client::people::SessionCommand>),
+    /// Who did what, and what was refused, on the server that OFFSHOOT_URL names.
+    Audit(Ask<client::people::AuditCommand>),
     /// Says what this machine lacks to run guests, and how to get it.
     Doctor(doctor::DoctorArgs),
     /// Clones a running guest while it goes on, and shows it in the browser.
@@ -100,17 +107,24 @@ fn broken_pipe(e: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
+    // A server leaves root while the process has one thread: before there is a runtime.
+    let begun = match &command {
+        Command::Serve(args) => Some(begin(args.clone().load()?)?),
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        if let Some((config, taken)) = begun {
+            return serve::run(config, taken).await;
+        }
         match command {
-            Command::Serve(args) => {
-                let config = args.load()?;
-                log_to_stderr(config.log_format, &config.log)?;
-                serve::run(config).await
-            }
+            Command::Serve(_) => Ok(()),
             Command::Config(args) => Ok(say(toml::to_string(&args.load()?)?.trim_end())?),
             Command::User(command) => command.run().await,
             Command::Token(command) => command.run().await,
+            Command::Role(ask) => ask.command.run(&ask.api).await,
+            Command::Session(ask) => ask.command.run(&ask.api).await,
+            Command::Audit(ask) => ask.command.run(&ask.api).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Vm(ask) => ask.command.run(&ask.api).await,
@@ -122,6 +136,24 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }
     })
+}
+
+/// What a server does first: it takes what needs root, and then leaves root.
+fn begin(config: Config) -> Result<(Config, serve::Taken), Failure> {
+    log_to_stderr(config.log_format, &config.log)?;
+    let plan = run_as::plan(&config)?;
+    let taken = serve::Taken::new(&config)?;
+    match plan {
+        run_as::Plan::Stay => {}
+        run_as::Plan::NobodyToBecome => tracing::warn!(
+            "the server and all guests run as root: `useradd --system --groups kvm offshoot` adds the user that it would run as"
+        ),
+        run_as::Plan::Become(who) => {
+            who.take_over(&config)?;
+            tracing::info!(user = who.name(), "root is left");
+        }
+    }
+    Ok((config, taken))
 }
 
 /// Prints a line on standard output.

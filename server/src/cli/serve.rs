@@ -1,16 +1,19 @@
 //! `offshoot serve`, and the server as something that can be started and stopped.
 
 use super::{Failure, say};
-use crate::access::Access;
 use crate::access::secret::Secret;
+use crate::access::{Access, audit};
 use crate::config::{AcceleratorChoice, Config, DataDirLock};
 use crate::db::Db;
 use crate::http::Server;
+use crate::http::audit::Peer;
+use crate::http::tls::{Tls, TlsListener};
 use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
 use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
 use shared::place::Accelerator;
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -19,6 +22,26 @@ use tokio::task::JoinHandle;
 
 /// How long open connections may take to finish when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is taken while the server may still be root: the port, and the key.
+pub struct Taken {
+    listener: std::net::TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Taken {
+    /// Takes both.
+    pub fn new(config: &Config) -> Result<Self, Failure> {
+        let failed = |e| format!("cannot listen on {}: {e}", config.listen);
+        let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
+        listener.set_nonblocking(true)?;
+        let tls = match (&config.tls_cert, &config.tls_key) {
+            (Some(cert), Some(key)) => Some(Tls::load(cert, key)?),
+            _ => None,
+        };
+        Ok(Self { listener, tls })
+    }
+}
 
 /// A server that runs.
 pub struct Running {
@@ -29,21 +52,31 @@ pub struct Running {
     /// The administrator's one-time link, on the first start only.
     pub first_link: Option<Secret>,
     listener: JoinHandle<std::io::Result<()>>,
+    beside: tokio::task::JoinSet<()>,
     _lock: DataDirLock,
 }
 
 /// The address of a one-time link.
-pub fn link_url(address: SocketAddr, link: &Secret) -> String {
-    format!("http://{address}/welcome/{}", link.expose())
+pub fn link_url(config: &Config, address: SocketAddr, link: &Secret) -> String {
+    let scheme = if config.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{address}/welcome/{}", link.expose())
 }
 
 impl Running {
     /// Takes the data directory, opens the database, and listens.
     pub async fn start(config: Config) -> Result<Self, Failure> {
+        let taken = Taken::new(&config)?;
+        Self::with(config, taken).await
+    }
+
+    /// Takes the data directory, opens the database, and answers on what was taken.
+    pub async fn with(config: Config, taken: Taken) -> Result<Self, Failure> {
         let lock = DataDirLock::take(&config)?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|e| format!("cannot listen on {}: {e}", config.listen))?;
+        let listener = TcpListener::from_std(taken.listener)?;
         let address = listener.local_addr()?;
         let db = Db::open(&config.database()).await?;
         let access = Access::new(db.clone());
@@ -71,23 +104,51 @@ impl Running {
             per_vm: config.jobs_per_vm as usize,
         };
         let jobs = Jobs::start(world, limits, None).await?;
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(audit::keep_pruned(access.clone(), config.audit_days));
         let server = Server::new(config, jobs, access, address);
-        let stop = server.stop.clone();
-        let serving = axum::serve(listener, server.router()).with_graceful_shutdown(stop.cancelled_owned());
+        let stop = server.stop.clone().cancelled_owned();
+        let router = server.router().into_make_service_with_connect_info::<Peer>();
+        let listener = match taken.tls {
+            None => tokio::spawn(
+                axum::serve(listener, router)
+                    .with_graceful_shutdown(stop)
+                    .into_future(),
+            ),
+            Some(tls) => {
+                let listener = TlsListener::new(listener, tls.clone())?;
+                beside.spawn(async move {
+                    if let Err(e) = tls.follow().await {
+                        let error = crate::db::chain(&e);
+                        tracing::error!(
+                            error,
+                            "new certificates are not taken: start the server again for them"
+                        );
+                    }
+                });
+                tokio::spawn(
+                    axum::serve(listener, router)
+                        .with_graceful_shutdown(stop)
+                        .into_future(),
+                )
+            }
+        };
         tracing::info!(%address, "listening");
         Ok(Self {
             address,
             server,
             first_link,
-            listener: tokio::spawn(async move { serving.await }),
+            listener,
+            beside,
             _lock: lock,
         })
     }
 
     /// Stops: the feeds end first, then what is being answered is finished, then the jobs are left where they are for
     /// the next start.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub async fn stop(mut self) -> Result<(), Failure> {
         self.server.stop.cancel();
+        self.beside.abort_all();
         let abort = self.listener.abort_handle();
         match tokio::time::timeout(PATIENCE, self.listener).await {
             Ok(ended) => ended??,
@@ -102,13 +163,13 @@ impl Running {
 }
 
 /// Runs the server until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Result<(), Failure> {
+pub async fn run(config: Config, taken: Taken) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let running = Running::start(config).await?;
+    let running = Running::with(config, taken).await?;
     if let Some(link) = &running.first_link {
         say("This server has no users yet. Sign in as admin, once, by this link:")?;
-        say(link_url(running.address, link))?;
+        say(link_url(&running.server.config, running.address, link))?;
     }
     let mut running = running;
     tokio::select! {

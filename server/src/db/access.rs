@@ -1,24 +1,16 @@
-//! Users, sessions, tokens and one-time links. Of every secret there is only its hash.
+//! Sessions, tokens and one-time links. Of every secret there is only its hash.
 //!
 //! Only what takes a `Tx` is told by the feed: `offshoot user` and `offshoot token` run beside a server, and the
 //! feed's generations belong to that server's writer.
 
 use super::list::{By, Field, Listing, Page};
-use super::{Db, DbError, Tx, sql, time, time_opt, word};
-use shared::access::{Token, User};
+use super::users::{USER, UserRow, read_user};
+use super::{Db, DbError, Tx, sql, time, time_opt, word, word_opt};
+use shared::access::{Session, Token};
 use shared::feed::Noun;
-use shared::{Code, SessionId, Status, Timestamp, TokenId, UserId};
+use shared::{Code, RoleId, SessionId, Status, Timestamp, TokenId, UserId};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-
-/// A user with what signing in needs.
-#[derive(Clone)]
-pub struct UserRow {
-    /// The user.
-    pub user: User,
-    /// The password's PHC string, if there is a password.
-    pub password_hash: Option<String>,
-}
 
 /// A session with its user.
 pub struct SessionRow {
@@ -36,22 +28,10 @@ pub struct SessionRow {
 pub struct TokenRow {
     /// The token.
     pub token: Token,
+    /// The role that it is confined to.
+    pub role: Option<RoleId>,
     /// Whose it is.
     pub user: UserRow,
-}
-
-const USER: &str = "users.id AS user_id, users.name AS user_name, users.password_hash,
-    users.create_time AS user_create_time";
-
-fn read_user(row: &SqliteRow) -> Result<UserRow, DbError> {
-    Ok(UserRow {
-        user: User {
-            id: word(row, "user_id")?,
-            name: word(row, "user_name")?,
-            create_time: time(row, "user_create_time")?,
-        },
-        password_hash: row.try_get("password_hash").map_err(sql("read a column"))?,
-    })
 }
 
 fn read_token(row: &SqliteRow) -> Result<Token, DbError> {
@@ -60,102 +40,101 @@ fn read_token(row: &SqliteRow) -> Result<Token, DbError> {
         name: word(row, "name")?,
         create_time: time(row, "create_time")?,
         last_used_time: time_opt(row, "last_used_time")?,
+        role: word_opt(row, "role_name")?,
+        expire_time: time_opt(row, "expire_time")?,
     })
-}
-
-/// How many users there are.
-pub async fn count_users(conn: &mut SqliteConnection) -> Result<u64, DbError> {
-    let row = sqlx::query("SELECT COUNT(*) AS n FROM users")
-        .fetch_one(conn)
-        .await
-        .map_err(sql("count the users"))?;
-    Ok(row.get::<i64, _>("n") as u64)
-}
-
-/// Adds a user.
-pub async fn insert_user(
-    conn: &mut SqliteConnection,
-    user: &User,
-    password_hash: Option<&str>,
-) -> Result<(), DbError> {
-    let done =
-        sqlx::query("INSERT INTO users (id, name, password_hash, create_time) VALUES ($1, $2, $3, $4)")
-            .bind(user.id.to_string())
-            .bind(user.name.as_str())
-            .bind(password_hash)
-            .bind(user.create_time.micros())
-            .execute(conn)
-            .await;
-    super::taken("user", &user.name, done)?;
-    Ok(())
-}
-
-/// The user of this name.
-pub async fn find_user(conn: &mut SqliteConnection, name: &str) -> Result<Option<UserRow>, DbError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {USER} FROM users WHERE name = $1"
-    )))
-    .bind(name)
-    .fetch_optional(conn)
-    .await
-    .map_err(sql("read a user"))?;
-    row.as_ref().map(read_user).transpose()
-}
-
-/// The user with this id.
-pub async fn user(conn: &mut SqliteConnection, id: UserId) -> Result<Option<UserRow>, DbError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {USER} FROM users WHERE id = $1"
-    )))
-    .bind(id.to_string())
-    .fetch_optional(conn)
-    .await
-    .map_err(sql("read a user"))?;
-    row.as_ref().map(read_user).transpose()
-}
-
-/// Sets a user's password, and ends the user's sessions but one.
-pub async fn set_password(
-    conn: &mut SqliteConnection,
-    user: UserId,
-    password_hash: &str,
-    keep: Option<SessionId>,
-) -> Result<(), DbError> {
-    sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
-        .bind(user.to_string())
-        .bind(password_hash)
-        .execute(&mut *conn)
-        .await
-        .map_err(sql("set a password"))?;
-    sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id <> $2")
-        .bind(user.to_string())
-        .bind(keep.map(|k| k.to_string()).unwrap_or_default())
-        .execute(conn)
-        .await
-        .map_err(sql("end a user's sessions"))?;
-    Ok(())
 }
 
 /// Begins a session.
 pub async fn insert_session(
     conn: &mut SqliteConnection,
-    id: SessionId,
+    session: &Session,
     hash: &str,
     user: UserId,
-    create_time: Timestamp,
-    expire_time: Timestamp,
 ) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO sessions (id, hash, user_id, create_time, expire_time) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO sessions (id, hash, user_id, create_time, expire_time, address, user_agent)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind(id.to_string())
+    .bind(session.id.to_string())
     .bind(hash)
     .bind(user.to_string())
-    .bind(create_time.micros())
-    .bind(expire_time.micros())
-    .execute(conn)
+    .bind(session.create_time.micros())
+    .bind(session.expire_time.micros())
+    .bind(&session.address)
+    .bind(&session.user_agent)
+    .execute(&mut *conn)
     .await
     .map_err(sql("begin a session"))?;
+    sqlx::query("UPDATE users SET last_sign_in_time = $2 WHERE id = $1")
+        .bind(user.to_string())
+        .bind(session.create_time.micros())
+        .execute(conn)
+        .await
+        .map_err(sql("note a sign-in"))?;
+    Ok(())
+}
+
+/// A user's living sessions, the newest first.
+pub async fn sessions(
+    conn: &mut SqliteConnection,
+    user: UserId,
+    now: Timestamp,
+) -> Result<Vec<Session>, DbError> {
+    let rows = sqlx::query(
+        "SELECT id, create_time, expire_time, address, user_agent FROM sessions
+         WHERE user_id = $1 AND expire_time > $2 ORDER BY create_time DESC",
+    )
+    .bind(user.to_string())
+    .bind(now.micros())
+    .fetch_all(conn)
+    .await
+    .map_err(sql("read sessions"))?;
+    rows.iter()
+        .map(|row| {
+            Ok(Session {
+                id: word(row, "id")?,
+                address: row.get("address"),
+                user_agent: row.get("user_agent"),
+                create_time: time(row, "create_time")?,
+                expire_time: time(row, "expire_time")?,
+                current: false,
+            })
+        })
+        .collect()
+}
+
+/// Ends a session of a user; NOT_FOUND if there is none.
+pub async fn end_session(conn: &mut SqliteConnection, user: UserId, id: &str) -> Result<(), DbError> {
+    let done = sqlx::query("DELETE FROM sessions WHERE id = $1 AND user_id = $2")
+        .bind(id)
+        .bind(user.to_string())
+        .execute(conn)
+        .await
+        .map_err(sql("end a session"))?;
+    if done.rows_affected() == 0 {
+        return Err(Status::not_found("session", id).into());
+    }
+    Ok(())
+}
+
+/// Ends the sessions of a user but one, and takes one-time links back.
+pub async fn end_sessions(
+    conn: &mut SqliteConnection,
+    user: UserId,
+    keep: Option<SessionId>,
+) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id <> $2")
+        .bind(user.to_string())
+        .bind(keep.map(|k| k.to_string()).unwrap_or_default())
+        .execute(&mut *conn)
+        .await
+        .map_err(sql("end a user's sessions"))?;
+    sqlx::query("DELETE FROM login_links WHERE user_id = $1")
+        .bind(user.to_string())
+        .execute(conn)
+        .await
+        .map_err(sql("take one-time links back"))?;
     Ok(())
 }
 
@@ -184,31 +163,6 @@ pub async fn find_session(
         })
     })
     .transpose()
-}
-
-/// Whether a session lives.
-pub async fn session_lives(
-    conn: &mut SqliteConnection,
-    id: SessionId,
-    now: Timestamp,
-) -> Result<bool, DbError> {
-    let row = sqlx::query("SELECT 1 FROM sessions WHERE id = $1 AND expire_time > $2")
-        .bind(id.to_string())
-        .bind(now.micros())
-        .fetch_optional(conn)
-        .await
-        .map_err(sql("read a session"))?;
-    Ok(row.is_some())
-}
-
-/// Whether a token lives.
-pub async fn token_lives(conn: &mut SqliteConnection, id: TokenId) -> Result<bool, DbError> {
-    let row = sqlx::query("SELECT 1 FROM tokens WHERE id = $1 AND delete_time IS NULL")
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await
-        .map_err(sql("read a token"))?;
-    Ok(row.is_some())
 }
 
 /// Puts the end of a session off.
@@ -287,27 +241,33 @@ pub async fn take_link(
 pub async fn insert_token(
     conn: &mut SqliteConnection,
     token: &Token,
+    role: Option<RoleId>,
     user: UserId,
     hash: &str,
 ) -> Result<(), DbError> {
-    let done =
-        sqlx::query("INSERT INTO tokens (id, user_id, name, hash, create_time) VALUES ($1, $2, $3, $4, $5)")
-            .bind(token.id.to_string())
-            .bind(user.to_string())
-            .bind(token.name.as_str())
-            .bind(hash)
-            .bind(token.create_time.micros())
-            .execute(conn)
-            .await;
+    let done = sqlx::query(
+        "INSERT INTO tokens (id, user_id, name, hash, create_time, role_id, expire_time)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(token.id.to_string())
+    .bind(user.to_string())
+    .bind(token.name.as_str())
+    .bind(hash)
+    .bind(token.create_time.micros())
+    .bind(role.map(|r| r.to_string()))
+    .bind(token.expire_time.map(Timestamp::micros))
+    .execute(conn)
+    .await;
     super::taken("token", &token.name, done)?;
     Ok(())
 }
 
-/// The living token behind a hash.
+/// The token behind a hash, unless it was taken back; one that has ended is here as well.
 pub async fn find_token(conn: &mut SqliteConnection, hash: &str) -> Result<Option<TokenRow>, DbError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT tokens.id, tokens.name, tokens.create_time, tokens.last_used_time, {USER}
-         FROM tokens JOIN users ON users.id = tokens.user_id
+        "SELECT tokens.id, tokens.name, tokens.create_time, tokens.last_used_time, tokens.expire_time, tokens.role_id,
+             roles.name AS role_name, {USER}
+         FROM tokens JOIN users ON users.id = tokens.user_id LEFT JOIN roles ON roles.id = tokens.role_id
          WHERE tokens.hash = $1 AND tokens.delete_time IS NULL"
     )))
     .bind(hash)
@@ -317,6 +277,7 @@ pub async fn find_token(conn: &mut SqliteConnection, hash: &str) -> Result<Optio
     row.map(|row| {
         Ok(TokenRow {
             token: read_token(&row)?,
+            role: word_opt(&row, "role_id")?,
             user: read_user(&row)?,
         })
     })
@@ -325,12 +286,37 @@ pub async fn find_token(conn: &mut SqliteConnection, hash: &str) -> Result<Optio
 
 /// The living token with this id.
 pub async fn token(db: &Db, id: &str) -> Result<Option<Token>, DbError> {
-    let row = sqlx::query("SELECT * FROM tokens WHERE id = $1 AND delete_time IS NULL")
-        .bind(id)
-        .fetch_optional(db.read())
-        .await
-        .map_err(sql("read a token"))?;
+    let row = sqlx::query(
+        "SELECT tokens.*, roles.name AS role_name FROM tokens LEFT JOIN roles ON roles.id = tokens.role_id
+         WHERE tokens.id = $1 AND tokens.delete_time IS NULL",
+    )
+    .bind(id)
+    .fetch_optional(db.read())
+    .await
+    .map_err(sql("read a token"))?;
     row.as_ref().map(read_token).transpose()
+}
+
+/// The hash behind a living session or token: what it is looked up by when it is asked again whether it lives.
+pub async fn hash_of(conn: &mut SqliteConnection, table: Kept, id: &str) -> Result<Option<String>, DbError> {
+    let row = sqlx::query(match table {
+        Kept::Sessions => "SELECT hash FROM sessions WHERE id = $1",
+        Kept::Tokens => "SELECT hash FROM tokens WHERE id = $1 AND delete_time IS NULL",
+    })
+    .bind(id)
+    .fetch_optional(conn)
+    .await
+    .map_err(sql("read what lets in"))?;
+    Ok(row.map(|row| row.get("hash")))
+}
+
+/// What lets somebody in.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept {
+    /// Sessions.
+    Sessions,
+    /// Tokens.
+    Tokens,
 }
 
 /// Whose token it is, or was.
@@ -396,6 +382,8 @@ pub const TOKEN_FIELDS: &[Field] = &[
 pub async fn list_tokens(db: &Db, user: UserId, mut listing: Listing) -> Result<Page<Token>, DbError> {
     listing.only("tokens.user_id", user);
     let from = "FROM tokens WHERE tokens.delete_time IS NULL";
-    let select = "SELECT tokens.* FROM tokens WHERE tokens.delete_time IS NULL";
+    let select =
+        "SELECT tokens.*, roles.name AS role_name FROM tokens LEFT JOIN roles ON roles.id = tokens.role_id
+         WHERE tokens.delete_time IS NULL";
     listing.run(db, select, from, "tokens.id", read_token).await
 }

@@ -2,6 +2,7 @@
 
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, now, sql, time, time_opt, to_json, word, word_opt};
+use shared::access::rights::Sees;
 use shared::feed::Noun;
 use shared::job::{Job, LogLine, Phase, PhaseParts, Resource, ResourceRole};
 use shared::{JobId, Timestamp, VmId};
@@ -193,12 +194,16 @@ pub async fn active(db: &Db) -> Result<Vec<Stored>, DbError> {
 }
 
 /// How many jobs are not over, and how many failed since a moment.
-pub async fn counts(db: &Db, since: Timestamp) -> Result<(u64, u64), DbError> {
+pub async fn counts(db: &Db, since: Timestamp, sees: &Sees) -> Result<(u64, u64), DbError> {
     let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM jobs WHERE end_time IS NULL) AS active,
-             (SELECT COUNT(*) FROM jobs WHERE state = 'FAILED' AND end_time >= $1) AS failed",
+        "WITH seen AS (SELECT value FROM json_each($2))
+         SELECT (SELECT COUNT(*) FROM jobs WHERE end_time IS NULL
+                 AND ($2 IS NULL OR vm IN seen OR product IN seen)) AS active,
+             (SELECT COUNT(*) FROM jobs WHERE state = 'FAILED' AND end_time >= $1
+                 AND ($2 IS NULL OR vm IN seen OR product IN seen)) AS failed",
     )
     .bind(since.micros())
+    .bind(super::seen(sees)?)
     .fetch_one(db.read())
     .await
     .map_err(sql("count the jobs"))?;
@@ -206,6 +211,18 @@ pub async fn counts(db: &Db, since: Timestamp) -> Result<(u64, u64), DbError> {
         row.get::<i64, _>("active") as u64,
         row.get::<i64, _>("failed") as u64,
     ))
+}
+
+/// The machine that a job works on, and the one that it makes; none if there is no such job.
+pub async fn machines(db: &Db, id: JobId) -> Result<Vec<VmId>, DbError> {
+    let row = sqlx::query("SELECT vm, product FROM jobs WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await
+        .map_err(sql("read a job"))?;
+    let Some(row) = row else { return Ok(Vec::new()) };
+    let both = [super::word_opt(&row, "vm")?, super::word_opt(&row, "product")?];
+    Ok(both.into_iter().flatten().collect())
 }
 
 fn product(resources: &[Resource]) -> Option<&str> {

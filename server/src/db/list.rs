@@ -2,6 +2,7 @@
 
 use super::{Db, DbError, sql};
 use shared::Status;
+use shared::access::rights::Sees;
 use shared::api::{DEFAULT_PAGE_SIZE, ListQuery, MAX_PAGE_SIZE};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -30,6 +31,8 @@ pub enum By {
 enum Term {
     Is(&'static str, String),
     Has(&'static str, String),
+    /// One of the columns is one of a JSON list.
+    Among(&'static [&'static str], String),
 }
 
 /// A list request that has been checked.
@@ -130,6 +133,14 @@ impl Listing {
         self.terms.push(Term::Is(column, value.to_string()));
     }
 
+    /// Narrows the list to rows where one of the columns is a machine that the caller sees.
+    pub fn among(&mut self, columns: &'static [&'static str], sees: &Sees) -> Result<(), DbError> {
+        if let Sees::Only(ids) = sees {
+            self.terms.push(Term::Among(columns, super::to_json(ids)?));
+        }
+        Ok(())
+    }
+
     fn read_token(&self, token: &str) -> Result<(String, String), Status> {
         let bad = || Status::invalid("pageToken", "it is not one that this list gave for this order");
         let text = hex::decode(token)
@@ -160,6 +171,18 @@ impl Listing {
                         .push(", ")
                         .push_bind(value.clone())
                         .push(") > 0");
+                }
+                Term::Among(columns, list) => {
+                    query.push(" AND (");
+                    for (n, column) in columns.iter().enumerate() {
+                        query
+                            .push(if n == 0 { "" } else { " OR " })
+                            .push(*column)
+                            .push(" IN (SELECT value FROM json_each(")
+                            .push_bind(list.clone())
+                            .push("))");
+                    }
+                    query.push(")");
                 }
             }
         }
@@ -241,7 +264,11 @@ impl Listing {
             row.try_get::<String, _>(column)
                 .map_err(sql("read a list's order"))?
         };
-        let id: String = row.try_get("id").map_err(sql("read a list's id"))?;
+        let number = |_| row.try_get::<i64, _>("id").map(|id| id.to_string());
+        let id = row
+            .try_get::<String, _>("id")
+            .or_else(number)
+            .map_err(sql("read a list's id"))?;
         Ok(hex::encode(super::to_json(&(&self.order_text, key, id))?))
     }
 }

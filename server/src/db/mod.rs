@@ -4,6 +4,7 @@
 //! hands the numbers out, so they need no table of their own: at the start it goes on from the highest there is.
 
 pub mod access;
+pub mod audit;
 pub mod fork_points;
 pub mod images;
 pub mod jobs;
@@ -11,10 +12,13 @@ pub mod layers;
 pub mod list;
 pub mod locks;
 pub mod places;
+pub mod roles;
 pub mod snapshots;
+pub mod users;
 pub mod vms;
 
 use futures::future::BoxFuture;
+use shared::access::rights::Sees;
 use shared::feed::{Noun, Place};
 use shared::vm::Inconsistent;
 use shared::{Code, Status, Timestamp};
@@ -433,6 +437,14 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String, DbError> 
         column: "json",
         why: e.to_string(),
     })
+}
+
+/// The machines that somebody sees, as a JSON list; none if it is all of them.
+pub(crate) fn seen(sees: &Sees) -> Result<Option<String>, DbError> {
+    match sees {
+        Sees::All => Ok(None),
+        Sees::Only(ids) => to_json(ids).map(Some),
+    }
 }
 
 /// A column that holds a time.

@@ -3,6 +3,7 @@
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, sql, time, to_json, word, word_opt};
 use serde::{Deserialize, Serialize};
+use shared::access::rights::Sees;
 use shared::feed::Noun;
 use shared::place::Accelerator;
 use shared::snapshot::{Consistency, Snapshot};
@@ -119,8 +120,11 @@ pub async fn find(db: &Db, vm: VmId, reference: &str) -> Result<Option<Snapshot>
 }
 
 /// How many snapshots there are.
-pub async fn count(db: &Db) -> Result<u64, DbError> {
-    let row = sqlx::query("SELECT COUNT(*) AS n FROM snapshots")
+pub async fn count(db: &Db, sees: &Sees) -> Result<u64, DbError> {
+    let count =
+        "SELECT COUNT(*) AS n FROM snapshots WHERE $1 IS NULL OR vm IN (SELECT value FROM json_each($1))";
+    let row = sqlx::query(count)
+        .bind(super::seen(sees)?)
         .fetch_one(db.read())
         .await
         .map_err(sql("count the snapshots"))?;

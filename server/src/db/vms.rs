@@ -2,6 +2,7 @@
 
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, sql, time, time_opt, to_json, word, word_opt};
+use shared::access::rights::Sees;
 use shared::feed::Noun;
 use shared::vm::{Condition, Disk, Lineage, LockedBy, Nic, Vm};
 use shared::{ForkPointId, HostId, LayerId, NetworkId, SnapshotId, VmId};
@@ -286,11 +287,13 @@ pub async fn ids(db: &Db) -> Result<Vec<VmId>, DbError> {
 }
 
 /// How many machines there are in each state, and the memory of those that run, in MiB.
-pub async fn counts(db: &Db) -> Result<BTreeMap<String, (u64, u64)>, DbError> {
+pub async fn counts(db: &Db, sees: &Sees) -> Result<BTreeMap<String, (u64, u64)>, DbError> {
     let rows = sqlx::query(
         "SELECT CASE WHEN state = 'PAUSED' AND pause_reason <> 'USER' THEN 'TROUBLED' ELSE state END AS state,
-             COUNT(*) AS n, SUM(memory_mib) AS mib FROM vms GROUP BY 1",
+             COUNT(*) AS n, SUM(memory_mib) AS mib FROM vms
+         WHERE $1 IS NULL OR id IN (SELECT value FROM json_each($1)) GROUP BY 1",
     )
+    .bind(super::seen(sees)?)
     .fetch_all(db.read())
     .await
     .map_err(sql("count the VMs"))?;

@@ -2,6 +2,7 @@
 //! default deny.
 
 use super::Server;
+use super::audit::Who;
 use super::error::ApiError;
 use crate::access::Caller;
 use axum::extract::{Request, State};
@@ -25,6 +26,7 @@ pub const OPEN: &[Open] = &[
     Open::Path("/healthz"),
     Open::Path("/readyz"),
     Open::Path("/login"),
+    Open::Path("/login/code"),
     Open::Path("/do/theme"),
     Open::Path("/favicon.svg"),
     Open::Under("/welcome/"),
@@ -147,7 +149,19 @@ fn nobody(request: &Request) -> Response {
 /// The layer.
 pub async fn layer(State(server): State<Server>, mut request: Request, next: Next) -> Response {
     match admit(&server, &mut request).await {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let who = request.extensions().get::<Caller>().map(Who::from);
+            let mut response = next.run(request).await;
+            if let Some(who) = who {
+                response.extensions_mut().insert(who);
+            }
+            if let Some(hsts) = &server.hsts {
+                response
+                    .headers_mut()
+                    .insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+            }
+            response
+        }
         Err(refusal) => refusal,
     }
 }

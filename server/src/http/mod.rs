@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod assets;
+pub mod audit;
 pub mod docs;
 pub mod error;
 pub mod extract;
@@ -10,17 +11,18 @@ pub mod health;
 pub mod pages;
 pub mod route;
 pub mod sign_in;
+pub mod tls;
 pub mod trace;
 
 use crate::access::Access;
 use crate::config::Config;
 use crate::events::Feed;
 use crate::jobs::{Jobs, World};
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use error::ApiError;
 use guard::Hosts;
 use route::{Asks, Entry, Method, Own};
@@ -47,6 +49,10 @@ pub struct Parts {
     pub hosts: Hosts,
     /// The name of the session's cookie.
     pub cookie: String,
+    /// Whether it is spoken to by TLS.
+    pub tls: bool,
+    /// What tells browsers to come by TLS only.
+    pub hsts: Option<HeaderValue>,
     /// Cancelled when the server begins to stop: feeds end first.
     pub stop: CancellationToken,
     /// The names of the console's files.
@@ -83,6 +89,11 @@ impl Server {
         Self(Arc::new(Parts {
             hosts: Hosts::new(listen, &config.allowed_hosts),
             cookie: format!("offshoot-{instance}"),
+            tls: config.tls_cert.is_some(),
+            hsts: match config.hsts_seconds {
+                0 => None,
+                seconds => HeaderValue::from_str(&format!("max-age={seconds}")).ok(),
+            },
             assets: assets::manifest(&config.site_dir),
             config,
             jobs,
@@ -107,7 +118,12 @@ impl Server {
 
     /// The API alone, for calls in process: whoever calls brings the `Caller` along.
     fn api(&self) -> Router {
-        let layered = || self.api_routes().fallback(unknown).layer(from_fn(trace::layer));
+        let layered = || {
+            self.api_routes()
+                .fallback(unknown)
+                .layer(from_fn_with_state(self.access.clone(), audit::layer))
+                .layer(from_fn(trace::layer))
+        };
         self.api.get_or_init(layered).clone().with_state(self.clone())
     }
 
@@ -116,6 +132,8 @@ impl Server {
             .build()
             .router
             .method_not_allowed_fallback(wrong_method)
+            // What a route asks of a machine is looked up with it.
+            .layer(Extension(self.access.clone()))
     }
 
     /// Everything, as it is served over the network.
@@ -125,6 +143,7 @@ impl Server {
             .fallback(pages::fallback)
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .layer(from_fn_with_state(self.clone(), guard::layer))
+            .layer(from_fn_with_state(self.access.clone(), audit::layer))
             .layer(from_fn(trace::layer))
             .with_state(self.clone())
     }
@@ -136,6 +155,8 @@ fn own() -> Own {
         .route(Method::Get, "/readyz", health::ready)
         .route(Method::Get, "/login", pages::page)
         .route(Method::Post, "/login", sign_in::log_in)
+        .route(Method::Get, "/login/code", pages::page)
+        .route(Method::Post, "/login/code", sign_in::give_code)
         .route(Method::Post, "/do/{*form}", pages::form)
         .route(Method::Post, "/do/theme", pages::form)
         .route(Method::Post, "/logout", sign_in::log_out)

@@ -1,6 +1,7 @@
 //! The console's pages, rendered here, and the forms that they post. Their data come from the API, called in process
 //! with the caller's own identity: privilege, validation and errors are one path.
 
+use super::audit::Peer;
 use super::error::{ApiError, ApiResult};
 use super::extract::Fields;
 use super::trace::RequestId;
@@ -12,7 +13,7 @@ use app::backend::{Outcome, Pending, outcome};
 use app::forms::{self, Action, Flash, THEME_COOKIE};
 use app::{Backend, SetStatus, ShellOptions, Theme, shell};
 use axum::body::{Body, to_bytes};
-use axum::extract::{OriginalUri, Request, State};
+use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Json, Router};
@@ -60,6 +61,9 @@ struct InProcess {
     api: Router,
     caller: Option<Caller>,
     id: RequestId,
+    peer: Option<ConnectInfo<Peer>>,
+    /// The name that the server is come by.
+    host: Option<HeaderValue>,
 }
 
 impl Backend for InProcess {
@@ -70,9 +74,16 @@ impl Backend for InProcess {
             .header(header::CONTENT_TYPE, "application/json")
             .body(call.body.map_or_else(Body::empty, Body::from));
         let (api, caller, id) = (self.api.clone(), self.caller.clone(), self.id.clone());
+        let (peer, host) = (self.peer, self.host.clone());
         Box::pin(async move {
             let mut request = request.map_err(|e| Status::invalid("path", e))?;
             request.extensions_mut().insert(id);
+            if let Some(host) = host {
+                request.headers_mut().insert(header::HOST, host);
+            }
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
             }
@@ -119,7 +130,7 @@ pub async fn fallback(State(server): State<Server>, request: Request) -> Respons
 pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<Response> {
     let jar = CookieJar::from_headers(request.headers());
     let caller = request.extensions().get::<Caller>().cloned();
-    if request.uri().path() == "/login" && caller.is_some() {
+    if matches!(request.uri().path(), "/login" | "/login/code") && caller.is_some() {
         return Ok(Redirect::to("/").into_response());
     }
     let id = request
@@ -143,11 +154,14 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
         now: now(),
         theme: theme(&jar),
         flash,
+        rights: caller.as_ref().map(|c| c.rights.clone()).unwrap_or_default(),
     };
     let backend: Arc<dyn Backend> = Arc::new(InProcess {
         api: server.api(),
         caller,
         id,
+        peer: request.extensions().get::<ConnectInfo<Peer>>().copied(),
+        host: request.headers().get(header::HOST).cloned(),
     });
     let csp = policy(&nonce);
     let context = move || {
@@ -178,6 +192,7 @@ pub async fn form(
     OriginalUri(uri): OriginalUri,
     caller: Option<Extension<Caller>>,
     Extension(id): Extension<RequestId>,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
     headers: HeaderMap,
     mut jar: CookieJar,
     Fields(fields): Fields,
@@ -200,6 +215,8 @@ pub async fn form(
                 api: server.api(),
                 caller: caller.clone(),
                 id,
+                peer: peer.map(|Extension(peer)| peer),
+                host: headers.get(header::HOST).cloned(),
             };
             let mut results = Vec::with_capacity(calls.len());
             for call in calls {

@@ -4,7 +4,8 @@
 use super::Server;
 use super::error::ApiError;
 use super::guard;
-use crate::access::Caller;
+use crate::access::reach::Thing;
+use crate::access::{Access, Caller};
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
@@ -170,8 +171,18 @@ impl Default for Api {
 }
 
 impl Api {
-    /// Adds one route, open to callers with this privilege.
-    pub fn route(mut self, privilege: Privilege, routes: UtoipaMethodRouter<Server>) -> Self {
+    /// Adds one route, open to callers with this privilege: on the machine that the path names, else on everything.
+    pub fn route(self, privilege: Privilege, routes: UtoipaMethodRouter<Server>) -> Self {
+        self.add(privilege, false, routes)
+    }
+
+    /// Adds one route that lists, open to callers with this privilege on anything: its handler shows no more than
+    /// [`Rights::sees`](shared::access::rights::Rights::sees) has.
+    pub fn list(self, privilege: Privilege, routes: UtoipaMethodRouter<Server>) -> Self {
+        self.add(privilege, true, routes)
+    }
+
+    fn add(mut self, privilege: Privilege, lists: bool, routes: UtoipaMethodRouter<Server>) -> Self {
         let (schemas, mut paths, methods) = routes;
         let mut known = Vec::new();
         for (path, item) in &mut paths.paths {
@@ -185,11 +196,18 @@ impl Api {
                 describe(operation, privilege);
             }
         }
+        let thing = paths.paths.keys().find_map(|path| thing(path));
         let known: Arc<[String]> = known.into();
         let gate = from_fn(move |request: Request, next: Next| {
             let known = known.clone();
             async move {
-                match check(&request, privilege, &known) {
+                // Not across an await: a body is not to be shared between threads.
+                let asked = check(&request, privilege, lists, thing, &known);
+                let admitted = match asked {
+                    Ok(ask) => look(privilege, ask).await,
+                    Err(status) => Err(status),
+                };
+                match admitted {
                     Ok(()) => next.run(request).await,
                     Err(status) => ApiError(status).into_response(),
                 }
@@ -235,27 +253,49 @@ fn describe(operation: &mut Operation, privilege: Privilege) {
         .insert("default".to_owned(), error.into());
 }
 
-/// Refuses a caller that lacks a privilege.
-pub fn must(caller: &Caller, privilege: Privilege) -> Result<(), Status> {
-    if caller.may(privilege) {
-        return Ok(());
-    }
-    let mut status = Status::new(
-        Code::PermissionDenied,
-        format!("{} lacks the privilege {privilege}", caller.label()),
-    );
-    status.details.push(serde_json::json!({
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "PRIVILEGE_MISSING",
-        "domain": "offshoot", "metadata": {"privilege": privilege.word()},
-    }));
-    Err(status)
+/// The part of a path that says what machine a route is about, and by what.
+fn thing(path: &str) -> Option<(usize, Thing)> {
+    path.split('/').enumerate().find_map(|(at, part)| match part {
+        "{vm}" => Some((at, Thing::Vm)),
+        "{job}" => Some((at, Thing::Job)),
+        "{cloneJob}" => Some((at, Thing::CloneJob)),
+        "{forkPoint}" => Some((at, Thing::ForkPoint)),
+        _ => None,
+    })
 }
 
-fn check(request: &Request, privilege: Privilege, known: &[String]) -> Result<(), Status> {
+/// What is still to be looked up: who asks for what.
+type Ask = (Access, Caller, Option<(Thing, String)>);
+
+/// Whether a caller may use a route, as far as it can be told without the database.
+fn check(
+    request: &Request,
+    privilege: Privilege,
+    lists: bool,
+    thing: Option<(usize, Thing)>,
+    known: &[String],
+) -> Result<Option<Ask>, Status> {
     let Some(caller) = request.extensions().get::<Caller>() else {
         return Err(Status::new(Code::Unauthenticated, "sign in, or send a token"));
     };
-    must(caller, privilege)?;
+    // What a list shows is narrowed by its handler.
+    let whole = caller.may(privilege) || lists && caller.rights.somewhere(privilege);
+    let access = request.extensions().get::<Access>();
+    let ask = match access.filter(|_| !whole) {
+        None => {
+            if !whole {
+                caller.must(privilege, None)?;
+            }
+            None
+        }
+        Some(access) => {
+            let of = thing.and_then(|(at, thing)| {
+                let part = request.uri().path().split('/').nth(at)?;
+                Some((thing, percent_decoded(part)?))
+            });
+            Some((access.clone(), caller.clone(), of))
+        }
+    };
     let query = request.uri().query().unwrap_or_default();
     for (key, _) in form_urlencoded::parse(query.as_bytes()) {
         if !known.iter().any(|k| *k == key) {
@@ -266,5 +306,23 @@ fn check(request: &Request, privilege: Privilege, known: &[String]) -> Result<()
             return Err(Status::invalid(&key, why));
         }
     }
-    Ok(())
+    Ok(ask)
+}
+
+async fn look(privilege: Privilege, ask: Option<Ask>) -> Result<(), Status> {
+    match ask {
+        None => Ok(()),
+        Some((access, caller, of)) => {
+            let of = of.as_ref().map(|(thing, reference)| (*thing, reference.as_str()));
+            access.admit(&caller, privilege, of).await
+        }
+    }
+}
+
+/// A part of a path as a handler gets it.
+fn percent_decoded(part: &str) -> Option<String> {
+    percent_encoding::percent_decode_str(part)
+        .decode_utf8()
+        .ok()
+        .map(std::borrow::Cow::into_owned)
 }

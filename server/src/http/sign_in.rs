@@ -1,62 +1,159 @@
-//! Signing in and out: by name and password, or by a one-time link.
+//! Signing in and out: by name and password or by a one-time link, and then by a code where the user is asked for one.
 
+use super::audit::{SignIn, address};
 use super::error::{ApiResult, escape};
 use super::extract::{Fields, Path};
 use super::{Server, guard};
-use crate::access::{COOKIE_SECONDS, SignedIn};
-use axum::extract::State;
-use axum::http::{HeaderMap, Method};
+use crate::access::{COOKIE_SECONDS, Entry, Origin, SignedIn, TICKET_SECONDS};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
-use shared::Code;
+use shared::access::User;
+use shared::{Code, Status};
+use std::convert::Infallible;
 
-fn cookie(server: &Server, value: String, seconds: i64) -> Cookie<'static> {
-    Cookie::build((server.cookie.clone(), value))
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let agent = parts.headers.get(header::USER_AGENT);
+        Ok(Self {
+            address: address(&parts.extensions),
+            user_agent: agent.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+fn cookie(server: &Server, name: String, value: String, seconds: i64) -> Cookie<'static> {
+    Cookie::build((name, value))
         .path("/")
         .http_only(true)
+        .secure(server.tls)
         .same_site(SameSite::Strict)
         .max_age(time::Duration::seconds(seconds))
         .build()
 }
 
+/// The cookie of those who are being asked for a code.
+fn ticket_name(server: &Server) -> String {
+    format!("{}-ticket", server.cookie)
+}
+
+fn went(name: &str, user: Option<&User>, refused: Option<Status>) -> SignIn {
+    SignIn {
+        name: name.to_owned(),
+        id: user.map(|u| u.id),
+        refused,
+    }
+}
+
+/// Marks an answer for the audit.
+fn noted(sign_in: SignIn, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    response.extensions_mut().insert(sign_in);
+    response
+}
+
 /// Ends the session that the browser had before and hands out the new one.
-async fn enter(server: &Server, jar: CookieJar, signed_in: &SignedIn) -> ApiResult<CookieJar> {
+async fn enter(server: &Server, jar: CookieJar, signed_in: &SignedIn, next: &str) -> ApiResult<Response> {
     if let Some(old) = jar.get(&server.cookie) {
         server.access.sign_out(old.value()).await?;
     }
     let value = signed_in.secret.expose().to_owned();
-    tracing::info!(user = %signed_in.user.name, "signed in");
-    Ok(jar.add(cookie(server, value, COOKIE_SECONDS)))
+    let user = &signed_in.user;
+    tracing::info!(user = %user.name, "signed in");
+    let asked = jar.get(&ticket_name(server)).is_some();
+    let mut jar = jar.add(cookie(server, server.cookie.clone(), value, COOKIE_SECONDS));
+    if asked {
+        jar = jar.add(cookie(server, ticket_name(server), String::new(), 0));
+    }
+    let done = (jar, Redirect::to(next));
+    Ok(noted(went(user.name.as_str(), Some(user), None), done))
+}
+
+/// Lets somebody in, or leads to the form for a code.
+async fn on(server: &Server, jar: CookieJar, entry: Entry, next: &str) -> ApiResult<Response> {
+    match entry {
+        Entry::In(signed_in) => enter(server, jar, &signed_in, next).await,
+        Entry::Code { ticket, .. } => {
+            let value = ticket.expose().to_owned();
+            let jar = jar.add(cookie(server, ticket_name(server), value, TICKET_SECONDS));
+            let to = format!("/login/code?next={}", shared::api::encode(next));
+            Ok((jar, Redirect::to(&to)).into_response())
+        }
+    }
+}
+
+/// The word by which the form says why; an error that is no answer to what was typed goes on as it is.
+fn word(status: &Status) -> Option<&'static str> {
+    match status.code {
+        Code::Unauthenticated if status.message.contains("disabled") => Some("disabled"),
+        Code::Unauthenticated => Some("wrong"),
+        Code::ResourceExhausted => Some("wait"),
+        Code::FailedPrecondition => Some("late"),
+        _ => None,
+    }
 }
 
 /// POST /login: on to where the person wanted to go, or back to the form with the reason.
-pub async fn log_in(State(server): State<Server>, jar: CookieJar, form: Fields) -> ApiResult<Response> {
+pub async fn log_in(
+    State(server): State<Server>,
+    jar: CookieJar,
+    from: Origin,
+    form: Fields,
+) -> ApiResult<Response> {
     let next = guard::safe_next(form.get("next"));
-    match server
+    let name = form.get("name");
+    let entry = server
         .access
-        .sign_in(form.get("name"), form.get("password").to_owned())
-        .await
-    {
-        Ok(signed_in) => {
-            let jar = enter(&server, jar, &signed_in).await?;
-            Ok((jar, Redirect::to(next)).into_response())
-        }
+        .sign_in(name, form.get("password").to_owned(), &from)
+        .await;
+    match entry {
+        Ok(entry) => on(&server, jar, entry, next).await,
         Err(e) => {
-            let status = shared::Status::from(e);
-            let error = match status.code {
-                Code::Unauthenticated => "wrong",
-                Code::ResourceExhausted => "wait",
-                _ => return Err(status.into()),
+            let status = Status::from(e);
+            let Some(error) = word(&status) else {
+                return Err(status.into());
             };
-            tracing::info!(user = form.get("name"), reason = error, "sign-in refused");
+            tracing::info!(user = name, reason = error, "sign-in refused");
             let encode = shared::api::encode;
-            let to = format!(
-                "/login?error={error}&name={}&next={}",
-                encode(form.get("name")),
-                encode(next)
-            );
-            Ok(Redirect::to(&to).into_response())
+            let to = format!("/login?error={error}&name={}&next={}", encode(name), encode(next));
+            Ok(noted(went(name, None, Some(status)), Redirect::to(&to)))
+        }
+    }
+}
+
+/// POST /login/code: the second step.
+pub async fn give_code(
+    State(server): State<Server>,
+    jar: CookieJar,
+    from: Origin,
+    form: Fields,
+) -> ApiResult<Response> {
+    let next = guard::safe_next(form.get("next"));
+    let ticket = jar
+        .get(&ticket_name(&server))
+        .map(|c| c.value().to_owned())
+        .unwrap_or_default();
+    let asked = server.access.asked(&ticket);
+    match server.access.give_code(&ticket, form.get("code"), &from).await {
+        Ok(signed_in) => enter(&server, jar, &signed_in, next).await,
+        Err(e) => {
+            let status = Status::from(e);
+            let Some(error) = word(&status) else {
+                return Err(status.into());
+            };
+            let name = asked.as_ref().map(|u| u.name.to_string()).unwrap_or_default();
+            tracing::info!(user = name, reason = error, "code refused");
+            let page = if error == "late" { "/login" } else { "/login/code" };
+            let to = format!("{page}?error={error}&next={}", shared::api::encode(next));
+            Ok(noted(
+                went(&name, asked.as_ref(), Some(status)),
+                Redirect::to(&to),
+            ))
         }
     }
 }
@@ -66,7 +163,8 @@ pub async fn log_out(State(server): State<Server>, jar: CookieJar) -> ApiResult<
     if let Some(cookie) = jar.get(&server.cookie) {
         server.access.sign_out(cookie.value()).await?;
     }
-    Ok((jar.add(cookie(&server, String::new(), 0)), Redirect::to("/login")).into_response())
+    let jar = jar.add(cookie(&server, server.cookie.clone(), String::new(), 0));
+    Ok((jar, Redirect::to("/login")).into_response())
 }
 
 /// Whether a person has just opened this address themselves: not a link preview, not a prefetch, not a click on
@@ -87,10 +185,11 @@ pub async fn welcome(
     method: Method,
     headers: HeaderMap,
     jar: CookieJar,
+    from: Origin,
     Path(link): Path<String>,
 ) -> ApiResult<Response> {
     if method == Method::GET && opened_by_person(&headers) {
-        return redeem(&server, jar, &link).await;
+        return redeem(&server, jar, &link, &from).await;
     }
     let page = format!(
         "<form method=\"post\" action=\"/welcome/{}\"><p>This link signs you in once.</p>\
@@ -104,22 +203,27 @@ pub async fn welcome(
 pub async fn welcome_posted(
     State(server): State<Server>,
     jar: CookieJar,
+    from: Origin,
     Path(link): Path<String>,
 ) -> ApiResult<Response> {
-    redeem(&server, jar, &link).await
+    redeem(&server, jar, &link, &from).await
 }
 
-async fn redeem(server: &Server, jar: CookieJar, link: &str) -> ApiResult<Response> {
-    match server.access.redeem(link).await? {
-        Some(signed_in) => {
-            let jar = enter(server, jar, &signed_in).await?;
-            Ok((jar, Redirect::to("/")).into_response())
-        }
+async fn redeem(server: &Server, jar: CookieJar, link: &str, from: &Origin) -> ApiResult<Response> {
+    match server.access.redeem(link, from).await? {
+        Some(entry) => on(server, jar, entry, "/").await,
         None => {
             let text = "<p>This link has been used, or is too old. <code>offshoot user link</code> makes a new one.</p>\
                         <p><a href=\"/login\">Sign in with a password</a></p>";
             let page = small_page("This link is spent", text);
-            Ok((axum::http::StatusCode::GONE, page).into_response())
+            let spent = Status::new(
+                Code::Unauthenticated,
+                "a one-time link that is spent, too old or none of ours",
+            );
+            Ok(noted(
+                went("", None, Some(spent)),
+                (axum::http::StatusCode::GONE, page),
+            ))
         }
     }
 }

@@ -5,7 +5,8 @@ mod clone_jobs;
 use crate::db::list::{Listing, Page};
 use crate::db::{self, DbError, now};
 use crate::jobs::World;
-use shared::access::Token;
+use shared::access::rights::{Rights, Sees};
+use shared::access::{Privilege, Token};
 use shared::api::{Family, FamilyMember, ListQuery, Summary};
 use shared::clone::CloneJobView;
 use shared::feed::{Gone, Noun};
@@ -38,9 +39,10 @@ pub async fn vm_row(world: &World, reference: &str) -> Result<Vm, Status> {
 }
 
 /// A page of machines. `sourceVm` may be a name.
-pub async fn vms(world: &World, query: &ListQuery) -> Result<Page<Vm>, Status> {
+pub async fn vms(world: &World, query: &ListQuery, sees: &Sees) -> Result<Page<Vm>, Status> {
     let query = resolve_vm(world, query, "sourceVm=").await?;
-    let listing = Listing::parse(&query, db::vms::FIELDS, "name")?;
+    let mut listing = Listing::parse(&query, db::vms::FIELDS, "name")?;
+    listing.among(&["vms.id"], sees)?;
     Ok(db::vms::list(&world.db, &listing).await?)
 }
 
@@ -64,9 +66,10 @@ pub async fn job(world: &World, reference: &str) -> Result<Job, Status> {
 }
 
 /// A page of jobs. `vm` may be a name.
-pub async fn jobs(world: &World, query: &ListQuery) -> Result<Page<Job>, Status> {
+pub async fn jobs(world: &World, query: &ListQuery, sees: &Sees) -> Result<Page<Job>, Status> {
     let query = resolve_vm(world, query, "vm=").await?;
-    let listing = Listing::parse(&query, db::jobs::FIELDS, "createTime desc")?;
+    let mut listing = Listing::parse(&query, db::jobs::FIELDS, "createTime desc")?;
+    listing.among(&["jobs.vm", "jobs.product"], sees)?;
     Ok(db::jobs::list(&world.db, &listing).await?)
 }
 
@@ -139,16 +142,18 @@ pub async fn fork_point(world: &World, reference: &str) -> Result<ForkPoint, Sta
 }
 
 /// A page of fork points. `vm` may be a name.
-pub async fn fork_points(world: &World, query: &ListQuery) -> Result<Page<ForkPoint>, Status> {
+pub async fn fork_points(world: &World, query: &ListQuery, sees: &Sees) -> Result<Page<ForkPoint>, Status> {
     let query = resolve_vm(world, query, "vm=").await?;
-    let listing = Listing::parse(&query, db::fork_points::FIELDS, "createTime desc")?;
+    let mut listing = Listing::parse(&query, db::fork_points::FIELDS, "createTime desc")?;
+    listing.among(&["fork_points.vm"], sees)?;
     Ok(db::fork_points::list(&world.db, &listing).await?)
 }
 
 /// A machine, those that were forked with it, and those that were forked from it; with what their memory costs now.
-pub async fn family(world: &World, vm: &Vm) -> Result<Family, Status> {
+pub async fn family(world: &World, vm: &Vm, sees: &Sees) -> Result<Family, Status> {
     let mut ids = vec![vm.id];
     ids.extend(db::vms::family(&world.db, vm.id, vm.lineage.fork_point).await?);
+    ids.retain(|id| sees.has(*id));
     let mut family = Family::default();
     for id in ids {
         let Some(member) = db::vms::by_id(&world.db, id).await? else {
@@ -185,7 +190,7 @@ pub async fn images(world: &World, query: &ListQuery) -> Result<Page<Image>, Sta
 
 /// All hosts.
 pub async fn hosts(world: &World) -> Result<Vec<Host>, Status> {
-    let counts = db::vms::counts(&world.db).await?;
+    let counts = db::vms::counts(&world.db, &Sees::All).await?;
     let using = ["RUNNING", "PAUSED", "STOPPING", "TROUBLED", "STARTING"];
     let in_use = using
         .iter()
@@ -260,16 +265,18 @@ pub async fn networks(world: &World) -> Result<Vec<Network>, Status> {
 }
 
 /// Counts for the overview and the rail.
-pub async fn summary(world: &World) -> Result<Summary, Status> {
-    let counts = db::vms::counts(&world.db).await?;
+pub async fn summary(world: &World, rights: &Rights) -> Result<Summary, Status> {
+    let counts = db::vms::counts(&world.db, &rights.sees(Privilege::VmRead)).await?;
     let count = |state: &str| counts.get(state).map_or(0, |(n, _)| *n);
-    let (active_jobs, failed_jobs_last_day) =
-        db::jobs::counts(&world.db, now().plus_micros(-DAY_MICROS)).await?;
+    let (active_jobs, failed_jobs_last_day) = {
+        let (since, sees) = (now().plus_micros(-DAY_MICROS), rights.sees(Privilege::JobRead));
+        db::jobs::counts(&world.db, since, &sees).await?
+    };
     Ok(Summary {
         vms: counts.values().map(|(n, _)| n).sum(),
         running_vms: count("RUNNING"),
         troubled_vms: count("ERROR") + count("TROUBLED"),
-        snapshots: db::snapshots::count(&world.db).await?,
+        snapshots: db::snapshots::count(&world.db, &rights.sees(Privilege::SnapshotRead)).await?,
         active_jobs,
         failed_jobs_last_day,
         simulated: world.hypervisor.accelerator() == Accelerator::Sim,
@@ -320,6 +327,26 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
         Noun::Token => {
             let token: Option<Token> = db::access::token(&world.db, &change.id).await?;
             token.map(|t| db::to_json(&t))
+        }
+        Noun::User => {
+            let mut conn = world
+                .db
+                .read()
+                .acquire()
+                .await
+                .map_err(db::sql("give a connection"))?;
+            let found = db::users::find(&mut conn, &change.id).await?;
+            found.map(|row| db::to_json(&row.user))
+        }
+        Noun::Role => {
+            let mut conn = world
+                .db
+                .read()
+                .acquire()
+                .await
+                .map_err(db::sql("give a connection"))?;
+            let found = db::roles::find(&mut conn, &change.id).await?;
+            found.map(|role| db::to_json(&role))
         }
     };
     json.unwrap_or_else(gone)

@@ -289,7 +289,7 @@ impl World {
                 need >> 20
             )));
         }
-        let promised: u64 = db::vms::counts(&self.db)
+        let promised: u64 = db::vms::counts(&self.db, &shared::access::rights::Sees::All)
             .await?
             .iter()
             .filter(|(state, _)| !matches!(state.as_str(), "STOPPED" | "ERROR"))

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 const OFFSHOOT: &str = env!("CARGO_BIN_EXE_offshoot");
 
-fn offshoot(dir: &Path, args: &[&str]) -> Command {
+pub fn offshoot(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(OFFSHOOT);
     command.args(args).arg("--data-dir").arg(dir);
     command
@@ -18,11 +18,17 @@ fn offshoot(dir: &Path, args: &[&str]) -> Command {
 }
 
 /// A server of its own process, ended with the test.
-struct Served(Child, String, BufReader<std::process::ChildStderr>);
+pub struct Served(pub Child, pub String, BufReader<std::process::ChildStderr>);
 
 impl Served {
     fn start(dir: &Path) -> Self {
+        Self::with(dir, &[])
+    }
+
+    /// With further arguments.
+    pub fn with(dir: &Path, more: &[&str]) -> Self {
         let mut child = offshoot(dir, &["serve", "--sim", "--log-format", "json"])
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -122,7 +128,7 @@ fn it_listens_on_loopback_only_and_prints_what_it_runs_with() {
         .output()
         .unwrap();
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("loopback only"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("speaks TLS only"));
     let config = text(
         &offshoot(dir.path(), &["config", "--jobs-per-vm", "3"])
             .output()

@@ -22,6 +22,15 @@ pub struct Source {
 }
 
 impl Source {
+    /// Somebody's, from now on.
+    pub async fn by(site: &Site, token: &str) -> Self {
+        let request = site.bare(Method::GET, "/api/v1/events").bearer_auth(token);
+        Self {
+            bytes: request.send().await.unwrap().bytes_stream().boxed(),
+            buffer: String::new(),
+        }
+    }
+
     pub async fn open(site: &Site, query: &str, last: Option<&str>) -> Self {
         let mut request = site.request(Method::GET, &format!("/api/v1/events{query}"));
         if let Some(last) = last {
@@ -276,7 +285,7 @@ async fn it_ends_for_whom_is_signed_out() {
 async fn another_persons_tokens_are_not_told() {
     let site = Site::start().await;
     let access = &site.running.server.access;
-    access.add_user(name("eve"), None).await.unwrap();
+    access.add_user(name("eve"), None, None).await.unwrap();
     let eve = access
         .token_for(&name("eve"), name("eve-token"))
         .await

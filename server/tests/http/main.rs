@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod audit;
 mod commands;
 mod errors;
 mod feed;
 mod pages;
+mod people;
+mod root;
 mod routes;
 mod site;
+mod tls;
+mod two_factor;
 mod vms;

@@ -7,9 +7,11 @@ use reqwest::Method;
 use server::access::{Caller, Via};
 use server::http::route::Asks;
 use server::http::{api, entries};
+use shared::access::rights::Rights;
 use shared::access::{FORKING, Privilege, User};
 use shared::{SessionId, Timestamp, UserId};
 use std::path::Path;
+use std::sync::Arc;
 use tower::ServiceExt;
 
 /// Compares with a file of `tests/golden`; `UPDATE_GOLDEN=1` writes it anew.
@@ -68,10 +70,14 @@ fn caller(privileges: &[Privilege]) -> Caller {
         user: User {
             id: UserId(uuid::Uuid::now_v7()),
             name: "somebody".parse().unwrap(),
+            disabled: false,
+            has_password: false,
+            two_factor: false,
+            grants: Vec::new(),
             create_time: Timestamp::from_micros(0),
+            last_sign_in_time: None,
         },
-        has_password: false,
-        privileges: privileges.into(),
+        rights: Arc::new(Rights::on_everything(privileges)),
         via: Via::Session(SessionId(uuid::Uuid::now_v7())),
     }
 }

@@ -58,6 +58,7 @@ pub fn name(text: &str) -> Name {
 }
 
 pub fn client() -> Client {
+    server::use_ring();
     Client::builder()
         .redirect(redirect::Policy::none())
         .build()
@@ -121,6 +122,51 @@ impl Site {
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// Another user with a token, and a role on everything or none.
+    pub async fn user(&self, who: &str, role: Option<&str>) -> String {
+        let access = &self.running.server.access;
+        access.add_user(name(who), None, role.map(name)).await.unwrap();
+        access.token_for(&name(who), name("tests")).await.unwrap().secret
+    }
+
+    /// A request with somebody's token.
+    pub async fn by(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.bare(method, path).bearer_auth(token);
+        send(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
+    /// Makes a machine, and waits for it.
+    pub async fn machine(&self, vm: &str) -> String {
+        let body = serde_json::json!({"name": vm, "cpus": 1, "memoryMib": 128, "disks": [{"sizeGib": 1}], "start": false});
+        let made = self.post("/api/v1/vms", body).await;
+        assert_eq!(made.status, 202, "{made:?}");
+        self.ended(made.json()["id"].as_str().unwrap()).await;
+        let vm = self.get(&format!("/api/v1/vms/{vm}")).await.json();
+        vm["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for the end of a job, by what the database tells.
+    pub async fn ended(&self, job: &str) -> Value {
+        let mut changes = self.running.server.world().db.subscribe();
+        let wait = async {
+            loop {
+                let now = self.get(&format!("/api/v1/jobs/{job}")).await.json();
+                if now.get("endTime").is_some() {
+                    return now;
+                }
+                // Lagging behind is no loss: it is asked again.
+                drop(changes.recv().await);
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), wait)
+            .await
+            .unwrap()
     }
 
     /// Signs in by the link of the first start; answers the cookie.

@@ -1,9 +1,11 @@
 //! Calls of the API over HTTP.
 
+use reqwest::Certificate;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 use shared::api::{Call, Method, RawCall};
 use shared::{Code, Status};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a connection may take to come about.
@@ -17,8 +19,10 @@ const ANSWER: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ClientError {
-    #[error("{0:?} is no address of a server: write http://host:port (through a tunnel where it needs TLS)")]
+    #[error("{0:?} is no address of a server: write https://host:port, or http://host:port")]
     Address(String),
+    #[error("cannot trust the certificates of {path}: {why}")]
+    Ca { path: PathBuf, why: String },
     #[error("the token holds characters that no token has")]
     Token,
     #[error("set up HTTP")]
@@ -63,7 +67,7 @@ impl ClientError {
     /// The number that the program ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Address(_) | Self::Token => 2,
+            Self::Address(_) | Self::Token | Self::Ca { .. } => 2,
             Self::SetUp(_) => 1,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::LostJob { .. } => 4,
             Self::Refused(status) => match status.code {
@@ -98,8 +102,13 @@ pub struct Client {
 impl Client {
     /// The API at this address, with this token.
     pub fn new(url: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        Self::trusting(url, token, None)
+    }
+
+    /// The same, that trusts the certificates of a file beside those of the system.
+    pub fn trusting(url: &str, token: Option<&str>, ca: Option<&Path>) -> Result<Self, ClientError> {
         let url = url.trim_end_matches('/');
-        if !url.starts_with("http://") {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(ClientError::Address(url.to_owned()));
         }
         let mut headers = HeaderMap::new();
@@ -109,7 +118,18 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = reqwest::Client::builder()
+        crate::use_ring();
+        let mut http = reqwest::Client::builder();
+        if let Some(path) = ca {
+            let failed = |why: String| ClientError::Ca {
+                path: path.to_owned(),
+                why,
+            };
+            let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| failed(e.to_string()))?;
+            http = http.tls_certs_merge(certificates);
+        }
+        let http = http
             .user_agent(concat!("offshoot/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(CONNECT)

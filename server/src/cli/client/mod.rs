@@ -6,6 +6,7 @@ pub mod follow;
 pub mod fork;
 pub mod http;
 pub mod job;
+pub mod people;
 pub mod power;
 pub mod snapshot;
 pub mod table;
@@ -51,6 +52,9 @@ pub struct Api {
         help_heading = "Server"
     )]
     pub token: Option<String>,
+    /// A certificate to trust beside those of the system: a PEM file.
+    #[arg(long, env = "OFFSHOOT_TLS_CA", global = true, help_heading = "Server")]
+    pub tls_ca: Option<PathBuf>,
     /// Print what the API answered, as JSON.
     #[arg(long, global = true, help_heading = "Server")]
     pub json: bool,
@@ -97,7 +101,7 @@ impl From<List> for ListQuery {
 impl Api {
     /// The client for it.
     pub fn client(&self) -> Result<Client, ClientError> {
-        Client::new(&self.url, self.token.as_deref())
+        Client::trusting(&self.url, self.token.as_deref(), self.tls_ca.as_deref())
     }
 
     /// Prints what was answered: as the API gave it, or as `human` writes it.

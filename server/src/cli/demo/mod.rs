@@ -94,7 +94,11 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
         Err(e) => Some(e),
     };
     if finished && !args.once {
-        let link = link_url(running.address, &running.server.access.link(&admin).await?);
+        let link = link_url(
+            &running.server.config,
+            running.address,
+            &running.server.access.link(&admin).await?,
+        );
         let report = format!(
             "{}\n\nSign in, once, by this link: {link}\nCtrl-C ends it.",
             show.report()

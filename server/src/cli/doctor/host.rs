@@ -2,6 +2,7 @@
 
 use super::{Check, has, nearest};
 use crate::cli::client::table::bytes;
+use crate::cli::run_as::{self, Plan};
 use crate::config::Config;
 use crate::hypervisor::qemu::check_run_dir;
 use rustix::fs::statvfs;
@@ -42,6 +43,28 @@ pub fn data_dir(config: &Config) -> Vec<Check> {
         }
     });
     checks
+}
+
+/// Who the server would run as.
+pub fn user(config: &Config) -> Check {
+    let name = "user";
+    match run_as::plan(config) {
+        Ok(Plan::Stay) => Check::ok(name, "the server stays the user that starts it"),
+        Ok(Plan::Become(who)) => Check::ok(
+            name,
+            format!("started by root, the server becomes {}", who.name()),
+        ),
+        Ok(Plan::NobodyToBecome) => Check::warn(
+            name,
+            "started by root, the server and all guests run as root",
+            "useradd --system --groups kvm offshoot, or name another user by --run-as",
+        ),
+        Err(e) => Check::fail(
+            name,
+            e.to_string(),
+            "name another user by --run-as or OFFSHOOT_RUN_AS",
+        ),
+    }
 }
 
 pub fn site(config: &Config) -> Check {

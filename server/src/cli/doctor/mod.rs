@@ -130,6 +130,7 @@ async fn report(config: &Config) -> Report {
         checks.extend(qemu::checks(config.accelerator).await);
     }
     checks.extend(host::data_dir(config));
+    checks.push(host::user(config));
     checks.push(host::site(config));
     checks.push(host::guest_tools());
     Report {

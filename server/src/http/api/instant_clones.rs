@@ -5,7 +5,7 @@ use crate::access::Caller;
 use crate::http::Server;
 use crate::http::error::ApiResult;
 use crate::http::extract::{Body, Path, Query};
-use crate::http::route::{Api, must};
+use crate::http::route::Api;
 use crate::inventory;
 use axum::extract::State;
 use axum::response::Response;
@@ -21,7 +21,7 @@ pub(super) fn routes(api: Api) -> Api {
     api.route(Privilege::JobRead, routes!(list_instant_clones))
         .route(Privilege::ProvisioningClone, routes!(create_instant_clones))
         .route(Privilege::VmRead, routes!(get_family))
-        .route(Privilege::ForkRead, routes!(list_fork_points))
+        .list(Privilege::ForkRead, routes!(list_fork_points))
         .route(Privilege::ForkRead, routes!(get_fork_point))
         .route(Privilege::ProvisioningClone, routes!(fork_point))
         .route(Privilege::ForkDelete, routes!(delete_fork_point))
@@ -29,7 +29,9 @@ pub(super) fn routes(api: Api) -> Api {
 
 /// The route asks the first of these; the others are asked here.
 fn may_fork(caller: &Caller) -> Result<(), Status> {
-    FORKING.iter().try_for_each(|privilege| must(caller, *privilege))
+    FORKING
+        .iter()
+        .try_for_each(|privilege| caller.must(*privilege, None))
 }
 
 /// The jobs that forked a machine, newest first.
@@ -69,9 +71,14 @@ async fn create_instant_clones(
 /// The machines that go back to the same instants as this one, and what their memory costs the host now.
 #[utoipa::path(get, path = "/api/v1/vms/{vm}/family", tag = "instantClones",
     params(("vm" = String, Path, description = "Name or id")), responses((status = 200, body = Family)))]
-async fn get_family(State(server): State<Server>, Path(vm): Path<String>) -> ApiResult<Json<Family>> {
+async fn get_family(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+) -> ApiResult<Json<Family>> {
     let vm = inventory::vm_row(server.world(), &vm).await?;
-    Ok(Json(inventory::family(server.world(), &vm).await?))
+    let sees = caller.rights.sees(Privilege::VmRead);
+    Ok(Json(inventory::family(server.world(), &vm, &sees).await?))
 }
 
 /// The instants that are kept.
@@ -79,9 +86,11 @@ async fn get_family(State(server): State<Server>, Path(vm): Path<String>) -> Api
     responses((status = 200, body = ForkPointPage)))]
 async fn list_fork_points(
     State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<ForkPointPage>> {
-    let page = inventory::fork_points(server.world(), &query).await?;
+    let sees = caller.rights.sees(Privilege::ForkRead);
+    let page = inventory::fork_points(server.world(), &query, &sees).await?;
     Ok(Json(ForkPointPage {
         fork_points: page.items,
         next_page_token: page.next,

@@ -2,6 +2,7 @@
 
 use super::{accepted_job, by, png};
 use crate::access::Caller;
+use crate::access::reach::Thing;
 use crate::http::Server;
 use crate::http::error::{ApiResult, internal};
 use crate::http::extract::{Body, Nothing, Path, Query};
@@ -17,7 +18,7 @@ use shared::{Code, Status};
 use utoipa_axum::routes;
 
 pub(super) fn routes(api: Api) -> Api {
-    api.route(Privilege::JobRead, routes!(list_jobs))
+    api.list(Privilege::JobRead, routes!(list_jobs))
         .route(Privilege::JobRead, routes!(get_job))
         .route(Privilege::JobRead, routes!(get_job_log))
         .route(Privilege::JobRead, routes!(get_job_screen))
@@ -28,8 +29,13 @@ pub(super) fn routes(api: Api) -> Api {
 /// Jobs, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(ListQuery),
     responses((status = 200, body = JobPage)))]
-async fn list_jobs(State(server): State<Server>, Query(query): Query<ListQuery>) -> ApiResult<Json<JobPage>> {
-    let page = inventory::jobs(server.world(), &query).await?;
+async fn list_jobs(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Json<JobPage>> {
+    let sees = caller.rights.sees(Privilege::JobRead);
+    let page = inventory::jobs(server.world(), &query, &sees).await?;
     Ok(Json(JobPage {
         jobs: page.items,
         next_page_token: page.next,
@@ -99,5 +105,12 @@ async fn retry_job(
     Body(Nothing {}): Body<Nothing>,
 ) -> ApiResult<Response> {
     let job = inventory::job(server.world(), &job).await?;
+    // It asks what the first one asked: whoever may only try again may not do more by it.
+    let of = job.spec.vm().map(|vm| vm.to_string());
+    let of = of.as_deref().map(|vm| (Thing::Vm, vm));
+    server
+        .access
+        .admit(&caller, Privilege::of_job(job.kind), of)
+        .await?;
     Ok(accepted_job(&server.jobs.retry(job.id, by(&caller)).await?))
 }

@@ -3,16 +3,20 @@
 //! Handlers are thin: parse, look the thing up, hand on to the jobs or read
 //! from the inventory. What is asked of `shared::can` is asked where the job is written down, in its transaction.
 
+mod audit;
 mod clone_jobs;
 mod events;
 mod instant_clones;
 mod jobs;
 mod me;
 mod places;
+mod roles;
+mod sessions;
 mod sim;
 mod snapshots;
 mod summary;
 mod tokens;
+mod users;
 mod vms;
 
 use super::error::ApiError;
@@ -41,6 +45,10 @@ pub fn all(sim: bool) -> Api {
     let api = jobs::routes(api);
     let api = places::routes(api);
     let api = tokens::routes(api);
+    let api = users::routes(api);
+    let api = roles::routes(api);
+    let api = sessions::routes(api);
+    let api = audit::routes(api);
     let api = events::routes(api);
     if sim { sim::routes(api) } else { api }
 }

@@ -21,7 +21,7 @@ use tower_http::services::ServeFile;
 use utoipa_axum::routes;
 
 pub(super) fn routes(api: Api) -> Api {
-    api.route(Privilege::VmRead, routes!(list_vms))
+    api.list(Privilege::VmRead, routes!(list_vms))
         .route(Privilege::VmCreate, routes!(create_vm))
         .route(Privilege::VmRead, routes!(get_vm))
         .route(Privilege::VmUpdate, routes!(update_vm))
@@ -40,8 +40,13 @@ pub(super) fn routes(api: Api) -> Api {
 /// Machines.
 #[utoipa::path(get, path = "/api/v1/vms", tag = "vms", params(ListQuery),
     responses((status = 200, body = VmPage)))]
-async fn list_vms(State(server): State<Server>, Query(query): Query<ListQuery>) -> ApiResult<Json<VmPage>> {
-    let page = inventory::vms(server.world(), &query).await?;
+async fn list_vms(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Json<VmPage>> {
+    let sees = caller.rights.sees(Privilege::VmRead);
+    let page = inventory::vms(server.world(), &query, &sees).await?;
     Ok(Json(VmPage {
         vms: page.items,
         next_page_token: page.next,
