@@ -164,3 +164,54 @@ fn nobody_is_sent_to_another_host() {
         assert_eq!(after("/do/theme", &all, &[]).to, "/", "{back:?}");
     }
 }
+
+#[test]
+fn forms_about_people_are_their_calls() {
+    let call = one(
+        "/do/users/eve/grants/create",
+        &[("role", "operator"), ("vm", "web-1")],
+    );
+    assert_eq!(
+        (call.method, call.path.as_str()),
+        (Method::Post, "/api/v1/users/eve/grants")
+    );
+    assert_eq!(body(&call), json!({"role": "operator", "vm": "web-1"}));
+    let call = one(
+        "/do/roles/create",
+        &[("name", "r"), ("privilege", "vm.read"), ("privilege", "vm.power")],
+    );
+    assert_eq!(body(&call)["privileges"], json!(["vm.read", "vm.power"]));
+    let call = one(
+        "/do/tokens/create",
+        &[("name", "ci"), ("role", ""), ("expireTime", "2999-12-31")],
+    );
+    assert_eq!(
+        body(&call),
+        json!({"name": "ci", "expireTime": "2999-12-31T23:59:59Z"})
+    );
+    let wrong =
+        |path, all: &[(&str, &str)]| parse(path, &fields(all)).unwrap_err().field().unwrap().to_owned();
+    assert_eq!(
+        wrong("/do/tokens/create", &[("name", "ci"), ("expireTime", "soon")]),
+        "expireTime"
+    );
+    assert_eq!(
+        wrong(
+            "/do/users/create",
+            &[("name", "a"), ("password", "x"), ("again", "y")]
+        ),
+        "again"
+    );
+    assert_eq!(
+        wrong("/do/users/eve/delete", &[("name", "eve"), ("confirm", "adam")]),
+        "confirm"
+    );
+    assert_eq!(
+        one("/do/users/eve/delete", &[("name", "eve"), ("confirm", "eve")]).method,
+        Method::Delete
+    );
+    assert_eq!(
+        parse("/do/users/eve/fly", &[]).unwrap_err().code,
+        shared::Code::NotFound
+    );
+}

@@ -1,7 +1,8 @@
 //! The console's pages as HTML, and their forms without scripts.
 
-use crate::site::{Answer, Site, form, send};
+use crate::site::{Answer, Site, cookie, form, send};
 use reqwest::Method;
+use serde_json::json;
 
 async fn page(site: &Site, session: &str, path: &str) -> Answer {
     let request = site
@@ -128,4 +129,59 @@ async fn a_form_of_another_site_or_of_nobody_does_nothing() {
     assert_eq!(post(&site, &session, "/do/nothing", &[]).await.status, 404);
     let tokens = site.get("/api/v1/tokens?filter=name=evil").await.json();
     assert_eq!(tokens["totalSize"], 0);
+}
+
+#[tokio::test]
+async fn pages_about_people_are_for_those_who_manage_them() {
+    let site = Site::start().await;
+    let session = site.sign_in().await;
+    site.post("/api/v1/users", json!({"name": "vera", "role": "viewer"}))
+        .await;
+    for (path, says) in [
+        ("/users", "vera"),
+        ("/users/vera", "viewer on everything"),
+        ("/roles", "Works with machines"),
+        ("/roles/operator", "comes with Offshoot and stays as it is"),
+        ("/audit", "POST /api/v1/users"),
+        ("/settings", "Set up two-factor"),
+    ] {
+        let answer = page(&site, &session, path).await;
+        assert!(
+            answer.status == 200 && answer.body.contains(says),
+            "{path}: {answer:?}"
+        );
+    }
+    let begun = post(&site, &session, "/do/me/twoFactor/begin", &[]).await;
+    assert_eq!(begun.header("location"), "/settings/two-factor", "{begun:?}");
+    let picture = page(&site, &session, "/settings/two-factor").await;
+    assert!(
+        picture.body.contains("<svg xmlns") && picture.body.contains("Turn it on"),
+        "{picture:?}"
+    );
+
+    let link = site.post("/api/v1/users/vera/link", json!({})).await.json();
+    let path = link["secret"]
+        .as_str()
+        .unwrap()
+        .strip_prefix(&site.url(""))
+        .unwrap()
+        .to_owned();
+    let vera = send(site.bare(Method::POST, &path).header("origin", site.url(""))).await;
+    let vera = cookie(&vera);
+    for path in ["/users", "/audit"] {
+        let answer = page(&site, &vera, path).await;
+        assert!(
+            answer.status == 403 && answer.body.contains("lacks the privilege"),
+            "{path}: {answer:?}"
+        );
+    }
+    let vms = page(&site, &vera, "/vms").await;
+    assert!(
+        vms.status == 200 && vms.body.contains("you lack the privilege vm.create"),
+        "{vms:?}"
+    );
+    assert!(
+        !vms.body.contains("href=\"/users\""),
+        "what she may not see is not in the rail"
+    );
 }
