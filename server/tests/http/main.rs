@@ -10,6 +10,7 @@ mod pages;
 mod people;
 mod root;
 mod routes;
+mod sessions;
 mod site;
 mod tls;
 mod two_factor;
