@@ -78,11 +78,15 @@ async fn enter(server: &Server, jar: CookieJar, signed_in: &SignedIn, next: &str
 async fn on(server: &Server, jar: CookieJar, entry: Entry, next: &str) -> ApiResult<Response> {
     match entry {
         Entry::In(signed_in) => enter(server, jar, &signed_in, next).await,
-        Entry::Code { ticket, .. } => {
+        Entry::Code { ticket, user } => {
             let value = ticket.expose().to_owned();
             let jar = jar.add(cookie(server, ticket_name(server), value, TICKET_SECONDS));
             let to = format!("/login/code?next={}", shared::api::encode(next));
-            Ok((jar, Redirect::to(&to)).into_response())
+            // Half of it is done, and by whom is known.
+            Ok(noted(
+                went(user.name.as_str(), Some(&user), None),
+                (jar, Redirect::to(&to)),
+            ))
         }
     }
 }
