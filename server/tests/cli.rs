@@ -509,6 +509,15 @@ async fn people_roles_tokens_and_the_audit() {
     let none = site.run("session end 00000000-0000-0000-0000-000000000000").await;
     assert_eq!(none.code, 3, "{none:?}");
 
+    let begun = site.ok("user set-up-two-factor").await;
+    assert!(begun.contains("otpauth://totp/Offshoot:admin?secret="), "{begun}");
+    let wrong = site.run("user confirm-two-factor 0").await;
+    assert!(
+        wrong.code == 3 && wrong.stderr.contains("code: it is wrong"),
+        "{wrong:?}"
+    );
+    assert_eq!(site.run("user drop-two-factor 0").await.code, 3);
+
     assert!(site.ok("token list").await.contains("cli"));
     let dir = site.config.data_dir.display().to_string();
     let secret = site

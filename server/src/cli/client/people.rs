@@ -7,12 +7,14 @@ use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use shared::Name;
 use shared::access::{
-    CreateGrant, CreateRole, CreateUser, Grant, PatchRole, PatchUser, Privilege, Role, SetPassword, User,
+    CreateGrant, CreateRole, CreateUser, GiveCode, Grant, PatchRole, PatchUser, Privilege, RecoveryCodes,
+    Role, SetPassword, TwoFactorSecret, User,
 };
 use shared::api::{
-    DeleteGrant, DeleteRole, DeleteSession, DeleteToken, DeleteUser, DeleteUserTwoFactor, GetMe, GetRole,
-    GetUser, ListAudit, ListQuery, ListRoles, ListSessions, ListTokens, ListUsers, PostGrant, PostRole,
-    PostUser, PostUserLink, PutUserPassword, UpdateRole, UpdateUser, encode,
+    ConfirmTwoFactor, DeleteGrant, DeleteRole, DeleteSession, DeleteToken, DeleteTwoFactor, DeleteUser,
+    DeleteUserTwoFactor, GetMe, GetRole, GetUser, ListAudit, ListQuery, ListRoles, ListSessions, ListTokens,
+    ListUsers, PostGrant, PostRole, PostTwoFactor, PostUser, PostUserLink, PutPassword, PutUserPassword,
+    UpdateRole, UpdateUser, encode,
 };
 use std::io::Write;
 
@@ -99,6 +101,30 @@ pub enum UserCommand {
     RemoveTwoFactor {
         /// Name or id.
         user: String,
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Sets the password of the token's owner, read from standard input; their sessions end.
+    MyPassword {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Begins to set a second factor up for the token's owner: prints what an authenticator app needs to know.
+    SetUpTwoFactor {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Asks the token's owner for the second factor from now on, and prints recovery codes.
+    ConfirmTwoFactor {
+        /// The code that the app shows.
+        code: String,
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Asks the token's owner for no second factor any more.
+    DropTwoFactor {
+        /// The code that the app shows, or a recovery code.
+        code: String,
         #[command(flatten)]
         api: Api,
     },
@@ -225,6 +251,27 @@ impl UserCommand {
             Self::MakeLink { user, api } => api.show(&PostUserLink { user }, |link| link.secret).await,
             Self::RemoveTwoFactor { user, api } => {
                 api.show(&DeleteUserTwoFactor { user }, |user| shown(&user)).await
+            }
+            Self::MyPassword { api } => {
+                let request = SetPassword {
+                    password: read_password()?,
+                };
+                api.show(&PutPassword { request }, |()| "the password is set")
+                    .await
+            }
+            Self::SetUpTwoFactor { api } => {
+                let show = |told: TwoFactorSecret| format!("{}\n{}", told.secret, told.url);
+                api.show(&PostTwoFactor {}, show).await
+            }
+            Self::ConfirmTwoFactor { code, api } => {
+                let request = GiveCode { code };
+                let show = |codes: RecoveryCodes| codes.secret.replace(' ', "\n");
+                api.show(&ConfirmTwoFactor { request }, show).await
+            }
+            Self::DropTwoFactor { code, api } => {
+                let request = GiveCode { code };
+                let told = "no second factor is asked for any more";
+                api.show(&DeleteTwoFactor { request }, |()| told).await
             }
             Self::Grant { user, role, vm, api } => {
                 let request = CreateGrant { role, vm };
