@@ -70,7 +70,8 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
     );
     // A flash is strings and numbers: it always serialises.
     let said = flash.as_ref().and_then(|f| serde_json::to_string(f).ok());
-    let may = serde_json::to_string(&*rights).ok();
+    // Whoever is nobody yet may do nothing.
+    let may = (*rights != Rights::default()).then(|| serde_json::to_string(&*rights).ok());
     provide_context(Env {
         now,
         feed_place: feed_place.clone(),
@@ -86,7 +87,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
             data-now=now.to_string()
             data-feed=feed_place
             data-flash=said
-            data-rights=may
+            data-rights=may.flatten()
         >
             <head>
                 <meta charset="utf-8"/>

@@ -479,7 +479,7 @@ super::table! {
 
     // Settings.
     tokens: "Tokens",
-    tokens_lead: "For scripts and the command line: a token has your rights until it is revoked.",
+    tokens_lead: "For scripts and the command line: a token has your rights, or what a role leaves of them, until it ends or is revoked.",
     no_tokens: "You have no token.",
     token_name: "Name of the new token",
     token_name_hint: "What it is for.",
@@ -541,7 +541,7 @@ super::table! {
     built_in: "comes with Offshoot",
     privileges: "Privileges",
     privileges_hint: "You can only give what you have.",
-    privilege_count: "{0} privileges",
+    privilege_count: "privileges: {0}",
     on_everything: "on everything",
     on_machine: "on {0}",
     everything: "Everything",

@@ -98,7 +98,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
             <div class="stack">
                 <section class="panel" aria-labelledby="account-title">
                     <header>
-                        <h2 id="account-title">{w().account}</h2>
+                        <h2 id="account-title">{w().user}</h2>
                     </header>
                     <div class="in">
                         {move || user.with(|u| account(u, &act_of_user, &here_of_user))}

@@ -37,6 +37,7 @@ async fn list_audit(
 struct What {
     /// `jsonl`, one JSON object on each line, or `csv`.
     #[serde(default)]
+    #[param(inline)]
     format: ExportFormat,
     /// As in the list.
     #[serde(default)]
