@@ -3,9 +3,11 @@
 use super::button::{self, Button};
 use super::state::{Tone, shape};
 use super::time::ago;
+use crate::env::may;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::access::Privilege;
 use shared::can::{self, Verdict};
 use shared::snapshot::{Consistency, Snapshot, SnapshotState, tree};
 use shared::vm::Vm;
@@ -54,8 +56,8 @@ fn more(vm: &Vm, s: &Snapshot) -> AnyView {
         button::link(button, &verdict)
     };
     let items = view! {
-        {go("revert", w().revert_dots, "", can::can_revert(vm, s))}
-        {go("delete-snapshot", w().delete_snapshot_dots, "danger", can::can_delete_snapshot(vm, s))}
+        {go("revert", w().revert_dots, "", may(Privilege::SnapshotRevert, Some(vm.id)).and_then(|()| can::can_revert(vm, s)))}
+        {go("delete-snapshot", w().delete_snapshot_dots, "danger", may(Privilege::SnapshotDelete, Some(vm.id)).and_then(|()| can::can_delete_snapshot(vm, s)))}
     };
     button::menu(s.name.to_string(), items.into_any())
 }

@@ -72,6 +72,8 @@ impl Privilege {
             JobKind::PowerVm => Self::VmPower,
             JobKind::ConnectVm => Self::VmUpdate,
             JobKind::TakeSnapshot => Self::SnapshotCreate,
+            JobKind::RevertVm => Self::SnapshotRevert,
+            JobKind::DeleteSnapshot => Self::SnapshotDelete,
             JobKind::CloneVm => Self::CloneCreate,
             JobKind::InstantCloneVm => Self::ProvisioningClone,
             JobKind::DeleteVm => Self::VmDelete,
