@@ -3,6 +3,7 @@
 pub mod access;
 pub mod cli;
 pub mod config;
+pub mod consoles;
 pub mod db;
 pub mod disks;
 pub mod events;

@@ -1,6 +1,9 @@
 //! The commands, as a person runs them.
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/console.rs"]
+mod console;
+
 use serde_json::{Value, json};
 use server::cli::serve::Running;
 use server::config::{Config, ImageSource};

@@ -18,6 +18,8 @@ words! {
         VmUpdate = "vm.update",
         /// Start, stop, pause, resume, reset.
         VmPower = "vm.power",
+        /// Type and look at the screens and serial lines of machines, live.
+        VmConsole = "vm.console",
         /// Delete machines.
         VmDelete = "vm.delete",
         /// See snapshots.

@@ -5,6 +5,7 @@ pub mod access;
 pub mod api;
 pub mod can;
 pub mod clone;
+pub mod console;
 pub mod feed;
 pub mod fork;
 pub mod id;

@@ -12,11 +12,12 @@ use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
 use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
+use axum::serve::ListenerExt;
 use shared::place::Accelerator;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -111,7 +112,7 @@ impl Running {
         let router = server.router().into_make_service_with_connect_info::<Peer>();
         let listener = match taken.tls {
             None => tokio::spawn(
-                axum::serve(listener, router)
+                axum::serve(listener.tap_io(at_once), router)
                     .with_graceful_shutdown(stop)
                     .into_future(),
             ),
@@ -144,7 +145,7 @@ impl Running {
         })
     }
 
-    /// Stops: the feeds end first, then what is being answered is finished, then the jobs are left where they are for
+    /// Stops: the feeds and those who look at consoles end first, then what is being answered is finished, then the jobs are left where they are for
     /// the next start.
     pub async fn stop(mut self) -> Result<(), Failure> {
         self.server.stop.cancel();
@@ -157,8 +158,20 @@ impl Running {
                 abort.abort();
             }
         }
+        let viewers = &self.server.consoles.viewers;
+        viewers.close();
+        if tokio::time::timeout(PATIENCE, viewers.wait()).await.is_err() {
+            tracing::warn!("somebody still looks at a console and is cut off");
+        }
         self.server.jobs.stop().await;
         Ok(())
+    }
+}
+
+/// A key that is typed is not to wait for what may come after it.
+fn at_once(connection: &mut TcpStream) {
+    if let Err(e) = connection.set_nodelay(true) {
+        tracing::debug!(error = %e, "send without delay");
     }
 }
 

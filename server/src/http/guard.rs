@@ -1,4 +1,4 @@
-//! Who comes in: the Host, the caller, and where an unsafe request was written. One layer over the whole router,
+//! Who comes in: the Host, the caller, and where a request that acts was written. One layer over the whole router,
 //! default deny.
 
 use super::Server;
@@ -108,6 +108,12 @@ fn written_here(hosts: &Hosts, headers: &HeaderMap) -> Result<(), Status> {
     }
 }
 
+/// Whether a request may change things. A WebSocket does, though it begins with GET: any site may open one to any other.
+fn acts(method: &Method, headers: &HeaderMap) -> bool {
+    let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    !safe || headers.contains_key(header::UPGRADE)
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
@@ -174,10 +180,7 @@ async fn admit(server: &Server, request: &mut Request) -> Result<(), Response> {
         return Err(refuse(Status::invalid("Host", why)));
     }
     let path = request.uri().path();
-    let (open, unsafe_method) = (
-        is_open(path),
-        !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS),
-    );
+    let (open, acts) = (is_open(path), acts(request.method(), request.headers()));
     // Put there by this process only: by no header can it be sent.
     if request.extensions().get::<Caller>().is_some() {
         return Ok(());
@@ -189,7 +192,7 @@ async fn admit(server: &Server, request: &mut Request) -> Result<(), Response> {
     let caller = match bearer(request.headers()) {
         Some(token) => server.access.by_token(token).await,
         None => {
-            if unsafe_method {
+            if acts {
                 written_here(&server.hosts, request.headers()).map_err(refuse)?;
             }
             let jar = CookieJar::from_headers(request.headers());

@@ -16,6 +16,7 @@ pub mod trace;
 
 use crate::access::Access;
 use crate::config::Config;
+use crate::consoles::Consoles;
 use crate::events::Feed;
 use crate::jobs::{Jobs, World};
 use axum::extract::{DefaultBodyLimit, Request};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub access: Access,
     /// The live feed.
     pub feed: Feed,
+    /// Serial lines that somebody looks at.
+    pub consoles: Consoles,
     /// The names it answers to.
     pub hosts: Hosts,
     /// The name of the session's cookie.
@@ -95,6 +98,7 @@ impl Server {
                 seconds => HeaderValue::from_str(&format!("max-age={seconds}")).ok(),
             },
             assets: assets::manifest(&config.site_dir),
+            consoles: Consoles::new(jobs.world().hypervisor.clone()),
             config,
             jobs,
             access,

@@ -3,7 +3,7 @@
 use super::audit::Peer;
 use crate::db::chain;
 use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::{IncomingStream, Listener, TapIo};
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use std::collections::BTreeSet;
@@ -159,6 +159,9 @@ impl TlsListener {
                     accepted = Listener::accept(&mut listener) => accepted,
                 };
                 let (stream, peer) = accepted;
+                if let Err(e) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, error = %e, "send without delay");
+                }
                 let (acceptor, agreed) = (tls.acceptor(), agreed.clone());
                 tokio::spawn(async move {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -193,6 +196,12 @@ impl Listener for TlsListener {
 
 impl Connected<IncomingStream<'_, TcpListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl<F: FnMut(&mut TcpStream) + Send + 'static> Connected<IncomingStream<'_, TapIo<TcpListener, F>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TapIo<TcpListener, F>>) -> Self {
         Self(*stream.remote_addr())
     }
 }

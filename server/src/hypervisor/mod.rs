@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -107,6 +108,15 @@ pub enum Control {
     Pause,
     /// Go on.
     Resume,
+}
+
+/// What a person can be connected to of a running machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The screen, the keyboard and the pointer: RFB, for any number of clients.
+    Screen,
+    /// The serial port, for one client at a time. Its guest waits for one that does not read.
+    Serial,
 }
 
 /// A disk's active layer, to be frozen, and the one that is written from then on.
@@ -356,6 +366,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// The screen, as PNG.
     async fn screen(&self, vm: VmId) -> Result<Vec<u8>, HvError>;
+
+    /// Connects to a running machine.
+    async fn dial(&self, vm: VmId, port: Port) -> Result<UnixStream, HvError>;
 
     /// Where the serial port is written to, since power-on. It is cut to nothing when it grows too long.
     fn serial_log(&self, vm: VmId) -> PathBuf;

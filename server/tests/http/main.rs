@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod commands;
+mod consoles;
 mod errors;
 mod feed;
 mod pages;
@@ -12,6 +13,8 @@ mod root;
 mod routes;
 mod sessions;
 mod site;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
 mod two_factor;
 mod vms;

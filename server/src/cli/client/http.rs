@@ -7,6 +7,13 @@ use shared::api::{Call, Method, RawCall};
 use shared::{Code, Status};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config, tungstenite};
+
+/// A WebSocket of the server's.
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -41,6 +48,12 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    #[error("the connection to {url} is lost, or did not come about: is `offshoot serve` running there?")]
+    Socket {
+        url: String,
+        #[source]
+        source: Box<tungstenite::Error>,
+    },
     #[error("{}", told(.0))]
     Refused(Status),
     #[error("the server cannot be reached any more; job {job} goes on there: offshoot job wait {job}")]
@@ -69,7 +82,7 @@ impl ClientError {
         match self {
             Self::Address(_) | Self::Token | Self::Ca { .. } => 2,
             Self::SetUp(_) => 1,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::LostJob { .. } => 4,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Socket { .. } | Self::LostJob { .. } => 4,
             Self::Refused(status) => match status.code {
                 Code::Unauthenticated | Code::PermissionDenied => 5,
                 Code::Internal
@@ -97,6 +110,7 @@ impl ClientError {
 pub struct Client {
     http: reqwest::Client,
     url: String,
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
@@ -112,10 +126,12 @@ impl Client {
             return Err(ClientError::Address(url.to_owned()));
         }
         let mut headers = HeaderMap::new();
+        let mut authorization = None;
         if let Some(token) = token {
             let mut value =
                 HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
             value.set_sensitive(true);
+            authorization = Some(value.clone());
             headers.insert(AUTHORIZATION, value);
         }
         crate::use_ring();
@@ -142,6 +158,7 @@ impl Client {
         Ok(Self {
             http,
             url: url.to_owned(),
+            authorization,
         })
     }
 
@@ -163,12 +180,7 @@ impl Client {
             return Ok(response);
         }
         let body = response.text().await.map_err(|e| self.lost(e))?;
-        Err(ClientError::Refused(
-            match shared::api::answer::<()>(status.as_u16(), &body) {
-                Err(status) => status,
-                Ok(()) => Status::new(Code::Unknown, format!("the server answered HTTP {status}")),
-            },
-        ))
+        Err(refused(status.as_u16(), &body))
     }
 
     fn request(&self, call: RawCall) -> reqwest::RequestBuilder {
@@ -215,10 +227,48 @@ impl Client {
         self.send(request).await
     }
 
+    /// The WebSocket at a path.
+    pub async fn socket(&self, path: &str) -> Result<Socket, ClientError> {
+        let address = format!("ws{}{path}", self.url.trim_start_matches("http"));
+        let mut request = address
+            .into_client_request()
+            .map_err(|_| ClientError::Address(self.url.clone()))?;
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        match timeout(CONNECT, connect_async_with_config(request, None, true)).await {
+            Ok(Ok((socket, _))) => Ok(socket),
+            Ok(Err(tungstenite::Error::Http(answer))) => {
+                let body = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
+                Err(refused(answer.status().as_u16(), &body))
+            }
+            Ok(Err(e)) => Err(self.socket_lost(e)),
+            Err(_) => {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                Err(self.socket_lost(tungstenite::Error::Io(late)))
+            }
+        }
+    }
+
+    /// The error of a WebSocket that broke off.
+    pub fn socket_lost(&self, source: tungstenite::Error) -> ClientError {
+        ClientError::Socket {
+            url: self.url.clone(),
+            source: Box::new(source),
+        }
+    }
+
     /// The error of a body that broke off.
     pub fn broke_off(&self, source: reqwest::Error) -> ClientError {
         self.lost(source)
     }
+}
+
+fn refused(http: u16, body: &str) -> ClientError {
+    ClientError::Refused(match shared::api::answer::<()>(http, body) {
+        Err(status) => status,
+        Ok(()) => Status::new(Code::Unknown, format!("the server answered HTTP {http}")),
+    })
 }
 
 /// Reads an answer.

@@ -1,6 +1,7 @@
 //! The commands that speak to a server's API, as any other client would.
 
 pub mod clone;
+pub mod console;
 pub mod feed;
 pub mod follow;
 pub mod fork;

@@ -1,7 +1,7 @@
 //! `offshoot vm …`
 
 use super::table::{Table, bytes};
-use super::{Api, Failure, List, Wait, file_text, joined};
+use super::{Api, Failure, List, Wait, console, file_text, joined};
 use crate::cli::say;
 use clap::Subcommand;
 use futures::StreamExt;
@@ -107,6 +107,17 @@ pub enum VmCommand {
         /// Only the last bytes, this many.
         #[arg(long)]
         last: Option<u64>,
+    },
+    /// Connects this terminal to its serial line: what is typed goes to the guest, and Ctrl-] leaves.
+    ///
+    /// Others may look and type at the same time. Without a terminal what is piped in is typed, and what the guest says
+    /// goes to standard output until the machine ends.
+    Console {
+        /// Its name or id.
+        vm: String,
+        /// How many bytes of what was said before are shown first.
+        #[arg(long, default_value_t = 2048)]
+        last: u64,
     },
 }
 
@@ -219,6 +230,7 @@ impl VmCommand {
             Self::Delete { vm, wait } => api.begin(&DeleteVm { vm }, wait).await,
             Self::Screen { vm, output } => screen(api, &vm, output).await,
             Self::Serial { vm, last } => serial(api, &vm, last).await,
+            Self::Console { vm, last } => console::run(api, &vm, last).await,
         }
     }
 }

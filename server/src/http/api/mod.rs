@@ -5,6 +5,7 @@
 
 mod audit;
 mod clone_jobs;
+mod consoles;
 mod events;
 mod instant_clones;
 mod jobs;
@@ -39,6 +40,7 @@ pub fn all(sim: bool) -> Api {
     let api = summary::routes(api);
     let api = me::routes(api);
     let api = vms::routes(api);
+    let api = consoles::routes(api);
     let api = snapshots::routes(api);
     let api = clone_jobs::routes(api);
     let api = instant_clones::routes(api);

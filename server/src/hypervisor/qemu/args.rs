@@ -130,7 +130,8 @@ pub fn arguments(
 
     args.add("-display", "none");
     args.add("-device", "VGA,id=video");
-    args.add("-vnc", format!("unix:{}", escaped(&dir.vnc())));
+    // Whoever asks to have the screen alone gets it beside the others.
+    args.add("-vnc", format!("unix:{},share=ignore", escaped(&dir.vnc())));
     args.add(
         "-chardev",
         format!("file,id=bios,path={},append=on", escaped(&dir.bios_log())),

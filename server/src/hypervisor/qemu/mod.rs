@@ -523,6 +523,17 @@ impl Hypervisor for Qemu {
         machine.monitor.ask("take the screen of", ask).await
     }
 
+    async fn dial(&self, vm: VmId, port: Port) -> Result<UnixStream, HvError> {
+        let op = "connect to";
+        let dir = &self.running(op, vm).await?.dir;
+        let socket = match port {
+            Port::Screen => dir.vnc(),
+            Port::Serial => dir.serial(),
+        };
+        let connected = UnixStream::connect(socket).await;
+        connected.map_err(|source| HvError::Lost { op, vm, source })
+    }
+
     fn serial_log(&self, vm: VmId) -> PathBuf {
         RunDir::new(&self.inner.run, vm).serial_log()
     }

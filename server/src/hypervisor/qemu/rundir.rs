@@ -100,6 +100,10 @@ impl RunDir {
         self.file("agent")
     }
 
+    pub fn serial(&self) -> PathBuf {
+        self.file("serial")
+    }
+
     pub fn vnc(&self) -> PathBuf {
         self.file("vnc")
     }
@@ -121,7 +125,7 @@ impl RunDir {
         Ok(Sockets {
             monitor: listen(&self.monitor())?,
             watch: listen(&self.watch())?,
-            serial: listen(&self.file("serial"))?,
+            serial: listen(&self.serial())?,
             agent: listen(&self.agent())?,
         })
     }

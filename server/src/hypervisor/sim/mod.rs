@@ -3,6 +3,8 @@
 //! A machine runs if its log is there, so machines survive the server. Calls stay on the thread: handing the little
 //! there is to write to another would take longer.
 
+mod ports;
+
 use super::*;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -283,6 +285,18 @@ impl Hypervisor for Sim {
     async fn screen(&self, vm: VmId) -> Result<Vec<u8>, HvError> {
         self.running("take the screen of", vm)?;
         Ok(SCREEN.to_vec())
+    }
+
+    async fn dial(&self, vm: VmId, port: Port) -> Result<UnixStream, HvError> {
+        let op = "connect to";
+        self.running(op, vm)?;
+        let (ours, theirs) = UnixStream::pair().map_err(|source| HvError::Lost { op, vm, source })?;
+        let events = self.events.subscribe();
+        match port {
+            Port::Screen => ports::serve(vm, events, ports::screen(ours)),
+            Port::Serial => ports::serve(vm, events, ports::serial(ours, self.serial_log(vm))),
+        }
+        Ok(theirs)
     }
 
     fn serial_log(&self, vm: VmId) -> PathBuf {
