@@ -38,7 +38,7 @@ export default defineConfig({
   },
   projects: [
     // Guests take their time to boot: they begin first.
-    { name: 'qemu', testMatch: 'real.spec.js', timeout: 180_000, use: { real: true } },
-    { name: 'sim', testIgnore: 'real.spec.js' },
+    { name: 'qemu', testMatch: /real[^/]*\.spec\.js/, timeout: 180_000, use: { real: true } },
+    { name: 'sim', testIgnore: /real[^/]*\.spec\.js/ },
   ],
 });

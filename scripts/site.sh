@@ -37,8 +37,12 @@ wasm-bindgen --target web --no-typescript --keep-lld-exports --no-demangle --rem
 rm "$work/split/app.wasm"
 mv "$work"/split/* "$work/pkg/"
 cat style/*.css >"$work/pkg/app.css"
+# The pages of consoles load these, and no other does.
+mkdir "$work/pkg/vendor"
+cp viewer/viewer.js "$work/pkg/"
+cp viewer/vendor/*.js viewer/vendor/*.css viewer/vendor/*LICENSE* "$work/pkg/vendor/"
 find "$work/pkg" -type f -print0 | xargs -0 -P "$(nproc)" -n 1 brotli --quality=11 --keep
-version=$(cat "$work"/pkg/* | sha256sum | cut -c1-16)
+version=$(cd "$work/pkg" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-16)
 
 rm -rf "$out"
 mkdir -p "$out/pkg"

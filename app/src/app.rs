@@ -62,6 +62,7 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/vms/new") view={Lazy::<pages::NewVm>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/vms/:vm") view={Lazy::<pages::OneVm>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/vms/:vm/clone") view={Lazy::<pages::NewClone>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/vms/:vm/console") view={Lazy::<pages::VmConsole>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/fork-points") view={Lazy::<pages::ForkPoints>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>

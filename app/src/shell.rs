@@ -72,6 +72,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
     let said = flash.as_ref().and_then(|f| serde_json::to_string(f).ok());
     // Whoever is nobody yet may do nothing.
     let may = (*rights != Rights::default()).then(|| serde_json::to_string(&*rights).ok());
+    provide_context(assets.clone());
     provide_context(Env {
         now,
         feed_place: feed_place.clone(),

@@ -65,6 +65,8 @@ lazy! {
     details __preload_details {
         /// `/vms/{vm}`
         OneVm: vm::page;
+        /// `/vms/{vm}/console`
+        VmConsole: vm::console::page;
         /// `/jobs/{job}`
         OneJob: job::page;
     }

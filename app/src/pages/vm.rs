@@ -1,5 +1,6 @@
 //! One machine: its screen, what it is made of, its snapshots, where it comes from, what is going on with it.
 
+pub mod console;
 mod data;
 mod dialogs;
 mod forks;
@@ -94,7 +95,12 @@ fn shown(data: RwSignal<Data>) -> AnyView {
             <div class="stack">
                 <section class="panel" aria-label=w().screen>
                     {piece(move || screen::live(vm))}
-                    <div class="power">{piece(move || (move || vm.with(power)).into_any())}</div>
+                    <div class="power">
+                        {piece(move || (move || vm.with(power)).into_any())}
+                        <a class="button" href=move || name.with(|n| format!("/vms/{n}/console"))>
+                            {w().open_console}
+                        </a>
+                    </div>
                 </section>
                 <section class="panel" aria-labelledby="lineage-title">
                     <header>
