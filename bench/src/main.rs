@@ -9,6 +9,7 @@ mod clone;
 mod console;
 mod engine;
 mod fork;
+mod machines;
 mod pause;
 mod report;
 mod site;
@@ -23,7 +24,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The groups, in the order in which they are taken.
-const GROUPS: [&str; 5] = ["clone", "instantClone", "engine", "api", "console"];
+const GROUPS: [&str; 6] = ["clone", "instantClone", "engine", "api", "console", "machines"];
 
 /// The folder of the benchmark. Asked for when it runs: what is compiled may come from another checkout.
 fn here() -> PathBuf {
@@ -84,6 +85,7 @@ async fn run() -> Result<()> {
             "instantClone" => fork::take(size).await,
             "engine" => engine::take(size).await,
             "api" => api::take(size).await,
+            "machines" => machines::take(size).await,
             _ => console::take(size).await,
         }?;
         report.print(group, &taken)?;
