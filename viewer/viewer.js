@@ -4,6 +4,9 @@
 // before or after. What is drawn stands in a shadow tree of the stage.
 
 const RETRY = [250, 500, 1000, 2000, 5000];
+/// The code of a close that says that the machine is off: the page will say so itself, and only a machine that is on again by then
+/// is asked for.
+const OFF = 4000;
 /// A guest's keyboard controller holds few keys: typed faster than this, some are lost. In milliseconds.
 const KEY_EVERY = 15;
 
@@ -33,14 +36,17 @@ function address(src) {
   return url.href;
 }
 
-/// noVNC. `say` is told `open` and `lost`.
+/// noVNC. `say` is told `open` and `lost`, with the code of the close.
 async function screen(viewer, box, say) {
   const { default: RFB } = await import("./vendor/novnc.js");
   const press = (code, down) => rfb.sendKey(KEYSYMS[code], code, down);
   let rfb, fit = true;
   return {
     connect() {
-      rfb = new RFB(box, address(viewer.dataset.src), { shared: true, wsProtocols: ["binary"] });
+      const socket = new WebSocket(address(viewer.dataset.src), ["binary"]);
+      let code;
+      socket.addEventListener("close", (event) => (code = event.code));
+      rfb = new RFB(box, socket, { shared: true });
       rfb.background = "transparent";
       rfb.scaleViewport = fit;
       const canvas = box.querySelector("canvas");
@@ -49,7 +55,7 @@ async function screen(viewer, box, say) {
       canvas.setAttribute("aria-label", viewer.dataset.label);
       const mine = rfb;
       rfb.addEventListener("connect", () => mine === rfb && say("open"));
-      rfb.addEventListener("disconnect", () => mine === rfb && say("lost"));
+      rfb.addEventListener("disconnect", () => mine === rfb && say("lost", code));
     },
     close() {
       const old = rfb;
@@ -171,9 +177,9 @@ async function serial(viewer, box, say) {
           return;
         }
         const bytes = new Uint8Array(data);
-        term.write(bytes, () => (before -= bytes.length));
+        term.write(bytes, () => mine === socket && (before -= bytes.length));
       };
-      mine.onclose = () => mine === socket && say("lost");
+      mine.onclose = ({ code }) => mine === socket && say("lost", code);
     },
     close() {
       const old = socket;
@@ -217,11 +223,13 @@ class Viewer extends HTMLElement {
     root.replaceChildren(box);
     this.dataset.state = "connecting";
     let tries = 0, timer;
-    const say = (state) => {
+    const say = (state, code) => {
       if (signal.aborted) return;
       this.dataset.state = state;
       if (state === "open") tries = 0;
-      if (state === "lost") timer = setTimeout(connect, RETRY[Math.min(tries++, RETRY.length - 1)]);
+      if (state !== "lost") return;
+      if (code === OFF) tries = RETRY.length;
+      timer = setTimeout(connect, RETRY[Math.min(tries++, RETRY.length - 1)]);
     };
     const connect = () => {
       clearTimeout(timer);

@@ -132,42 +132,42 @@ fn shown(data: RwSignal<Data>) -> AnyView {
             </nav>
         </div>
         {move || data.with(|d| d.gone).then(|| view! { <div class="alert" role="alert">{w().machine_gone}</div> })}
-        {move || vm.with(still)}
+        {move || vm.with(|v| still(v, view.get()))}
         {move || match at.get() {
             Some((view, id)) => viewer(view, &id, &name.get_untracked()),
-            None => vm.with(off),
+            None => vm.with(|v| off(v, view.get())),
         }}
         {script()}
     }
     .into_any()
 }
 
-fn power(vm: &Vm, action: PowerAction, to: &str, label: &'static str) -> AnyView {
+fn power(vm: &Vm, view: View, action: PowerAction, to: &str, label: &'static str) -> AnyView {
     let button = Button {
         to: format!("/do/vms/{}/{to}", vm.name),
         label,
         class: "go",
-        back: View::Screen.address(vm.name.as_str()),
+        back: view.address(vm.name.as_str()),
         ..Button::default()
     };
     button::post(button, &can::can_power(action, vm))
 }
 
 /// A guest that stands still neither answers nor draws.
-fn still(vm: &Vm) -> Option<AnyView> {
+fn still(vm: &Vm, view: View) -> Option<AnyView> {
     (vm.state == VmState::Paused).then(|| {
         view! {
             <div class="alert warn aside" role="status">
                 <span>{w().console_paused}</span>
-                {power(vm, PowerAction::Resume, "resume", w().resume)}
+                {power(vm, view, PowerAction::Resume, "resume", w().resume)}
             </div>
         }
         .into_any()
     })
 }
 
-fn off(vm: &Vm) -> AnyView {
-    let start = power(vm, PowerAction::Start, "start", w().start);
+fn off(vm: &Vm, view: View) -> AnyView {
+    let start = power(vm, view, PowerAction::Start, "start", w().start);
     view! { <div class="panel">{crate::pages::empty(w().console_off, start)}</div> }.into_any()
 }
 
