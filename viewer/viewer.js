@@ -55,7 +55,11 @@ async function screen(viewer, box, say) {
       canvas.setAttribute("aria-label", viewer.dataset.label);
       const mine = rfb;
       rfb.addEventListener("connect", () => mine === rfb && say("open"));
-      rfb.addEventListener("disconnect", () => mine === rfb && say("lost", code));
+      rfb.addEventListener("disconnect", () => {
+        if (mine !== rfb) return;
+        rfb = undefined;
+        say("lost", code);
+      });
     },
     close() {
       const old = rfb;
@@ -93,23 +97,21 @@ async function screen(viewer, box, say) {
   };
 }
 
-/// xterm.js writes `<style>` elements, which the page's policy forbids. Sheets that scripts make are allowed, so it gets a document
-/// whose style elements are such.
-function styled(root) {
+/// xterm.js makes `<style>` elements when it is opened, which the page's policy forbids. Sheets that scripts make are allowed, so what
+/// it gets instead is an element that keeps such a sheet.
+function styled(root, open) {
   const style = () => {
     const sheet = new CSSStyleSheet();
     root.adoptedStyleSheets.push(sheet);
     return Object.defineProperty(document.createElement("template"), "textContent", { set: (css) => sheet.replaceSync(css) });
   };
-  return new Proxy(document, {
-    get(target, key) {
-      if (key === "createElement") {
-        return (tag, options) => (tag === "style" ? style() : target.createElement(tag, options));
-      }
-      const value = Reflect.get(target, key);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  const create = document.createElement;
+  document.createElement = (tag, options) => (tag === "style" ? style() : create.call(document, tag, options));
+  try {
+    open();
+  } finally {
+    delete document.createElement;
+  }
 }
 
 /// xterm.js on the serial line.
@@ -124,7 +126,6 @@ async function serial(viewer, box, say) {
   root.adoptedStyleSheets.push(sheet);
   const style = getComputedStyle(viewer);
   const term = new Terminal({
-    documentOverride: styled(root),
     fontFamily: style.getPropertyValue("--mono"),
     fontSize: 13,
     scrollback: 10_000,
@@ -132,7 +133,7 @@ async function serial(viewer, box, say) {
   });
   const fit = new FitAddon();
   term.loadAddon(fit);
-  term.open(box);
+  styled(root, () => term.open(box));
   term.textarea.setAttribute("aria-label", viewer.dataset.label);
   new ResizeObserver(() => fit.fit()).observe(box);
 

@@ -6,6 +6,8 @@ import { expect, live, open, test } from '../support/test.js';
 const linked = (page) => expect(page.locator('offshoot-viewer')).toHaveAttribute('data-state', 'open', { timeout: 20_000 });
 const terminal = (page) => page.getByRole('textbox', { name: /^Serial line of/ });
 const rows = (page) => page.locator('.xterm-rows');
+// Reading pixels again and again is what a test does, and what the browser warns of.
+const read = /willReadFrequently/;
 const grey = (page) =>
   page.locator('offshoot-viewer canvas').evaluate((canvas) => canvas.getContext('2d').getImageData(5, 5, 1, 1).data[0]);
 
@@ -46,7 +48,8 @@ test('what is typed into the serial line is seen by all who look, and the log co
   await expect(page.getByRole('button', { name: 'Paste…' })).toBeFocused();
 });
 
-test('the screen hears keys, typed, pasted and sent by a button', async ({ page, server }) => {
+test('the screen hears keys, typed, pasted and sent by a button', async ({ page, server, complaints }) => {
+  complaints.expected(read);
   await server.machine('screen-1');
   await open(page, '/vms/screen-1/console', 'Console of screen-1');
   await linked(page);

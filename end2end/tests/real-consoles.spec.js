@@ -19,7 +19,8 @@ const seen = (page) =>
     return { lit, sum };
   });
 
-test('the serial line echoes what is typed, and the screen is seen and hears keys', async ({ page, server, another }) => {
+test('the serial line echoes what is typed, and the screen is seen and hears keys', async ({ page, server, another, complaints }) => {
+  complaints.expected(/willReadFrequently/);
   await server.machine('real-1');
   await open(page, '/vms/real-1/console?view=serial', 'Console of real-1');
   await linked(page);
