@@ -1,7 +1,7 @@
 // The screen and the serial line of a machine in the browser, where no guest is needed: the simulated serial line echoes, and the
 // simulated screen turns lighter with each key.
 
-import { expect, live, open, test } from '../support/test.js';
+import { expect, holdWasm, live, open, test } from '../support/test.js';
 
 const linked = (page) => expect(page.locator('offshoot-viewer')).toHaveAttribute('data-state', 'open', { timeout: 20_000 });
 const terminal = (page) => page.getByRole('textbox', { name: /^Serial line of/ });
@@ -99,9 +99,19 @@ test('a lost link is said and comes back by itself', async ({ page, fresh, anoth
   expect((await rows(far).textContent()).split('login:').length, 'nothing comes twice').toBe(2);
 });
 
-test('without WASM the console works, without scripts there are the picture and the log', async ({ page, server, another }) => {
+test('before WASM comes the console works, and without scripts there are the picture and the log', async ({ page, server, another }) => {
   await server.machine('plain-1');
-  await page.route(/\.wasm$/, (route) => route.abort());
+  const release = await holdWasm(page);
+  await page.goto('/vms/plain-1/console?view=serial');
+  await linked(page);
+  await terminal(page).focus();
+  await page.keyboard.type('before WASM');
+  await expect(rows(page)).toContainText('before WASM');
+  release();
+  await live(page);
+  await page.keyboard.type(' and after');
+  await expect(rows(page)).toContainText('before WASM and after');
+
   const plain = await (await another({ javaScriptEnabled: false })).newPage();
   await plain.goto('/vms/plain-1/console');
   await expect(plain.getByRole('img', { name: 'Screen of plain-1' })).toBeVisible();

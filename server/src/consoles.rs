@@ -28,6 +28,8 @@ use tokio_util::task::TaskTracker;
 const PIECE: usize = 16 << 10;
 /// A viewer that is further behind than this goes on near the end, in bytes.
 const BEHIND: u64 = 1 << 20;
+/// How much of what was said before a viewer can have at most, in bytes: it is not behind from the start.
+const BEFORE: u64 = BEHIND / 2;
 /// How near, in bytes.
 const NEAR: u64 = 64 << 10;
 /// How many messages may wait to be typed; then those who type wait.
@@ -109,10 +111,10 @@ impl Line {
         self.grown.has_changed().is_ok()
     }
 
-    /// A viewer that begins so many bytes before the end.
+    /// A viewer that begins so many bytes before the end, as far as there are, and 512 KiB at most.
     pub fn view(&self, last: u64) -> io::Result<View<'_>> {
         let len = self.log.metadata()?.len();
-        let backlog = last.min(len);
+        let backlog = last.min(len).min(BEFORE);
         Ok(View {
             log: &self.log,
             grown: self.grown.clone(),

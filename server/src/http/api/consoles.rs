@@ -53,7 +53,7 @@ pub(super) fn routes(api: Api) -> Api {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Begin {
-    /// How many bytes of what was said before come first; 65536 if not given.
+    /// How many bytes of what was said before come first, 524288 at most; 65536 if not given.
     #[serde(default)]
     last: Option<u64>,
 }
