@@ -154,6 +154,7 @@ super::table! {
     console_leave: "While it has the keyboard all keys go to the guest. Ctrl and Alt pressed together and let go give it back.",
     console_paused: "The guest stands still: it neither draws nor answers, and has what you type when it goes on.",
     console_off: "The machine is off.",
+    console_refused: "You may not look at this machine's console",
     console_skipped: "{0} bytes are left out here: they came too fast",
     console_cut: "the log was cut here: it had grown too long",
     more_keys: "More keys",

@@ -77,7 +77,9 @@ pub async fn layer(State(access): State<Access>, request: Request, next: Next) -
         response.status(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
     );
-    let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+    // Whoever opens a console may type into the guest.
+    let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS)
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     let sign_in = response.extensions().get::<SignIn>();
     let form = path.starts_with("/do/");
     if !refused && sign_in.is_none() && (reads || form) {

@@ -200,7 +200,9 @@ impl Connected<IncomingStream<'_, TcpListener>> for Peer {
     }
 }
 
-impl<F: FnMut(&mut TcpStream) + Send + 'static> Connected<IncomingStream<'_, TapIo<TcpListener, F>>> for Peer {
+impl<F: FnMut(&mut TcpStream) + Send + 'static> Connected<IncomingStream<'_, TapIo<TcpListener, F>>>
+    for Peer
+{
     fn connect_info(stream: IncomingStream<'_, TapIo<TcpListener, F>>) -> Self {
         Self(*stream.remote_addr())
     }

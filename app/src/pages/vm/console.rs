@@ -4,12 +4,14 @@
 use crate::components::button::{self, Button};
 use crate::components::frame::bar;
 use crate::components::load::{all, body, load};
-use crate::components::state;
+use crate::components::{error, state};
+use crate::env::may;
 use crate::feed::{Change, Live, newer, on_change};
 use crate::pages::{param, query};
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
+use shared::access::Privilege;
 use shared::api::{Call, GetVm};
 use shared::can;
 use shared::feed::Noun;
@@ -134,7 +136,10 @@ fn shown(data: RwSignal<Data>) -> AnyView {
         {move || data.with(|d| d.gone).then(|| view! { <div class="alert" role="alert">{w().machine_gone}</div> })}
         {move || vm.with(|v| still(v, view.get()))}
         {move || match at.get() {
-            Some((view, id)) => viewer(view, &id, &name.get_untracked()),
+            Some((view, id)) => match may(Privilege::VmConsole, vm.with_untracked(|v| Some(v.id))) {
+                Ok(()) => viewer(view, &id, &name.get_untracked()),
+                Err(why) => error::panel(w().console_refused, &why),
+            },
             None => vm.with(|v| off(v, view.get())),
         }}
         {script()}
@@ -150,7 +155,8 @@ fn power(vm: &Vm, view: View, action: PowerAction, to: &str, label: &'static str
         back: view.address(vm.name.as_str()),
         ..Button::default()
     };
-    button::post(button, &can::can_power(action, vm))
+    let may = may(Privilege::VmPower, Some(vm.id));
+    button::post(button, &may.and_then(|()| can::can_power(action, vm)))
 }
 
 /// A guest that stands still neither answers nor draws.

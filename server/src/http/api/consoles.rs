@@ -18,10 +18,10 @@ use axum::response::Response;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde::Deserialize;
-use shared::Status;
 use shared::access::Privilege;
 use shared::console::{Note, OFF, SIGNED_OUT};
 use shared::feed::ALIVE_SECONDS;
+use shared::{Status, VmId};
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
@@ -90,7 +90,7 @@ async fn open_vm_screen(
         viewers.track_future(async move {
             let (mut viewer, from) = Viewer::new(socket);
             let over = tokio::select! {
-                over = dismissed(&server, &caller) => over,
+                over = dismissed(&server, &caller, vm.id) => over,
                 over = see(&mut viewer, from, screen) => over,
             };
             viewer.goodbye(over).await;
@@ -124,7 +124,7 @@ async fn open_vm_serial(
         viewers.track_future(async move {
             let (mut viewer, from) = Viewer::new(socket);
             let over = tokio::select! {
-                over = dismissed(&server, &caller) => over,
+                over = dismissed(&server, &caller, vm.id) => over,
                 over = read(&mut viewer, from, &line, last) => over,
             };
             viewer.goodbye(over).await;
@@ -177,16 +177,21 @@ impl Viewer {
     }
 }
 
-/// Returns when the server stops, or the caller's session or token has ended.
-async fn dismissed(server: &Server, caller: &Caller) -> Over {
+/// Returns when the server stops, or the caller's session, token or right to look at the machine has ended.
+async fn dismissed(server: &Server, caller: &Caller, vm: VmId) -> Over {
     loop {
         tokio::select! {
             () = server.stop.cancelled() => return Over::Close(close_code::AWAY, "the server stops"),
             () = tokio::time::sleep(ALIVE) => {}
         }
-        match server.access.still(caller).await {
-            Ok(true) => {}
-            Ok(false) => return Over::Close(SIGNED_OUT, "the session or token has ended"),
+        match server.access.again(caller).await {
+            Ok(Some(now)) if now.rights.has(Privilege::VmConsole, Some(vm)) => {}
+            Ok(_) => {
+                return Over::Close(
+                    SIGNED_OUT,
+                    "the session, the token or the right to look has ended",
+                );
+            }
             Err(e) => {
                 let _: Status = e.into();
                 return Over::Close(close_code::ERROR, "a fault of the server");
