@@ -52,7 +52,7 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
         .arg(crate::here().join("console.mjs"))
         .args([
             &site.url,
-            &link_url(site.running.address, link),
+            &link_url(&site.running.server.config, site.running.address, link),
             &site.token,
             "vm-00000",
         ])

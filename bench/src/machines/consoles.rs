@@ -23,7 +23,11 @@ pub async fn take(site: &Site, size: Size) -> Result<Vec<Figure>> {
     let tick = format!("tick: {FRAMES}\n");
     clone::create(site, VM, "demo", 128, json!({ "metaData": tick })).await?;
     let link = site.running.first_link.as_ref().ok_or("no first link")?;
-    let mut browser = Browser::start(&[&site.url, &link_url(site.running.address, link), VM])?;
+    let mut browser = Browser::start(&[
+        &site.url,
+        &link_url(&site.running.server.config, site.running.address, link),
+        VM,
+    ])?;
     let seconds = size.pick(30, 5);
     let screen = screen(&mut browser, Duration::from_secs(seconds)).await;
     let echo = match &screen {

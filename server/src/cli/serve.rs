@@ -7,17 +7,16 @@ use crate::config::{AcceleratorChoice, Config, DataDirLock};
 use crate::db::Db;
 use crate::http::Server;
 use crate::http::audit::Peer;
-use crate::http::tls::{Tls, TlsListener};
+use crate::http::tls::{Prompt, Tls, TlsListener};
 use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
 use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
-use axum::serve::ListenerExt;
 use shared::place::Accelerator;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -112,7 +111,7 @@ impl Running {
         let router = server.router().into_make_service_with_connect_info::<Peer>();
         let listener = match taken.tls {
             None => tokio::spawn(
-                axum::serve(listener.tap_io(at_once), router)
+                axum::serve(Prompt(listener), router)
                     .with_graceful_shutdown(stop)
                     .into_future(),
             ),
@@ -165,13 +164,6 @@ impl Running {
         }
         self.server.jobs.stop().await;
         Ok(())
-    }
-}
-
-/// A key that is typed is not to wait for what may come after it.
-fn at_once(connection: &mut TcpStream) {
-    if let Err(e) = connection.set_nodelay(true) {
-        tracing::debug!(error = %e, "send without delay");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::audit::Peer;
 use crate::db::chain;
 use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener, TapIo};
+use axum::serve::{IncomingStream, Listener};
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use std::collections::BTreeSet;
@@ -140,6 +140,26 @@ impl Tls {
     }
 }
 
+/// A socket that listens, whose connections send at once: a key that is typed is not to wait for what may come after it.
+pub struct Prompt(pub TcpListener);
+
+impl Listener for Prompt {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (stream, peer) = Listener::accept(&mut self.0).await;
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, error = %e, "send at once");
+        }
+        (stream, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
 /// Connections that have agreed on how to speak. Those who take their time keep nobody waiting.
 pub struct TlsListener {
     address: SocketAddr,
@@ -148,20 +168,18 @@ pub struct TlsListener {
 
 impl TlsListener {
     /// Speaks TLS on a socket that listens.
-    pub fn new(mut listener: TcpListener, tls: Tls) -> io::Result<Self> {
+    pub fn new(listener: TcpListener, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
+        let mut listener = Prompt(listener);
         let (agreed, ready) = mpsc::channel(WAITING);
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     () = agreed.closed() => return,
                     // Axum's way to accept: it logs and tries again.
-                    accepted = Listener::accept(&mut listener) => accepted,
+                    accepted = listener.accept() => accepted,
                 };
                 let (stream, peer) = accepted;
-                if let Err(e) = stream.set_nodelay(true) {
-                    tracing::debug!(%peer, error = %e, "send without delay");
-                }
                 let (acceptor, agreed) = (tls.acceptor(), agreed.clone());
                 tokio::spawn(async move {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -194,16 +212,8 @@ impl Listener for TlsListener {
     }
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
-
-impl<F: FnMut(&mut TcpStream) + Send + 'static> Connected<IncomingStream<'_, TapIo<TcpListener, F>>>
-    for Peer
-{
-    fn connect_info(stream: IncomingStream<'_, TapIo<TcpListener, F>>) -> Self {
+impl Connected<IncomingStream<'_, Prompt>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Prompt>) -> Self {
         Self(*stream.remote_addr())
     }
 }
