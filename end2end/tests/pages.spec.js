@@ -28,7 +28,8 @@ const test = base.extend({
       await server.call('POST', '/api/v1/roles', { name: 'auditor', description: 'Looks at the audit', privileges: ['audit.read'] });
       await server.call('POST', '/api/v1/me/twoFactor', {});
       await server.ask('POST', '/api/v1/vms/none/start', {});
-      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting });
+      const { id: snapshot } = await server.call('GET', '/api/v1/vms/web-1/snapshots/before-upgrade');
+      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot });
     },
     { scope: 'worker', timeout: 60_000 },
   ],
@@ -46,6 +47,8 @@ const pages = {
   'machine-off': ['/vms/db-1', 'db-1'],
   'machine-paused': ['/vms/queue-1', 'queue-1'],
   'machine-snapshot': ['/vms/web-1?do=snapshot', 'web-1'],
+  'machine-revert': ['/vms/web-1?do=revert&snapshot={snapshot}', 'web-1'],
+  'machine-delete-snapshot': ['/vms/web-1?do=delete-snapshot&snapshot={snapshot}', 'web-1'],
   'machine-fork': ['/vms/web-1?do=fork', 'web-1'],
   'machine-delete': ['/vms/db-1?do=delete', 'db-1'],
   'console-screen': ['/vms/web-1/console', 'Console of web-1'],

@@ -217,6 +217,21 @@ async fn a_clone_of_the_latest_snapshot_and_of_one_taken_now() {
             .await
             .contains("description why")
     );
+    let both = site.run("snapshot take web --memory --quiesce").await;
+    assert_eq!(both.code, 2, "{both:?}");
+    site.ok("snapshot take web --name kept --memory --wait").await;
+    let done = site
+        .ok("snapshot revert web kept --keep-current --name later --wait")
+        .await;
+    assert!(done.contains("succeeded in "), "{done}");
+    site.ok("snapshot revert web before --disks-only --start --wait")
+        .await;
+    for name in ["kept", "later"] {
+        site.ok(&format!("snapshot delete web {name} --wait")).await;
+    }
+    let tree = site.ok("snapshot list web").await;
+    let names: Vec<_> = tree.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    assert_eq!(names, ["NAME", "before", "NOW"], "{tree}");
 
     let seed = site.config.data_dir.join("user-data");
     std::fs::write(&seed, "#cloud-config\n").unwrap();
