@@ -49,7 +49,7 @@ test('a colleague is let in, with a role on one machine, and sees no more', asyn
   // What she may not do is there, with the reason.
   await expect(eve.getByRole('link', { name: 'New machine' }).first()).toHaveAccessibleDescription('you lack the privilege vm.create');
   await open(eve, '/vms/hers', 'hers');
-  await expect(eve.getByRole('link', { name: 'Clone…' })).toHaveAccessibleDescription('you lack the privilege clone.create');
+  await expect(eve.getByRole('link', { name: 'Clone…', exact: true })).toHaveAccessibleDescription('you lack the privilege clone.create');
   await eve.getByRole('button', { name: 'Pause' }).click();
   await expect(eve.getByText('It is being paused.')).toBeVisible();
   // The sessions of others are seen and ended by who manages users.
@@ -128,7 +128,7 @@ test('a token is confined to a role and a last day', async ({ fresh, another }) 
   await page.getByLabel('Role', { exact: true }).selectOption('viewer');
   await page.getByLabel('Last day').fill('2999-12-31');
   await page.getByRole('button', { name: 'Make token' }).click();
-  const row = page.getByRole('listitem').filter({ hasText: 'ci' });
+  const row = page.getByRole('listitem').filter({ hasText: /^ci\b/ });
   await expect(row).toContainText('viewer');
   await expect(row).toContainText('2999-12-31');
 });

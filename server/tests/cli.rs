@@ -355,7 +355,8 @@ async fn the_exit_code_tells_whose_fault_it_is() {
         ("vm create web --image none", 3, "none"),
         ("vm list --page-size 0", 3, "pageSize"),
         ("vm lisst", 2, "lisst"),
-        ("vm list --url https://127.0.0.1:1", 2, "http://host:port"),
+        ("vm list --url https://127.0.0.1:1", 4, "offshoot serve"),
+        ("vm list --url ftp://127.0.0.1:1", 2, "http"),
         ("vm list --url http://127.0.0.1:1", 4, "offshoot serve"),
         (
             "vm create web --image demo --user-data /does/not/exist",

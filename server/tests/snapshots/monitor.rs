@@ -59,8 +59,13 @@ pub fn chain(dir: &Path, vm: VmId) -> Vec<String> {
     });
     let mut image = &disk.unwrap()["inserted"]["image"];
     let mut files = Vec::new();
-    while let Some(file) = image["filename"].as_str() {
-        files.insert(0, file.to_owned());
+    while let Some(name) = image["filename"].as_str() {
+        // One that was opened with other options than its header's is described by all of them.
+        let file = match name.strip_prefix("json:") {
+            Some(json) => serde_json::from_str::<Value>(json).unwrap()["file"]["filename"].clone(),
+            None => name.into(),
+        };
+        files.insert(0, file.as_str().unwrap().to_owned());
         image = &image["backing-image"];
     }
     files

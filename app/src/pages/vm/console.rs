@@ -214,7 +214,6 @@ fn viewer(view: View, id: &str, name: &str) -> AnyView {
             data-label=label
             data-skipped=w().console_skipped
             data-cut=w().console_cut
-            data-state="plain"
         >
             <div class="tools" role="toolbar" aria-label=w().console_tools>
                 {screen.then(|| view! {
@@ -254,6 +253,8 @@ fn viewer(view: View, id: &str, name: &str) -> AnyView {
 
 /// The script, from the folder of this page's files.
 fn script() -> AnyView {
+    #[cfg(feature = "hydrate")]
+    Effect::new(|_| run_script());
     view! { <script type="module" src=format!("{}viewer.js", folder())></script> }.into_any()
 }
 
@@ -267,4 +268,19 @@ fn folder() -> String {
     let sheet = crate::live::browser::find("link[rel=stylesheet]");
     let href = sheet.and_then(|link| link.get_attribute("href"));
     href.map_or_else(String::new, |href| href.trim_end_matches("app.css").to_owned())
+}
+
+/// Where the page was not loaded but gone to, the browser does not run a script that came with it: it is given one by hand. A module
+/// that has run does not run again.
+#[cfg(feature = "hydrate")]
+fn run_script() {
+    use crate::live::browser::{body, document};
+    let made = document().create_element("script").and_then(|script| {
+        script.set_attribute("type", "module")?;
+        script.set_attribute("src", &format!("{}viewer.js", folder()))?;
+        body().append_with_node_1(&script)
+    });
+    if let Err(e) = made {
+        leptos::logging::error!("the viewer cannot be loaded: {e:?}");
+    }
 }

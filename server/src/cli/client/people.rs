@@ -465,8 +465,10 @@ pub enum TokenCommand {
     },
     /// Takes a token back: it is refused from now on.
     Revoke {
+        // Not called `token`: that is what the commands sign in with.
         /// Its name or id.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        name: String,
         #[command(flatten)]
         api: Api,
     },
@@ -494,14 +496,14 @@ impl TokenCommand {
                 };
                 api.show(&ListTokens { query }, show).await
             }
-            Self::Revoke { token, api } => {
+            Self::Revoke { name, api } => {
                 let query = ListQuery {
-                    filter: Some(format!("name={token}")),
+                    filter: Some(format!("name={name}")),
                     ..ListQuery::default()
                 };
                 let found = api.client()?.call(&ListTokens { query }).await?.tokens;
-                let id = found.first().map_or(token.clone(), |t| t.id.to_string());
-                let told = format!("token {token} is taken back");
+                let id = found.first().map_or(name.clone(), |t| t.id.to_string());
+                let told = format!("token {name} is taken back");
                 api.show(&DeleteToken { id }, |()| told).await
             }
         }
