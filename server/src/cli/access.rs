@@ -61,6 +61,7 @@ pub enum UserCommand {
 
 /// `offshoot token …`
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made, once")]
 pub enum TokenCommand {
     /// Those that speak to a server.
     #[command(flatten)]

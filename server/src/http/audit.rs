@@ -1,5 +1,6 @@
-//! The layer that writes down what changes something, and what is refused. It lies outside the guard, so that it hears
-//! of those who are not let in; what a form asks of the API is written down where the API answers.
+//! The layer that writes down what changes something, and what is refused.
+//!
+//! It lies outside the guard, so that it hears of those who are not let in; what a form asks of the API is written down where the API answers.
 
 use super::error::Failure;
 use super::trace::{RequestId, loggable};
