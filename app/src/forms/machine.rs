@@ -62,7 +62,8 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
                 name: form.parse("name")?,
                 description: form.get("description").unwrap_or_default().to_owned(),
                 memory: form.is("memory"),
-                quiesce: form.is("quiesce"),
+                // With its memory nothing has to be written first.
+                quiesce: form.is("quiesce") && !form.is("memory"),
                 request_id: form.parse("requestId")?,
             };
             limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;

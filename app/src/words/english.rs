@@ -217,7 +217,7 @@ super::table! {
     quiesce_hint: "The guest agent does it. Without one the snapshot is as after a power cut, and says so.",
     snapshot_note: "The machine goes on; its disks stand still for some milliseconds.",
     snapshot_memory: "Keep its memory too",
-    snapshot_memory_hint: "Its guest can then go on where it is now. It needs no frozen file systems: leave those out.",
+    snapshot_memory_hint: "Its guest can then go on where it is now. File systems need not be frozen then, and are not.",
     with_memory: "Memory",
     memory_kept: "with memory, {0}",
     revert_dots: "Revert…",

@@ -35,7 +35,7 @@ pub fn take(vm: Memo<Vm>) -> AnyView {
                 {name_field}
                 {about}
                 {fields.tick("memory", w().snapshot_memory.to_owned(), w().snapshot_memory_hint, false)}
-                {fields.tick("quiesce", w().quiesce.to_owned(), w().quiesce_hint, false)}
+                {fields.tick("quiesce", w().quiesce.to_owned(), w().quiesce_hint, true)}
                 <div class="note">{w().snapshot_note}</div>
                 {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
