@@ -63,7 +63,12 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/vms/:vm") view={Lazy::<pages::OneVm>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/vms/:vm/clone") view={Lazy::<pages::NewClone>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/vms/:vm/console") view={Lazy::<pages::VmConsole>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/vms/:vm/edit") view={Lazy::<pages::EditVm>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/hosts") view={Lazy::<pages::Hosts>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/storages") view={Lazy::<pages::Storages>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/networks") view={Lazy::<pages::Networks>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/fork-points") view={Lazy::<pages::ForkPoints>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/images") view={Lazy::<pages::Images>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>

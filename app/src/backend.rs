@@ -50,6 +50,19 @@ pub fn read<A: serde::de::DeserializeOwned>(body: &str) -> Result<A, Status> {
     shared::api::answer(200, body)
 }
 
+/// Makes a call without its types, from the browser.
+#[cfg(feature = "hydrate")]
+pub async fn send(call: RawCall) -> Outcome {
+    fetch(call).await
+}
+
+/// Sends a part of a file, and answers what the server made of it.
+#[cfg(feature = "hydrate")]
+pub async fn send_blob(path: &str, blob: &web_sys::Blob) -> Outcome {
+    let body = Some(("application/octet-stream", blob.clone()));
+    request(path, gloo_net::http::Method::PATCH, body).await
+}
+
 #[cfg(feature = "hydrate")]
 async fn fetch(call: RawCall) -> Outcome {
     use shared::api::Method;
@@ -76,7 +89,11 @@ pub async fn post(action: &str, fields: &crate::forms::Fields) -> Result<crate::
 }
 
 #[cfg(feature = "hydrate")]
-async fn request(path: &str, method: gloo_net::http::Method, body: Option<(&str, String)>) -> Outcome {
+async fn request(
+    path: &str,
+    method: gloo_net::http::Method,
+    body: Option<(&str, impl Into<wasm_bindgen::JsValue>)>,
+) -> Outcome {
     let away = |e: gloo_net::Error| {
         let mut status = Status::new(Code::Unavailable, crate::words::w().server_away);
         status

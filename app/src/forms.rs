@@ -10,7 +10,12 @@
 //!
 //! | action | fields | call |
 //! |---|---|---|
-//! | `/do/vms/create` | name image cpus memoryMib start | `PostVm` |
+//! | `/do/vms/create` | name description image imageGib blankGib storage cpus memoryMib network disconnected forwards labels autostart adapt userData metaData networkConfig start | `PostVm` |
+//! | `/do/vms/{vm}/describe` | name description labels autostart | `UpdateVm` |
+//! | `/do/vms/{vm}/edit` | cpus memoryMib bootFirst grow-N removeDisk blankGib image network-N mac-N forwards-N removeNic addNetwork | `Edit` |
+//! | `/do/hosts/{host}/maintenance` `up` | | `UpdateHost` |
+//! | `/do/storages/create`, `/do/storages/{storage}/default` `rename` `delete` | name path default | `PostStorage` … |
+//! | `/do/networks/create`, `/do/networks/{network}/edit` `delete` | name kind bridge | `PostNetwork` … |
 //! | `/do/vms/bulk` | action, id … | one call for each id |
 //! | `/do/vms/{vm}/start` `shutdown` `power-off` `reset` `pause` `resume` | | `Start` … |
 //! | `/do/vms/{vm}/connect` `disconnect` | nic | `Connect`, `Disconnect` |
@@ -21,6 +26,11 @@
 //! | `/do/vms/{vm}/fork` | names count networkInterfaces keepPoint pointName config | `PostInstantClone` |
 //! | `/do/forkPoints/{point}/fork` `delete` | | `PostPointClone`, `DeleteForkPoint` |
 //! | `/do/vms/{vm}/delete` | name confirm | `DeleteVm` |
+//! | `/do/vms/{vm}/image` | name snapshot disk | `PostImage` |
+//! | `/do/vms/{vm}/export` | of format disk | `PostExport` |
+//! | `/do/images/import` | name, url or path, format sha256 | `PostImage` |
+//! | `/do/images/{image}/rename` `delete` | name | `UpdateImage`, `DeleteImage` |
+//! | `/do/uploads/{upload}/delete`, `/do/exports/{export}/delete` | | `DeleteUpload`, `DeleteExport` |
 //! | `/do/jobs/bulk` | action, id … | one call for each id |
 //! | `/do/jobs/{job}/cancel` `retry` | | `CancelJob`, `RetryJob` |
 //! | `/do/me/password` | password again | `PutPassword` |
@@ -32,11 +42,15 @@
 
 // What only the server runs is nothing for the browser to load.
 #[cfg(not(feature = "hydrate"))]
+mod image;
+#[cfg(not(feature = "hydrate"))]
 mod machine;
 #[cfg(not(feature = "hydrate"))]
 mod parse;
 #[cfg(not(feature = "hydrate"))]
 mod people;
+#[cfg(not(feature = "hydrate"))]
+mod place;
 
 #[cfg(not(feature = "hydrate"))]
 pub use parse::{Action, after, parse};
@@ -53,6 +67,9 @@ pub const THEME_COOKIE: &str = "theme";
 pub(crate) const SOURCE_NOW: &str = "now";
 /// What `network` says for no NIC at all; else it is a network, or nothing for the isolated one.
 pub(crate) const NETWORK_NONE: &str = "none";
+
+/// What `of` says for a snapshot taken now; else it is a snapshot's name, or nothing for the machine as it is.
+pub(crate) const EXPORT_NOW: &str = "now";
 
 /// How a form went, as the page shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

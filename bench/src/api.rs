@@ -31,7 +31,8 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
 /// A simulation in this directory, with an image.
 pub fn config(dir: &Path) -> Result<Config> {
     let image = dir.join("image");
-    std::fs::write(&image, "")?;
+    // What the simulation takes for an image: its size, and what it occupies.
+    std::fs::write(&image, "1073741824 196608\n")?;
     let mut config = Config::simulated(dir.join("data"));
     config.images = vec![format!("image={}", image.display()).parse()?];
     Ok(config)
@@ -164,7 +165,13 @@ async fn heard(site: &Site, listeners: usize, changes: usize) -> Result<Sample> 
         let begin = Instant::now();
         server
             .jobs
-            .set_labels(vm, [("change".to_owned(), n.to_string())].into())
+            .patch_vm(
+                vm,
+                shared::vm::PatchVm {
+                    labels: Some([("change".to_owned(), n.to_string())].into()),
+                    ..Default::default()
+                },
+            )
             .await?;
         let mark = format!("\"change\":\"{n}\"");
         let mut left = listeners;

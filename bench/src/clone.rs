@@ -42,6 +42,8 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let mut config = Config::simulated(dir.path().join("data"));
     config.sim = false;
     config.images = images;
+    // Built beside this.
+    config.program = Some(std::env::current_exe()?.with_file_name("offshoot"));
     let site = Site::start(config).await?;
     for source in [&SMALL, &big] {
         // The server has a copy of its own.

@@ -38,7 +38,8 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let db = Db::open(&config.database()).await?;
     let world = World::open(dir.path(), db, Machines::Simulated, Path::new("offshoot")).await?;
     let image = dir.path().join("image");
-    std::fs::write(&image, "")?;
+    // What the simulation takes for an image: its size, and what it occupies.
+    std::fs::write(&image, "1073741824 196608\n")?;
     world.register_image(&"image".parse()?, &image).await?;
     let limits = Limits {
         per_host: config.jobs_per_host as usize,
@@ -128,6 +129,9 @@ async fn sources(jobs: &Jobs) -> Result<Vec<VmId>> {
             labels: Default::default(),
             cloud_init: None,
             start: true,
+            description: String::new(),
+            autostart: None,
+            storage: None,
             request_id: None,
         };
         ended(jobs, jobs.create_vm(request, by()).await?.id).await?;

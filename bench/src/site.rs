@@ -58,7 +58,10 @@ impl Site {
             url: format!("http://{}", running.address),
             running,
             token,
-            client: reqwest::Client::new(),
+            client: {
+                server::use_ring();
+                reqwest::Client::new()
+            },
         })
     }
 

@@ -28,6 +28,9 @@ const test = base.extend({
       await server.call('POST', '/api/v1/roles', { name: 'auditor', description: 'Looks at the audit', privileges: ['audit.read'] });
       await server.call('POST', '/api/v1/me/twoFactor', {});
       await server.ask('POST', '/api/v1/vms/none/start', {});
+      await server.call('POST', '/api/v1/uploads', { name: 'half', sizeBytes: 1 << 20 });
+      const exported = { format: 'QCOW2', snapshot: 'first' };
+      await server.until(await server.call('POST', '/api/v1/vms/web-1/exports', exported), 'SUCCEEDED');
       const { id: snapshot } = await server.call('GET', '/api/v1/vms/web-1/snapshots/before-upgrade');
       await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot });
     },
@@ -58,6 +61,18 @@ const pages = {
   'new-clone': ['/vms/web-1/clone', 'Clone web-1'],
   'new-clone-refused': ['/vms/db-1/clone', 'Clone db-1'],
   'fork-points': ['/fork-points', 'Fork points'],
+  'machine-edit': ['/vms/web-1/edit', 'Edit web-1'],
+  'machine-shutdown': ['/vms/web-1?do=shutdown', 'web-1'],
+  hosts: ['/hosts', 'Hosts'],
+  storages: ['/storages', 'Storages'],
+  networks: ['/networks', 'Networks'],
+  images: ['/images', 'Images'],
+  'images-upload': ['/images?do=upload', 'Images'],
+  'images-url': ['/images?do=url', 'Images'],
+  'images-rename': ['/images?do=rename&image=demo', 'Images'],
+  'images-delete': ['/images?do=delete&image=demo', 'Images'],
+  'machine-image': ['/vms/web-1?do=image', 'web-1'],
+  'machine-export': ['/vms/web-1?do=export', 'web-1'],
   jobs: ['/jobs', 'Jobs'],
   'job-running': ['/jobs/{waiting}', /^Clone web-1 to /],
   'job-cancel': ['/jobs/{waiting}?do=cancel', /^Clone web-1 to /],

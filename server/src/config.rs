@@ -20,6 +20,9 @@ pub const MEMORY_OVERCOMMIT: f64 = 4.0;
 /// How long a process waits for the next fork of a fork point unless it is said, in seconds.
 pub const FORKS_READY_SECONDS: u32 = 600;
 
+/// Largest image unless it is said, in GiB.
+pub const IMAGE_MAX_GIB: u32 = 1024;
+
 /// How guests run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -135,6 +138,23 @@ pub struct Settings {
     /// How long a process waits for the next fork after a fork point was last forked, in seconds; 0 for no such process.
     #[arg(long, env = "OFFSHOOT_FORKS_READY_SECONDS")]
     pub forks_ready_seconds: Option<u32>,
+    /// Directories of this host that images may be imported from, with all that is below them.
+    #[arg(
+        long = "image-root",
+        env = "OFFSHOOT_IMAGE_ROOTS",
+        value_delimiter = ',',
+        value_name = "DIR"
+    )]
+    pub image_roots: Option<Vec<PathBuf>>,
+    /// Let images be fetched from private, loopback and link-local addresses too.
+    #[arg(long, env = "OFFSHOOT_IMAGE_URLS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
+    pub image_urls_private: Option<bool>,
+    /// Largest image, as a file and as a disk, in GiB.
+    #[arg(long, env = "OFFSHOOT_IMAGE_MAX_GIB")]
+    pub image_max_gib: Option<u32>,
+    /// The user that images from outside are converted as, where the server is root.
+    #[arg(long, env = "OFFSHOOT_IMAGE_HELPER_USER")]
+    pub image_helper_user: Option<String>,
     /// Name of this server among others on the machine: it is in the cookie's name, for cookies ignore ports.
     /// The port if not given.
     #[arg(long, env = "OFFSHOOT_INSTANCE")]
@@ -207,6 +227,15 @@ pub struct Config {
     pub memory_overcommit: f64,
     /// How long a process waits for the next fork after a fork point was last forked, in seconds.
     pub forks_ready_seconds: u32,
+    /// Directories of this host that images may be imported from.
+    pub image_roots: Vec<PathBuf>,
+    /// Whether images may be fetched from private, loopback and link-local addresses.
+    pub image_urls_private: bool,
+    /// Largest image, as a file and as a disk, in GiB.
+    pub image_max_gib: u32,
+    /// The user that images from outside are converted as, where the server is root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_helper_user: Option<String>,
     /// Name of this server among others on the machine; the port if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<Name>,
@@ -364,6 +393,16 @@ impl Config {
                 .forks_ready_seconds
                 .or(then.forks_ready_seconds)
                 .unwrap_or(FORKS_READY_SECONDS),
+            image_roots: first.image_roots.or(then.image_roots).unwrap_or_default(),
+            image_urls_private: first
+                .image_urls_private
+                .or(then.image_urls_private)
+                .unwrap_or(false),
+            image_max_gib: first
+                .image_max_gib
+                .or(then.image_max_gib)
+                .unwrap_or(IMAGE_MAX_GIB),
+            image_helper_user: first.image_helper_user.or(then.image_helper_user),
             instance: first.instance.or(then.instance),
             tls_cert: first.tls_cert.or(then.tls_cert),
             tls_key: first.tls_key.or(then.tls_key),
@@ -407,6 +446,7 @@ impl Config {
             ("jobs_per_host", self.jobs_per_host),
             ("jobs_per_vm", self.jobs_per_vm),
             ("audit_days", self.audit_days),
+            ("image_max_gib", self.image_max_gib),
         ] {
             if n == 0 {
                 return Err(ConfigError::Zero { setting });
@@ -438,6 +478,10 @@ impl Config {
             memory_dir: None,
             memory_overcommit: MEMORY_OVERCOMMIT,
             forks_ready_seconds: FORKS_READY_SECONDS,
+            image_roots: Vec::new(),
+            image_urls_private: false,
+            image_max_gib: IMAGE_MAX_GIB,
+            image_helper_user: None,
             instance: None,
             tls_cert: None,
             tls_key: None,

@@ -236,7 +236,9 @@ async fn audience(db: &Db, noun: Noun, change: &Change) -> Result<Audience, DbEr
             };
             on(Privilege::ForkRead, found.map(|stored| stored.point.vm))
         }
-        Noun::Image => Audience::With(Privilege::PlaceRead),
+        Noun::Image | Noun::Host | Noun::Storage | Noun::Network => Audience::With(Privilege::PlaceRead),
+        Noun::Upload => Audience::With(Privilege::ImageCreate),
+        Noun::Export => Audience::With(Privilege::ImageExport),
         Noun::Token => Audience::With(Privilege::SelfManage),
         Noun::User => Audience::User(id.to_owned()),
         Noun::Role => Audience::With(Privilege::UserManage),

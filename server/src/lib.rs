@@ -7,6 +7,7 @@ pub mod consoles;
 pub mod db;
 pub mod disks;
 pub mod events;
+pub mod fetch;
 pub mod http;
 pub mod hypervisor;
 pub mod inventory;

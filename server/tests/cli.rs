@@ -479,6 +479,71 @@ async fn doctor_finds_this_machine_fit_and_a_long_directory_unfit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_come_and_disks_go() {
+    let site = Site::start().await;
+    let dir = site.config.data_dir.parent().unwrap().to_owned();
+    let file = dir.join("disk.img");
+    let mut disk = vec![0x5a; 3 << 20];
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    std::fs::write(&file, &disk).unwrap();
+    let said = site
+        .ok(&format!("image upload {} --name mine --wait", file.display()))
+        .await;
+    assert!(said.starts_with("import image mine: succeeded in "), "{said}");
+    assert!(site.ok("image show mine").await.contains("3.0 MiB"));
+    let wrong = format!(
+        "image upload {} --name wrong --wait --sha256 {}",
+        file.display(),
+        "0".repeat(64)
+    );
+    let wrong = site.run(&wrong).await;
+    assert!(wrong.code == 1 && wrong.stderr.contains("SHA-256"), "{wrong:?}");
+    assert_eq!(site.json("image uploads").await["totalSize"], 0);
+
+    site.ok("image rename mine ours").await;
+    let list = site.ok("image list").await;
+    assert!(list.contains("ours") && !list.contains("mine"), "{list}");
+    for (from, why) in [("/etc/passwd", "image_roots"), ("ftp://example.org/a", "http")] {
+        let refused = site.run(&format!("image import {from} --name bad")).await;
+        assert!(refused.code == 3 && refused.stderr.contains(why), "{refused:?}");
+    }
+
+    site.machine("web").await;
+    site.ok("snapshot take web --name first --wait").await;
+    site.ok("image of-snapshot web first --name golden --wait").await;
+    site.ok("vm create web-2 --image golden --wait").await;
+    let out = dir.join("web.img");
+    let said = site
+        .ok(&format!(
+            "image export web --snapshot first --format raw --output {}",
+            out.display()
+        ))
+        .await;
+    assert_eq!(said.trim(), out.display().to_string());
+    assert!(out.exists());
+    assert_eq!(
+        site.json("image exports").await["totalSize"],
+        0,
+        "it is removed when it is fetched"
+    );
+    site.ok("image export web-2 --wait").await;
+    let exports = site.json("image exports").await;
+    let id = exports["exports"][0]["id"].as_str().unwrap().to_owned();
+    assert!(
+        site.ok(&format!("image show-export {id}"))
+            .await
+            .contains("web-2-0.qcow2")
+    );
+    site.ok(&format!("image download {id} --output {}", out.display()))
+        .await;
+    site.ok(&format!("image delete-export {id}")).await;
+    for image in ["ours", "golden"] {
+        site.ok(&format!("image delete {image} --wait")).await;
+    }
+    assert_eq!(site.json("image list").await["totalSize"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_demo_says_who_is_in_its_way() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let data = tempfile::tempdir().unwrap();
@@ -568,4 +633,83 @@ async fn people_roles_tokens_and_the_audit() {
     let last = site.run("user delete admin").await;
     assert_eq!(last.code, 3, "{last:?}");
     assert!(last.stderr.contains("the last administrator"), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_are_edited_renamed_and_given_their_turn() {
+    let site = Site::start().await;
+    site.machine("web").await;
+    site.ok("network add lab").await;
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let edited = site
+        .ok(&format!(
+            "vm edit web --cpus 2 --add-blank-gib 1 --grow 0=2 --add-nic lab --forward 0={port}:22 --wait"
+        ))
+        .await;
+    assert!(edited.starts_with("edit vm web: succeeded in "), "{edited}");
+    let shown = site.ok("vm show web").await;
+    for line in [
+        "disk        1: 1.0 GiB",
+        &format!("forwards {port}:22"),
+        "on lab (ISOLATED)",
+        "{\"cpus\":2}",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let refused = site.run("vm edit web --remove-disk 9").await;
+    assert_eq!(
+        (refused.code, refused.stderr.contains("has no disk 9")),
+        (3, true),
+        "{refused:?}"
+    );
+    assert_eq!(
+        site.ok("vm rename web front").await.trim(),
+        "it is called front now"
+    );
+    let set = site.json("vm set front --autostart 3 --description hello").await;
+    assert_eq!(
+        (&set["autostart"], &set["description"]),
+        (&json!(3), &json!("hello"))
+    );
+    assert_eq!(
+        site.json("vm set front --no-autostart").await.get("autostart"),
+        None
+    );
+    let off = site.ok("vm stop front --timeout 5 --wait").await;
+    assert!(off.contains("succeeded"), "{off}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_storages_and_networks_are_listed_and_changed() {
+    let site = Site::start().await;
+    assert!(site.ok("host list").await.contains("UP"));
+    assert!(site.ok("host maintenance host-1").await.contains("MAINTENANCE"));
+    assert!(site.ok("host up host-1").await.contains("UP"));
+    let path = site._dir.path().join("more");
+    let added = site
+        .ok(&format!("storage add more {} --default", path.display()))
+        .await;
+    assert!(added.contains("the default"), "{added}");
+    assert!(site.ok("storage list").await.contains("more"));
+    site.ok("storage rename more fast").await;
+    site.ok("storage default local").await;
+    assert_eq!(site.ok("storage delete fast").await.trim(), "fast is removed");
+    assert_eq!(
+        site.ok("network add lan --kind BRIDGE --bridge br0").await.trim(),
+        "lan: BRIDGE over br0"
+    );
+    site.ok("network edit lan --name office").await;
+    assert!(site.ok("network list").await.contains("office"));
+    assert_eq!(
+        site.json("network list").await["networks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+    assert_eq!(site.run("network delete user").await.code, 3);
+    site.ok("network delete office").await;
 }

@@ -285,3 +285,92 @@ async fn jobs_of_one_machine_run_in_the_order_they_were_asked() {
     assert!(ends.is_sorted(), "{ends:?}");
     clean_up(&jobs).await;
 }
+
+/// The machines that were started with their host, in the order in which they were.
+async fn started_with_the_host(jobs: &Jobs) -> Vec<String> {
+    let rows: Vec<(String,)> = sqlx::query_as(
+        "SELECT vms.name FROM jobs JOIN vms ON vms.id = jobs.vm WHERE jobs.created_by = 'autostart' ORDER BY jobs.create_time, jobs.id",
+    )
+    .fetch_all(jobs.world().db.read())
+    .await
+    .unwrap();
+    rows.into_iter().map(|(name,)| name).collect()
+}
+
+/// Waits until the host's boot has been noted: those that are to be started have been by then.
+async fn boot_noted(jobs: &Jobs, boot: &str) {
+    let begin = std::time::Instant::now();
+    while server::db::places::boot(&jobs.world().db)
+        .await
+        .unwrap()
+        .as_deref()
+        != Some(boot)
+    {
+        assert!(begin.elapsed() < support::PATIENCE, "the boot is never noted");
+        // The table of hosts tells the feed of its state alone.
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn machines_are_started_with_their_host_in_their_turn_and_not_with_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = async |name| {
+        let jobs = support::engine_of_boot(dir.path(), Machines::Simulated, None, None, Some(name)).await;
+        boot_noted(&jobs, name).await;
+        jobs
+    };
+    let jobs = boot("first").await;
+    for (name, autostart) in [
+        ("web", Some(2)),
+        ("db", Some(1)),
+        ("app", Some(2)),
+        ("test", None),
+    ] {
+        let request = shared::vm::CreateVm {
+            autostart,
+            ..create(name, false)
+        };
+        let made = jobs.create_vm(request, by()).await.unwrap();
+        assert_eq!(ended(&jobs, made.id).await.state, JobState::Succeeded);
+    }
+    jobs.stop().await;
+    let jobs = boot("first").await;
+    assert_eq!(
+        started_with_the_host(&jobs).await,
+        [""; 0],
+        "the server alone has restarted"
+    );
+    jobs.stop().await;
+    let jobs = boot("second").await;
+    assert_eq!(started_with_the_host(&jobs).await, ["db", "app", "web"]);
+    for (name, runs) in [("db", true), ("test", false)] {
+        let vm = server::db::vms::by_id(&jobs.world().db, vm_id(&jobs, name).await).await;
+        let state = vm.unwrap().unwrap().state;
+        assert_eq!(state == shared::vm::VmState::Running, runs, "{name} is {state}");
+    }
+    let off = jobs
+        .power(vm_id(&jobs, "db").await, PowerAction::PowerOff, by())
+        .await;
+    ended(&jobs, off.unwrap().id).await;
+    let host = server::db::places::hosts(&jobs.world().db)
+        .await
+        .unwrap()
+        .remove(0);
+    let keep_free = jobs.world().db.write(move |tx| {
+        Box::pin(server::db::places::set_host_state(
+            tx,
+            host.id,
+            shared::place::HostState::Maintenance,
+        ))
+    });
+    keep_free.await.unwrap();
+    jobs.stop().await;
+    let jobs = boot("third").await;
+    assert_eq!(
+        started_with_the_host(&jobs).await.len(),
+        3,
+        "a host in maintenance starts none"
+    );
+    clean_up(&jobs).await;
+}

@@ -52,7 +52,15 @@ words! {
         JobUpdate = "job.update",
         /// See hosts, storages, networks and images.
         PlaceRead = "place.read",
-        /// Keep hosts free for work on them.
+        /// Bring images in, by upload, by address or by path, or make them of snapshots.
+        ImageCreate = "image.create",
+        /// Rename images.
+        ImageUpdate = "image.update",
+        /// Delete images.
+        ImageDelete = "image.delete",
+        /// Write disks to files, and fetch those.
+        ImageExport = "image.export",
+        /// Add, change and delete storages and networks; keep hosts free for work on them.
         PlaceUpdate = "place.update",
         /// Listen to the feed.
         EventRead = "event.read",

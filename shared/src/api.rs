@@ -7,9 +7,13 @@ use crate::access::{
     PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
 };
 use crate::clone::{CloneJobView, CloneVm};
+use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
+use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
 use crate::job::{Job, LogLine};
-use crate::place::{Host, Image, Network, Storage};
+use crate::place::{
+    CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
+};
 use crate::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
 use crate::vm::{ConnectNics, CreateVm, PatchVm, StopVm, Vm};
 use crate::{Code, Status};
@@ -179,6 +183,10 @@ pages! {
     NetworkPage { networks: Network }
     /// A page of images.
     ImagePage { images: Image }
+    /// A page of uploads.
+    UploadPage { uploads: Upload }
+    /// A page of disks that were written to files.
+    ExportPage { exports: Export }
     /// A page of tokens.
     TokenPage { tokens: Token }
     /// A page of a job's log.
@@ -281,6 +289,28 @@ fn role_path(role: &str) -> String {
     format!("/api/v1/roles/{}", encode(role))
 }
 
+fn image_path(image: &str) -> String {
+    format!("/api/v1/images/{}", encode(image))
+}
+
+fn upload_path(id: &str, rest: &str) -> String {
+    format!("/api/v1/uploads/{}{rest}", encode(id))
+}
+
+fn export_path(id: &str, rest: &str) -> String {
+    format!("/api/v1/exports/{}{rest}", encode(id))
+}
+
+/// Where a part of an upload goes that begins at `offset`.
+pub fn part_path(upload: &str, offset: u64) -> String {
+    upload_path(upload, &format!("/content?offset={offset}"))
+}
+
+/// Where the file is that a disk was written to.
+pub fn content_path(export: &str) -> String {
+    export_path(export, "/content")
+}
+
 fn job_path(job: &str, rest: &str) -> String {
     format!("/api/v1/jobs/{}{rest}", encode(job))
 }
@@ -299,7 +329,7 @@ calls! {
     PostVm { request: CreateVm } -> Job: |c| Post "/api/v1/vms".to_owned(), c.request;
     /// One machine, by name or id.
     GetVm { vm: String } -> Vm: |c| Get vm_path(&c.vm, "");
-    /// Changes labels.
+    /// Renames a machine; changes its labels, its description, and whether it is started with its host.
     UpdateVm { vm: String, request: PatchVm } -> Vm: |c| Patch vm_path(&c.vm, ""), c.request;
     /// Deletes a machine.
     DeleteVm { vm: String } -> Job: |c| Delete vm_path(&c.vm, "");
@@ -314,6 +344,8 @@ calls! {
     /// Lets a paused machine go on.
     Resume { vm: String } -> Job: |c| Post vm_path(&c.vm, "/resume"), serde_json::json!({});
 
+    /// Changes what a machine is made of.
+    Edit { vm: String, request: EditVm } -> Job: |c| Post vm_path(&c.vm, "/edit"), c.request;
     /// Connects NICs of a machine to their networks.
     Connect { vm: String, request: ConnectNics } -> Job: |c| Post vm_path(&c.vm, "/connect"), c.request;
     /// Takes NICs of a machine off their networks.
@@ -387,10 +419,54 @@ calls! {
     ListNetworks { query: ListQuery } -> NetworkPage: |c| Get format!("/api/v1/networks{}", c.query.to_query());
     /// One network.
     GetNetwork { network: String } -> Network: |c| Get format!("/api/v1/networks/{}", encode(&c.network));
+    /// Takes a host out for maintenance, or back.
+    UpdateHost { host: String, request: PatchHost } -> Host:
+        |c| Patch format!("/api/v1/hosts/{}", encode(&c.host)), c.request;
+    /// Adds a storage.
+    PostStorage { request: CreateStorage } -> Storage: |c| Post "/api/v1/storages".to_owned(), c.request;
+    /// Changes a storage.
+    UpdateStorage { storage: String, request: PatchStorage } -> Storage:
+        |c| Patch format!("/api/v1/storages/{}", encode(&c.storage)), c.request;
+    /// Removes a storage; its directory stays.
+    DeleteStorage { storage: String } -> (): |c| Delete format!("/api/v1/storages/{}", encode(&c.storage));
+    /// Adds a network.
+    PostNetwork { request: CreateNetwork } -> Network: |c| Post "/api/v1/networks".to_owned(), c.request;
+    /// Changes a network.
+    UpdateNetwork { network: String, request: PatchNetwork } -> Network:
+        |c| Patch format!("/api/v1/networks/{}", encode(&c.network)), c.request;
+    /// Removes a network.
+    DeleteNetwork { network: String } -> (): |c| Delete format!("/api/v1/networks/{}", encode(&c.network));
+
     /// Images.
     ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());
     /// One image.
-    GetImage { image: String } -> Image: |c| Get format!("/api/v1/images/{}", encode(&c.image));
+    GetImage { image: String } -> Image: |c| Get image_path(&c.image);
+    /// Brings an image in, by address or by path, or makes one of a snapshot.
+    PostImage { request: CreateImage } -> Job: |c| Post "/api/v1/images".to_owned(), c.request;
+    /// Renames an image.
+    UpdateImage { image: String, request: PatchImage } -> Image: |c| Patch image_path(&c.image), c.request;
+    /// Deletes an image.
+    DeleteImage { image: String } -> Job: |c| Delete image_path(&c.image);
+
+    /// Uploads that are not finished.
+    ListUploads { query: ListQuery } -> UploadPage: |c| Get format!("/api/v1/uploads{}", c.query.to_query());
+    /// Begins an upload; its parts go as they are to [`part_path`].
+    PostUpload { request: CreateUpload } -> Upload: |c| Post "/api/v1/uploads".to_owned(), c.request;
+    /// One upload: how much has arrived.
+    GetUpload { id: String } -> Upload: |c| Get upload_path(&c.id, "");
+    /// Makes an image of what was uploaded.
+    FinishUpload { id: String } -> Job: |c| Post upload_path(&c.id, "/finish"), serde_json::json!({});
+    /// Throws an upload away.
+    DeleteUpload { id: String } -> (): |c| Delete upload_path(&c.id, "");
+
+    /// Writes a disk of a machine to a file.
+    PostExport { vm: String, request: CreateExport } -> Job: |c| Post vm_path(&c.vm, "/exports"), c.request;
+    /// Disks that were written to files.
+    ListExports { query: ListQuery } -> ExportPage: |c| Get format!("/api/v1/exports{}", c.query.to_query());
+    /// One of them; its file is at [`content_path`].
+    GetExport { id: String } -> Export: |c| Get export_path(&c.id, "");
+    /// Removes one.
+    DeleteExport { id: String } -> (): |c| Delete export_path(&c.id, "");
 
     /// One's own tokens.
     ListTokens { query: ListQuery } -> TokenPage: |c| Get format!("/api/v1/tokens{}", c.query.to_query());

@@ -2,8 +2,9 @@
 //! reason, exactly where the server would refuse.
 
 use crate::fork::ForkPoint;
+use crate::image::Upload;
 use crate::job::{Job, JobKind, JobState};
-use crate::place::HostState;
+use crate::place::{HostState, ISOLATED_NETWORK, Network, OWN_STORAGE, Storage, USER_NETWORK};
 use crate::snapshot::{Snapshot, SnapshotState};
 use crate::vm::{ConnectNics, Firmware, LineageKind, PauseReason, PowerAction, Vm, VmState};
 use crate::{Code, Name, Status};
@@ -94,10 +95,11 @@ pub fn can_power(action: PowerAction, vm: &Vm) -> Verdict {
 pub fn can_connect(connected: bool, request: &ConnectNics, vm: &Vm) -> Verdict {
     stays(vm)?;
     let (name, count) = (&vm.name, vm.network_interfaces.len());
-    if let Some(n) = request.nics.iter().find(|n| **n >= count) {
-        let text = match count {
-            0 => format!("{name} has no NIC"),
-            _ => format!("{name} has no NIC {n}: its last is {}", count - 1),
+    let has = |number| vm.network_interfaces.iter().any(|nic| nic.number == number);
+    if let Some(n) = request.nics.iter().find(|n| !has(**n)) {
+        let text = match vm.network_interfaces.last() {
+            None => format!("{name} has no NIC"),
+            Some(last) => format!("{name} has no NIC {n}: its last is {}", last.number),
         };
         return Err(Status::invalid("nics", text));
     }
@@ -114,9 +116,8 @@ pub fn can_connect(connected: bool, request: &ConnectNics, vm: &Vm) -> Verdict {
     let mut asked = vm
         .network_interfaces
         .iter()
-        .enumerate()
-        .filter(|(n, _)| request.names(*n));
-    if asked.all(|(_, nic)| nic.connected == connected) {
+        .filter(|nic| request.names(nic.number));
+    if asked.all(|nic| nic.connected == connected) {
         return refuse(match (count, connected) {
             (0, _) => format!("{name} has no NIC"),
             (_, true) => format!("{name} is connected already"),
@@ -124,6 +125,23 @@ pub fn can_connect(connected: bool, request: &ConnectNics, vm: &Vm) -> Verdict {
         });
     }
     Ok(())
+}
+
+/// Whether what a machine is made of may be changed, at once or at its next start.
+pub fn can_edit(vm: &Vm) -> Verdict {
+    stays(vm)?;
+    let name = &vm.name;
+    match vm.state {
+        VmState::Stopped | VmState::Running | VmState::Paused => Ok(()),
+        VmState::Starting => refuse(format!("{name} is still starting: wait until it runs")),
+        VmState::Stopping => refuse(format!("{name} is shutting down: wait until it has stopped")),
+        VmState::Error => refuse(format!("{name} is in error: power it off, or start it again")),
+    }
+}
+
+/// Whether what people see of a machine may be changed.
+pub fn can_rename(vm: &Vm) -> Verdict {
+    stays(vm)
 }
 
 /// Whether a snapshot of a machine may be taken.
@@ -246,6 +264,34 @@ pub fn can_delete_point(point: &ForkPoint) -> Verdict {
     }
 }
 
+/// Whether a disk of a machine may be written to a file: of a snapshot, of one taken now, or as it is.
+pub fn can_export(vm: &Vm, of_snapshot: bool, now: bool) -> Verdict {
+    stays(vm)?;
+    match vm.state {
+        _ if now => can_snapshot(vm),
+        _ if of_snapshot => Ok(()),
+        VmState::Stopped => Ok(()),
+        VmState::Error | VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping => {
+            refuse(format!(
+                "{} is {}: export one of its snapshots, take one now (snapshotNow), or power it off first",
+                vm.name,
+                vm.state.word().to_lowercase()
+            ))
+        }
+    }
+}
+
+/// Whether an upload may become an image.
+pub fn can_finish(upload: &Upload) -> Verdict {
+    if upload.received_bytes == upload.size_bytes {
+        return Ok(());
+    }
+    refuse(format!(
+        "{} of the {} bytes of {} have arrived: send the rest first",
+        upload.received_bytes, upload.size_bytes, upload.name
+    ))
+}
+
 /// Whether a machine may be deleted.
 pub fn can_delete(vm: &Vm) -> Verdict {
     stays(vm)?;
@@ -257,6 +303,55 @@ pub fn can_delete(vm: &Vm) -> Verdict {
             vm.state.word().to_lowercase()
         )),
     }
+}
+
+/// Whether a storage may be deleted.
+pub fn can_delete_storage(storage: &Storage) -> Verdict {
+    let name = &storage.name;
+    match storage.layers {
+        _ if storage.default => refuse(format!(
+            "{name} is where new disks go: make another storage the default first"
+        )),
+        _ if storage.name.as_str() == OWN_STORAGE => {
+            refuse(format!("{name} is that of the server's own directory"))
+        }
+        0 => Ok(()),
+        1 => refuse(format!(
+            "1 layer is in {name}: delete the machine or image that has it first"
+        )),
+        n => refuse(format!(
+            "{n} layers are in {name}: delete the machines and images that have them first"
+        )),
+    }
+}
+
+/// Whether a network may be deleted.
+pub fn can_delete_network(network: &Network) -> Verdict {
+    let name = &network.name;
+    can_rename_network(network)?;
+    match network.nics {
+        0 => Ok(()),
+        1 => refuse(format!("1 NIC is on {name}: move it to another network first")),
+        n => refuse(format!(
+            "{n} NICs are on {name}: move them to another network first"
+        )),
+    }
+}
+
+/// Whether a network may get another name.
+pub fn can_rename_network(network: &Network) -> Verdict {
+    if [USER_NETWORK, ISOLATED_NETWORK].contains(&network.name.as_str()) {
+        return refuse(format!("{} is always there", network.name));
+    }
+    Ok(())
+}
+
+/// Whether a storage may get another name.
+pub fn can_rename_storage(storage: &Storage) -> Verdict {
+    if storage.name.as_str() == OWN_STORAGE {
+        return refuse(format!("{} is that of the server's own directory", storage.name));
+    }
+    Ok(())
 }
 
 /// Whether machines with this firmware can be made.
@@ -323,6 +418,8 @@ pub mod limit {
     pub const CLOUD_INIT_BYTES: usize = 64 * 1024;
     /// Longest time for a boot, in seconds.
     pub const BOOT_TIMEOUT_SECONDS: u32 = 3600;
+    /// Last turn of a machine that is started with its host.
+    pub const TURN: u32 = 9999;
     /// Longest description, in bytes.
     pub const DESCRIPTION_BYTES: usize = 4096;
 
@@ -405,9 +502,27 @@ mod tests {
             locked_by: None,
             current_snapshot: None,
             latest_snapshot: None,
+            description: String::new(),
+            autostart: None,
+            at_next_start: None,
             create_time: T,
             generation: 0,
         }
+    }
+
+    #[test]
+    fn what_runs_is_exported_by_a_snapshot() {
+        let mut vm = vm();
+        assert!(can_export(&vm, false, false).is_ok());
+        set(&mut vm, Condition::Starting).unwrap();
+        assert!(can_export(&vm, false, true).is_err(), "it is still starting");
+        set(&mut vm, Condition::Running { since: T }).unwrap();
+        let why = can_export(&vm, false, false).unwrap_err().message;
+        assert!(
+            why.contains("web-1 is running") && why.contains("snapshotNow"),
+            "{why}"
+        );
+        assert!(can_export(&vm, true, false).is_ok() && can_export(&vm, false, true).is_ok());
     }
 
     fn set(vm: &mut Vm, to: Condition) -> Result<(), String> {
@@ -548,6 +663,7 @@ mod tests {
             can_power(PowerAction::Start, &vm),
             can_connect(false, &ConnectNics::default(), &vm),
             can_snapshot(&vm),
+            can_edit(&vm),
             can_clone_latest(&vm),
             can_delete(&vm),
         ] {

@@ -104,9 +104,12 @@ pub struct CloneTarget {
     /// Its labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Its NICs; if not given as many as the source has, isolated, since a copied address takes production down.
+    /// Its NICs; if not given as many as the source has, connected to nothing, since a copied address takes production down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_interfaces: Option<Vec<NewNic>>,
+    /// The name or id of the storage that its disks go to; where the source's are if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
     /// What the guest's cloud-init is told. Given, the OS is adapted: new instance id and hostname.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInit>,

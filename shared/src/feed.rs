@@ -18,12 +18,22 @@ words! {
         ForkPoint = "forkPoint",
         /// An image.
         Image = "image",
+        /// An upload.
+        Upload = "upload",
+        /// A disk that was written to a file.
+        Export = "export",
         /// A token.
         Token = "token",
         /// A user.
         User = "user",
         /// A role.
         Role = "role",
+        /// A host.
+        Host = "host",
+        /// A storage.
+        Storage = "storage",
+        /// A network.
+        Network = "network",
     }
 }
 

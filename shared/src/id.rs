@@ -45,6 +45,10 @@ ids! {
     LayerId
     /// A disk image to make machines from.
     ImageId
+    /// An image on its way here.
+    UploadId
+    /// A disk that was written to a file.
+    ExportId
     /// A host that runs machines.
     HostId
     /// A directory that holds layers.

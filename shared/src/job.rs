@@ -1,7 +1,9 @@
 //! Jobs: durable work in named steps, each with a way back.
 
 use crate::clone::{CloneVm, Proof};
+use crate::edit::EditVm;
 use crate::fork::{ForkNic, ForkProof, InstantClone};
+use crate::image::{DeleteImageSpec, ExportSpec, ImportSpec, SnapshotImageSpec};
 use crate::snapshot::{RevertSnapshot, TakeSnapshot};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
 use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
@@ -30,6 +32,16 @@ words! {
         DeleteVm = "DELETE_VM",
         /// Deletes a fork point.
         DeleteForkPoint = "DELETE_FORK_POINT",
+        /// Changes what a machine is made of.
+        EditVm = "EDIT_VM",
+        /// Brings an image in.
+        ImportImage = "IMPORT_IMAGE",
+        /// Makes an image of a snapshot.
+        ImageOfSnapshot = "IMAGE_OF_SNAPSHOT",
+        /// Writes a disk to a file.
+        ExportDisk = "EXPORT_DISK",
+        /// Deletes an image.
+        DeleteImage = "DELETE_IMAGE",
     }
 
     /// How far a job has come, in one word.
@@ -282,6 +294,16 @@ pub enum JobSpec {
     DeleteVm(DeleteSpec),
     /// Delete a fork point.
     DeleteForkPoint(DeletePointSpec),
+    /// Change what a machine is made of.
+    EditVm(EditSpec),
+    /// Bring an image in.
+    ImportImage(ImportSpec),
+    /// Make an image of a snapshot.
+    ImageOfSnapshot(SnapshotImageSpec),
+    /// Write a disk to a file.
+    ExportDisk(ExportSpec),
+    /// Delete an image.
+    DeleteImage(DeleteImageSpec),
 }
 
 impl JobSpec {
@@ -298,6 +320,11 @@ impl JobSpec {
             Self::InstantCloneVm(_) => JobKind::InstantCloneVm,
             Self::DeleteVm(_) => JobKind::DeleteVm,
             Self::DeleteForkPoint(_) => JobKind::DeleteForkPoint,
+            Self::EditVm(_) => JobKind::EditVm,
+            Self::ImportImage(_) => JobKind::ImportImage,
+            Self::ImageOfSnapshot(_) => JobKind::ImageOfSnapshot,
+            Self::ExportDisk(_) => JobKind::ExportDisk,
+            Self::DeleteImage(_) => JobKind::DeleteImage,
         }
     }
 
@@ -305,6 +332,9 @@ impl JobSpec {
     pub const fn vm(&self) -> Option<VmId> {
         match self {
             Self::CreateVm(_) | Self::DeleteForkPoint(_) => None,
+            Self::ImportImage(_) | Self::DeleteImage(_) => None,
+            Self::ImageOfSnapshot(s) => Some(s.vm),
+            Self::ExportDisk(s) => Some(s.vm),
             // A point that was kept is forked without its source, which may be gone.
             Self::InstantCloneVm(s) if s.point.is_some() => None,
             Self::InstantCloneVm(s) => Some(s.vm),
@@ -315,6 +345,7 @@ impl JobSpec {
             Self::DeleteSnapshot(s) => Some(s.vm),
             Self::CloneVm(s) => Some(s.vm),
             Self::DeleteVm(s) => Some(s.vm),
+            Self::EditVm(s) => Some(s.vm),
         }
     }
 }
@@ -328,6 +359,20 @@ pub struct PowerSpec {
     pub vm: VmId,
     /// What is asked.
     pub action: PowerAction,
+    /// How long the guest may take to shut down until its power is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_off_after_seconds: Option<u32>,
+}
+
+/// Change what a machine is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EditSpec {
+    /// The machine.
+    pub vm: VmId,
+    /// What was asked.
+    pub request: EditVm,
 }
 
 /// Connect NICs of a machine, or take them off their networks.
@@ -541,7 +586,12 @@ pub mod step {
     pub const DELETING: &str = "deleting";
     pub const MERGING_LAYERS: &str = "merging-layers";
     pub const REVERTING: &str = "reverting";
+    pub const FETCHING: &str = "fetching";
+    pub const CONVERTING: &str = "converting";
+    pub const EXPORTING: &str = "exporting";
+    pub const REGISTERING: &str = "registering";
     pub const REMOVING_FILES: &str = "removing-files";
+    pub const CHANGING_HARDWARE: &str = "changing-hardware";
 }
 
 /// A step of a job.

@@ -3,6 +3,13 @@
 use crate::{HostId, ImageId, LayerId, Name, NetworkId, StorageId, Timestamp, words};
 use serde::{Deserialize, Serialize};
 
+/// Name of the network that leads out through the host.
+pub const USER_NETWORK: &str = "user";
+/// Name of the isolated network that there always is.
+pub const ISOLATED_NETWORK: &str = "isolated";
+/// Name of the storage within the server's data directory.
+pub const OWN_STORAGE: &str = "local";
+
 words! {
     /// Whether a host takes new machines.
     pub enum HostState {
@@ -24,11 +31,11 @@ words! {
 
     /// What a network is.
     pub enum NetworkKind {
-        /// QEMU's own: out through the host, nothing comes in.
+        /// QEMU's own: out through the host; nothing comes in but by port forwards.
         User = "USER",
         /// An existing bridge of the host.
         Bridge = "BRIDGE",
-        /// Connected to nothing outside.
+        /// Of the machines on it alone: they reach each other and nobody else.
         Isolated = "ISOLATED",
     }
 }
@@ -84,6 +91,36 @@ pub struct Storage {
     pub free_bytes: u64,
     /// Whether new disks go there unless asked otherwise.
     pub default: bool,
+    /// How many layers are in it.
+    #[serde(default)]
+    pub layers: u64,
+}
+
+/// A request for a storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateStorage {
+    /// Its name.
+    pub name: Name,
+    /// The directory, as an absolute path; it is made if it is not there.
+    pub path: String,
+    /// Whether new disks go there unless asked otherwise.
+    #[serde(default)]
+    pub default: bool,
+}
+
+/// What is to change of a storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchStorage {
+    /// Its new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// True: new disks go there from now on, unless asked otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
 }
 
 /// A network that NICs join.
@@ -97,6 +134,39 @@ pub struct Network {
     pub name: Name,
     /// What it is.
     pub kind: NetworkKind,
+    /// The host's bridge, of a network of kind BRIDGE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// How many NICs are on it.
+    #[serde(default)]
+    pub nics: u64,
+}
+
+/// A request for a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateNetwork {
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub kind: NetworkKind,
+    /// The host's bridge, for BRIDGE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+}
+
+/// What is to change of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchNetwork {
+    /// Its new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Another bridge of the host: NICs join it when they are connected next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
 }
 
 /// A disk image to make machines from.

@@ -1,5 +1,6 @@
 //! Virtual machines: what they are made of, their states, and which state may follow which.
 
+use crate::edit::{NextStart, PortForward};
 use crate::place::NetworkKind;
 use crate::{ForkPointId, HostId, ImageId, JobId, LayerId, Name, SnapshotId, Status, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
@@ -231,6 +232,15 @@ pub struct Vm {
     pub latest_snapshot: Option<SnapshotId>,
     /// When it was made.
     pub create_time: Timestamp,
+    /// What a person says of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Its turn when its host has restarted, the lowest first; without one it is not started then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<u32>,
+    /// What becomes of it at its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_next_start: Option<NextStart>,
     /// The feed's generation of its last change: of two versions the higher is the newer.
     #[serde(default)]
     pub generation: u64,
@@ -253,6 +263,12 @@ impl Vm {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
+    /// Its number, as long as the machine has it.
+    #[serde(default)]
+    pub number: u32,
+    /// The PCI slot that its guest sees it in.
+    #[serde(default)]
+    pub slot: u32,
     /// The active layer, the one that is written.
     pub layer: LayerId,
     /// What the guest sees, in bytes.
@@ -269,6 +285,12 @@ pub struct Disk {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Nic {
+    /// Its number, as long as the machine has it.
+    #[serde(default)]
+    pub number: u32,
+    /// The PCI slot that its guest sees it in.
+    #[serde(default)]
+    pub slot: u32,
     /// Its address, as `52:54:00:…`.
     pub mac: String,
     /// The name of the network it joins.
@@ -278,6 +300,9 @@ pub struct Nic {
     /// Whether it is connected to it.
     #[serde(default = "yes")]
     pub connected: bool,
+    /// Ports of the host that lead to it, on a network of kind USER.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<PortForward>,
 }
 
 fn yes() -> bool {
@@ -289,15 +314,15 @@ fn yes() -> bool {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectNics {
-    /// Their places in `networkInterfaces`, from 0; all if none are given.
+    /// Their numbers; all if none are given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nics: Vec<usize>,
+    pub nics: Vec<u32>,
 }
 
 impl ConnectNics {
-    /// Whether it speaks of the NIC at this place.
-    pub fn names(&self, n: usize) -> bool {
-        self.nics.is_empty() || self.nics.contains(&n)
+    /// Whether it speaks of the NIC of this number.
+    pub fn names(&self, number: u32) -> bool {
+        self.nics.is_empty() || self.nics.contains(&number)
     }
 }
 
@@ -366,6 +391,15 @@ pub struct CreateVm {
     /// Whether it is started when made.
     #[serde(default)]
     pub start: bool,
+    /// What a person says of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Its turn when its host has restarted, the lowest first; without one it is not started then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<u32>,
+    /// The name or id of the storage that its disks go to; the default if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
     /// A UUID that makes the request idempotent for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<uuid::Uuid>,
@@ -425,6 +459,24 @@ pub struct NewNic {
     /// Its address; a new one if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// Whether it is connected to it.
+    #[serde(default = "yes")]
+    pub connected: bool,
+    /// Ports of the host that lead to it, on a network of kind USER.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<PortForward>,
+}
+
+impl NewNic {
+    /// One with a new address, connected to this network.
+    pub fn on(network: impl Into<String>) -> Self {
+        Self {
+            network: network.into(),
+            mac: None,
+            connected: true,
+            forwards: Vec::new(),
+        }
+    }
 }
 
 /// What cloud-init is told, each part as the text of its file.
@@ -451,6 +503,9 @@ pub struct StopVm {
     /// How.
     #[serde(default = "shut_down")]
     pub mode: StopMode,
+    /// How long the guest may take to shut down until its power is taken away; without it, it is left running then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_off_after_seconds: Option<u32>,
 }
 
 fn shut_down() -> StopMode {
@@ -465,6 +520,24 @@ pub struct PatchVm {
     /// Its new labels, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// Its new name; its guest hears nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// What a person says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Its turn when its host has restarted, the lowest first; null if it is not to be started then.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<Option<u32>>,
+}
+
+/// A field that is there, be it null.
+fn given<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(from).map(Some)
 }
 
 #[cfg(test)]

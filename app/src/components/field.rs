@@ -126,7 +126,18 @@ impl Fields {
 
     /// A field of many lines.
     pub fn text(&self, name: &'static str, label: &'static str, hint: &'static str) -> AnyView {
-        let value = self.typed(name).unwrap_or_default();
+        self.text_of(name, label, hint, String::new())
+    }
+
+    /// A field of many lines that has something in it already.
+    pub fn text_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        hint: &'static str,
+        value: String,
+    ) -> AnyView {
+        let value = self.typed(name).unwrap_or(value);
         let wrong = self.wrong(name);
         let bad = wrong.clone();
         let about = format!("{name}-about");

@@ -138,6 +138,10 @@ fn rail(whole: Whole) -> AnyView {
         {entry("/", w().overview, None)}
         {entry("/vms", w().machines, vms)}
         {entry("/fork-points", w().fork_points, None)}
+        {entry("/images", w().images, None)}
+        {entry("/networks", w().networks, None)}
+        {entry("/storages", w().storages, None)}
+        {entry("/hosts", w().hosts, None)}
         {entry("/jobs", w().jobs, jobs)}
         {may(Privilege::UserManage, None).is_ok().then(|| entry("/users", w().users, None))}
         {may(Privilege::AuditRead, None).is_ok().then(|| entry("/audit", w().audit, None))}

@@ -77,9 +77,17 @@ pub fn title(job: &Job) -> String {
             }
         }
         JobSpec::DeleteVm(_) => put(w().title_delete, &[&vm]),
+        JobSpec::EditVm(_) => put(w().title_edit, &[&vm]),
         JobSpec::DeleteForkPoint(_) => put(
             w().title_delete_point,
             &[&name(thing(job, ResourceRole::Source, Noun::ForkPoint))],
+        ),
+        JobSpec::ImportImage(spec) => put(w().title_import_image, &[spec.name.as_str()]),
+        JobSpec::ImageOfSnapshot(spec) => put(w().title_image_of_snapshot, &[spec.name.as_str(), &vm]),
+        JobSpec::ExportDisk(spec) => put(w().title_export, &[&spec.request.disk.to_string(), &vm]),
+        JobSpec::DeleteImage(_) => put(
+            w().title_delete_image,
+            &[&name(thing(job, ResourceRole::Source, Noun::Image))],
         ),
     }
 }
@@ -107,6 +115,11 @@ pub const fn kind_word(kind: JobKind) -> &'static str {
         JobKind::InstantCloneVm => w().kind_fork,
         JobKind::DeleteVm => w().kind_delete,
         JobKind::DeleteForkPoint => w().kind_delete_point,
+        JobKind::EditVm => w().kind_edit,
+        JobKind::ImportImage => w().kind_import_image,
+        JobKind::ImageOfSnapshot => w().kind_image_of_snapshot,
+        JobKind::ExportDisk => w().kind_export,
+        JobKind::DeleteImage => w().kind_delete_image,
     }
 }
 
@@ -131,7 +144,13 @@ pub fn step_name(name: &str) -> String {
         step::DELETING => w().step_deleting,
         step::MERGING_LAYERS => w().step_merging_layers,
         step::REVERTING => w().step_reverting,
+        step::FETCHING => w().step_fetching,
+        step::CHECKING => w().step_checking,
+        step::CONVERTING => w().step_converting,
+        step::EXPORTING => w().step_exporting,
+        step::REGISTERING => w().step_registering,
         step::REMOVING_FILES => w().step_removing_files,
+        step::CHANGING_HARDWARE => w().step_changing_hardware,
         other => return other.replace('-', " "),
     };
     word.to_owned()

@@ -11,6 +11,7 @@ pub mod lineage;
 pub mod list;
 pub mod load;
 pub mod palette;
+pub mod place;
 pub mod screen;
 pub mod state;
 pub mod table;

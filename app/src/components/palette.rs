@@ -26,6 +26,10 @@ fn pages() -> Vec<Entry> {
         (w().new_machine, "/vms/new"),
         (w().jobs, "/jobs"),
         (w().fork_points, "/fork-points"),
+        (w().images, "/images"),
+        (w().networks, "/networks"),
+        (w().storages, "/storages"),
+        (w().hosts, "/hosts"),
         (w().settings, "/settings"),
     ];
     let all = everybodys.into_iter().chain(people).chain(audit);

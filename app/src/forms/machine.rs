@@ -4,48 +4,222 @@ use super::parse::Form;
 use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
 use shared::api::{
-    Call, Connect, DeleteSnapshot, DeleteVm, Disconnect, Pause, PostCloneJob, PostInstantClone, PostRevert,
-    PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop,
+    Call, Connect, DeleteSnapshot, DeleteVm, Disconnect, Edit, Pause, PostCloneJob, PostInstantClone,
+    PostRevert, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop, UpdateVm,
 };
 use shared::can::limit;
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DEFAULT_BOOT_TIMEOUT_SECONDS, SnapshotNow};
+use shared::edit::{ChangeNic, EditVm, GrowDisk, PortForward};
 use shared::fork::{InstantClone, MOST_CLONES};
+use shared::place::USER_NETWORK;
 use shared::snapshot::{RevertSnapshot, TakeSnapshot};
 use shared::vm::{
-    CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm,
+    BlankDisk, CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, PatchVm, StopMode,
+    StopVm,
 };
 use shared::{Status, can};
+use std::collections::BTreeMap;
 
 pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
+    let mut disks = Vec::new();
+    if let Some(image) = form.get("image") {
+        disks.push(NewDisk::Image(DiskOfImage {
+            image: image.to_owned(),
+            size_gib: number(form, "imageGib", gib)?,
+        }));
+    }
+    for size_gib in numbers(form, "blankGib")? {
+        gib("blankGib", size_gib)?;
+        disks.push(NewDisk::Blank(BlankDisk { size_gib }));
+    }
+    if disks.is_empty() {
+        return Err(Status::invalid("blankGib", w().disk_needed));
+    }
+    let network = form.get("network").unwrap_or(USER_NETWORK);
+    let nic = NewNic {
+        connected: !form.is("disconnected"),
+        forwards: forwards(form, "forwards")?,
+        ..NewNic::on(network)
+    };
+    let cloud_init = cloud_init(form)?;
+    let adapt = form.is("adapt") || cloud_init != CloudInit::default();
     let request = CreateVm {
         name: form.need("name")?,
         cpus: number(form, "cpus", limit::cpus)?.unwrap_or(1),
         memory_mib: number(form, "memoryMib", limit::memory)?.unwrap_or(512),
         firmware: Firmware::Bios,
-        disks: vec![NewDisk::Image(DiskOfImage {
-            image: form.need("image")?,
-            size_gib: None,
-        })],
-        network_interfaces: None,
-        labels: Default::default(),
-        cloud_init: None,
+        disks,
+        network_interfaces: Some(if network == NETWORK_NONE {
+            Vec::new()
+        } else {
+            vec![nic]
+        }),
+        labels: labels(form)?,
+        cloud_init: adapt.then_some(cloud_init),
         start: form.is("start"),
+        description: form.get("description").unwrap_or_default().to_owned(),
+        autostart: number(form, "autostart", turn)?,
+        storage: form.parse("storage")?,
         request_id: form.parse("requestId")?,
     };
     can::can_use_firmware(request.firmware)?;
     Ok(PostVm { request }.raw())
 }
 
+fn gib(field: &str, n: u32) -> Result<(), Status> {
+    limit::within(field, u64::from(n), 1, u64::from(limit::DISK_GIB), "GiB")
+}
+
+fn turn(field: &str, n: u32) -> Result<(), Status> {
+    limit::within(field, u64::from(n), 0, u64::from(limit::TURN), "as a turn")
+}
+
+/// The values of all fields of a name.
+fn values<'a>(form: Form<'a>, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let all = form.0.iter().filter(move |(n, _)| n == name);
+    all.flat_map(|(_, v)| v.split(|c: char| c == ',' || c.is_whitespace()))
+        .filter(|v| !v.is_empty())
+}
+
+/// Numbers with a space or a comma between, of all fields of a name.
+fn numbers(form: Form<'_>, name: &str) -> Result<Vec<u32>, Status> {
+    values(form, name)
+        .map(|v| v.parse().map_err(|why| Status::invalid(name, why)))
+        .collect()
+}
+
+fn forwards(form: Form<'_>, name: &str) -> Result<Vec<PortForward>, Status> {
+    values(form, name)
+        .map(|v| v.parse().map_err(|why| Status::invalid(name, why)))
+        .collect()
+}
+
+/// Labels, a line for each.
+fn labels(form: Form<'_>) -> Result<BTreeMap<String, String>, Status> {
+    let lines = form.get("labels").unwrap_or_default().lines();
+    lines
+        .filter(|l| !l.trim().is_empty())
+        .map(|line| match line.split_once('=') {
+            Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            None => Err(Status::invalid("labels", put(w().config_line, &[line]))),
+        })
+        .collect()
+}
+
+fn cloud_init(form: Form<'_>) -> Result<CloudInit, Status> {
+    let text = |name: &'static str| -> Result<Option<String>, Status> {
+        // Not trimmed: YAML ends with a line break.
+        let text = form.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let text = text.filter(|t| !t.trim().is_empty());
+        if let Some(text) = &text {
+            limit::length(name, text, limit::CLOUD_INIT_BYTES)?;
+        }
+        Ok(text.map(|t| t.replace("\r\n", "\n")))
+    };
+    Ok(CloudInit {
+        user_data: text("userData")?,
+        meta_data: text("metaData")?,
+        network_config: text("networkConfig")?,
+    })
+}
+
+/// What people see of a machine.
+fn describe(form: Form<'_>) -> Result<PatchVm, Status> {
+    Ok(PatchVm {
+        labels: Some(labels(form)?),
+        name: Some(form.need("name")?),
+        description: Some(form.get("description").unwrap_or_default().to_owned()),
+        autostart: Some(number(form, "autostart", turn)?),
+    })
+}
+
+/// What a machine is made of. What is given as it is stays so.
+fn edit(form: Form<'_>) -> Result<EditVm, Status> {
+    let mut add_disks: Vec<NewDisk> = Vec::new();
+    for size_gib in numbers(form, "blankGib")? {
+        gib("blankGib", size_gib)?;
+        add_disks.push(NewDisk::Blank(BlankDisk { size_gib }));
+    }
+    if let Some(image) = form.get("image") {
+        add_disks.push(NewDisk::Image(DiskOfImage {
+            image: image.to_owned(),
+            size_gib: None,
+        }));
+    }
+    let of = |prefix: &str| -> Vec<(u32, String)> {
+        let fields = form.0.iter();
+        fields
+            .filter_map(|(n, v)| Some((n.strip_prefix(prefix)?.parse().ok()?, v.trim().to_owned())))
+            .filter(|(_, v): &(u32, String)| !v.is_empty())
+            .collect()
+    };
+    let mut grow_disks = Vec::new();
+    for (disk, size) in of("grow-") {
+        let size_gib = size.parse().map_err(|why| Status::invalid("growDisks", why))?;
+        grow_disks.push(GrowDisk { disk, size_gib });
+    }
+    let mut change_nics = Vec::new();
+    for (nic, network) in of("network-") {
+        let mac = form.get(&format!("mac-{nic}")).map(str::to_owned);
+        let forwards = forwards(form, &format!("forwards-{nic}"))?;
+        change_nics.push(ChangeNic {
+            nic,
+            network: Some(network),
+            mac,
+            forwards: Some(forwards),
+        });
+    }
+    let add_nics = form.get("addNetwork").filter(|n| *n != NETWORK_NONE);
+    let remove_disks = numbers(form, "removeDisk")?;
+    let remove_nics = numbers(form, "removeNic")?;
+    grow_disks.retain(|g| !remove_disks.contains(&g.disk));
+    change_nics.retain(|c| !remove_nics.contains(&c.nic));
+    Ok(EditVm {
+        cpus: number(form, "cpus", limit::cpus)?,
+        memory_mib: number(form, "memoryMib", limit::memory)?,
+        boot_order: numbers(form, "bootFirst")?,
+        add_disks,
+        grow_disks,
+        remove_disks,
+        add_nics: add_nics.map(NewNic::on).into_iter().collect(),
+        change_nics,
+        remove_nics,
+        request_id: form.parse("requestId")?,
+    })
+}
+
 pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
     let vm = vm.to_owned();
-    let stop = |vm, mode| Stop {
+    let stop = |vm, mode, power_off_after_seconds| Stop {
         vm,
-        request: StopVm { mode },
+        request: StopVm {
+            mode,
+            power_off_after_seconds,
+        },
     };
     Ok(match action {
         "start" => Start { vm }.raw(),
-        "shutdown" => stop(vm, StopMode::ShutDown).raw(),
-        "power-off" => stop(vm, StopMode::PowerOff).raw(),
+        "shutdown" => {
+            let after = number(form, "powerOffAfterSeconds", |field, n| {
+                limit::within(
+                    field,
+                    u64::from(n),
+                    1,
+                    u64::from(limit::BOOT_TIMEOUT_SECONDS),
+                    "s",
+                )
+            })?;
+            stop(vm, StopMode::ShutDown, after).raw()
+        }
+        "power-off" => stop(vm, StopMode::PowerOff, None).raw(),
+        "describe" => {
+            let request = describe(form)?;
+            UpdateVm { vm, request }.raw()
+        }
+        "edit" => {
+            let request = edit(form)?;
+            Edit { vm, request }.raw()
+        }
         "reset" => Reset { vm }.raw(),
         "pause" => Pause { vm }.raw(),
         "resume" => Resume { vm }.raw(),
@@ -117,20 +291,7 @@ fn nics(form: Form<'_>) -> Result<ConnectNics, Status> {
 fn clone(form: Form<'_>) -> Result<CloneVm, Status> {
     let source = form.get("source");
     let now = source == Some(SOURCE_NOW);
-    let text = |name: &'static str| -> Result<Option<String>, Status> {
-        // Not trimmed: YAML ends with a line break.
-        let text = form.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-        let text = text.filter(|t| !t.trim().is_empty());
-        if let Some(text) = &text {
-            limit::length(name, text, limit::CLOUD_INIT_BYTES)?;
-        }
-        Ok(text.map(|t| t.replace("\r\n", "\n")))
-    };
-    let cloud_init = CloudInit {
-        user_data: text("userData")?,
-        meta_data: text("metaData")?,
-        network_config: text("networkConfig")?,
-    };
+    let cloud_init = cloud_init(form)?;
     let adapt = form.is("adapt") || cloud_init != CloudInit::default();
     Ok(CloneVm {
         clone_job_id: None,
@@ -148,11 +309,9 @@ fn clone(form: Form<'_>) -> Result<CloneVm, Status> {
             network_interfaces: match form.get("network") {
                 None => None,
                 Some(NETWORK_NONE) => Some(Vec::new()),
-                Some(network) => Some(vec![NewNic {
-                    network: network.to_owned(),
-                    mac: None,
-                }]),
+                Some(network) => Some(vec![NewNic::on(network)]),
             },
+            storage: form.parse("storage")?,
             cloud_init: adapt.then_some(cloud_init),
             start: form.is("start"),
             boot_timeout_seconds: number(form, "bootTimeoutSeconds", |field, n| {
@@ -234,6 +393,8 @@ pub fn done(action: &str) -> &'static str {
         "delete-snapshot" => w().flash_delete_snapshot,
         "clone" => w().flash_clone,
         "fork" => w().flash_fork,
+        "describe" => w().flash_described,
+        "edit" => w().flash_edited,
         _ => w().flash_delete,
     }
 }

@@ -1,6 +1,6 @@
 //! From a form to calls of the API, and from their outcomes to what the person is told.
 
-use super::{Done, Fields, Flash, machine, people, without_dialog};
+use super::{Done, Fields, Flash, image, machine, people, place, without_dialog};
 use crate::env::Theme;
 use crate::words::{put, w};
 use shared::Status;
@@ -81,7 +81,10 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         ["theme"] => return Ok(Action::Theme(form.need("theme")?)),
         [noun @ ("vms" | "jobs"), "bulk"] => return bulk(noun, form),
         ["vms", "create"] => machine::create(form)?,
+        ["vms", vm, "image"] => image::of_snapshot(vm, form)?,
+        ["vms", vm, "export"] => image::export(vm, form)?,
         ["vms", vm, action] => machine::act(vm, action, form)?,
+        ["images" | "uploads" | "exports", ..] => image::act(&parts, form)?,
         ["forkPoints", point, "fork"] => PostPointClone {
             point: point.to_owned(),
             request: machine::fork(form)?,
@@ -92,6 +95,7 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         }
         .raw(),
         ["jobs", job, action] => job_call(job, action)?,
+        [noun @ ("hosts" | "storages" | "networks"), ref rest @ ..] => place::parse(noun, rest, form)?,
         ["me", "password"] => {
             let password = form.get("password").unwrap_or_default().to_owned();
             if form.get("again") != Some(&*password) {
@@ -175,18 +179,26 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     };
     let word = |pointer: &str| answer.pointer(pointer)?.as_str().map(str::to_owned);
     // A clone job answers in the seed's names; its own id is beside them.
-    flash.job = word("/offshoot/id").or_else(|| word("/id"));
+    let is_job = !matches!(
+        parts[..],
+        ["hosts" | "storages" | "networks", ..] | ["vms", _, "describe"] | ["images", _, "rename"]
+    );
+    flash.job = word("/offshoot/id").or_else(|| word("/id")).filter(|_| is_job);
     flash.secret = word("/secret");
     flash.text = match parts[..] {
         ["theme"] => String::new(),
         [_, "bulk"] => put(w().bulk_done, &[&results.len().to_string()]),
         ["vms", "create"] => w().flash_create.to_owned(),
+        ["vms", _, "image"] => w().flash_image_of.to_owned(),
+        ["vms", _, "export"] => w().flash_export.to_owned(),
+        ["images" | "uploads" | "exports", ..] => image::done(&parts).to_owned(),
         ["vms", _, action] => machine::done(action).to_owned(),
         ["forkPoints", _, "fork"] => w().flash_fork.to_owned(),
         ["forkPoints", ..] => w().flash_delete_point.to_owned(),
         ["jobs", _, "retry"] => w().flash_retry.to_owned(),
         ["jobs", ..] => w().flash_cancel.to_owned(),
         ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
+        ["hosts" | "storages" | "networks", ref rest @ ..] => place::done(rest).to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
         _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };
@@ -197,8 +209,10 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     let job_page = || flash.job.as_ref().map(|id| format!("/jobs/{id}"));
     let to = match parts[..] {
         ["vms", "create"]
-        | ["vms", _, "clone" | "delete" | "fork"]
+        | ["vms", _, "clone" | "delete" | "fork" | "edit"]
         | ["forkPoints", _, "fork"]
+        | ["images", "import"]
+        | ["vms", _, "image" | "export"]
         | ["jobs", _, "retry"] => job_page(),
         ["users", "create"] => word("/name").map(|name| format!("/users/{name}")),
         ["users", _, "rename"] => word("/name").map(|name| format!("/users/{name}")),

@@ -215,3 +215,100 @@ fn forms_about_people_are_their_calls() {
         shared::Code::NotFound
     );
 }
+
+#[test]
+fn an_edit_says_what_each_device_becomes() {
+    let call = one(
+        "/do/vms/web-1/edit",
+        &[
+            ("cpus", "2"),
+            ("grow-0", "4"),
+            ("grow-1", "8"),
+            ("removeDisk", "1"),
+            ("blankGib", "1, 2"),
+            ("network-0", "lab"),
+            ("mac-0", "52:54:00:00:00:01"),
+            ("forwards-0", "2222:22 udp:53:53"),
+            ("network-1", "user"),
+            ("removeNic", "1"),
+            ("addNetwork", "none"),
+        ],
+    );
+    assert_eq!(
+        body(&call),
+        json!({
+            "cpus": 2, "addDisks": [{"sizeGib": 1}, {"sizeGib": 2}], "growDisks": [{"disk": 0, "sizeGib": 4}],
+            "removeDisks": [1], "removeNics": [1],
+            "changeNics": [{"nic": 0, "network": "lab", "mac": "52:54:00:00:00:01", "forwards": [
+                {"protocol": "TCP", "hostAddress": "127.0.0.1", "hostPort": 2222, "guestPort": 22},
+                {"protocol": "UDP", "hostAddress": "127.0.0.1", "hostPort": 53, "guestPort": 53}
+            ]}]
+        })
+    );
+    let wrong = parse(
+        "/do/vms/web-1/edit",
+        &fields(&[("network-0", "user"), ("forwards-0", "22")]),
+    );
+    assert_eq!(wrong.unwrap_err().field(), Some("forwards-0"));
+}
+
+#[test]
+fn places_are_their_calls() {
+    let call = one(
+        "/do/networks/create",
+        &[("name", "lab"), ("kind", "ISOLATED"), ("bridge", "br0")],
+    );
+    assert_eq!(body(&call), json!({"name": "lab", "kind": "ISOLATED"}));
+    let call = one("/do/hosts/host-1/maintenance", &[]);
+    assert_eq!(
+        (call.method, body(&call)),
+        (Method::Patch, json!({"state": "MAINTENANCE"}))
+    );
+    assert_eq!(one("/do/storages/fast/delete", &[]).method, Method::Delete);
+    assert!(parse("/do/networks/lab/fly", &[]).is_err());
+}
+
+#[test]
+fn an_image_comes_from_what_its_form_names() {
+    let call = one(
+        "/do/images/import",
+        &[
+            ("name", "debian"),
+            ("url", "https://example.org/a"),
+            ("format", ""),
+            ("sha256", ""),
+        ],
+    );
+    assert_eq!(
+        body(&call),
+        json!({"name": "debian", "url": "https://example.org/a"})
+    );
+    let wrong = |all: &[(&str, &str)]| parse("/do/images/import", &fields(all)).unwrap_err();
+    assert_eq!(wrong(&[("name", "a"), ("path", " ")]).field(), Some("path"));
+    assert_eq!(
+        wrong(&[("name", "a"), ("url", "file:///etc/passwd")]).field(),
+        Some("url")
+    );
+    let digits = [("name", "a"), ("url", "http://a"), ("sha256", "abc")];
+    assert_eq!(wrong(&digits).field(), Some("sha256"));
+
+    let call = one(
+        "/do/vms/web-1/image",
+        &[("name", "golden"), ("snapshot", "first")],
+    );
+    assert_eq!(call.path, "/api/v1/images");
+    assert_eq!(
+        body(&call)["snapshot"],
+        json!({"vm": "web-1", "snapshot": "first", "disk": 0})
+    );
+    let of = |of| body(&one("/do/vms/web-1/export", &[("of", of), ("format", "RAW")]));
+    assert_eq!(of("first")["snapshot"], "first");
+    assert_eq!(of("now")["snapshotNow"], true);
+    assert_eq!(of(""), json!({"format": "RAW", "disk": 0, "snapshotNow": false}));
+    let done = after(
+        "/do/images/a/rename",
+        &fields(&[("back", "/images?do=rename&image=a")]),
+        &[Ok(json!({"id": "i1"}).to_string())],
+    );
+    assert_eq!((done.to.as_str(), done.flash.job), ("/images?image=a", None));
+}

@@ -63,6 +63,16 @@ pub fn later(millis: i32, callback: impl FnOnce() + 'static) {
     _ = window().set_timeout_with_callback_and_timeout_and_arguments_0(callback.unchecked_ref(), millis);
 }
 
+/// Waits so many milliseconds.
+pub async fn wait(millis: i32) {
+    let promise = js_sys::Promise::new(&mut |done, _| {
+        // Fails only without a function to call.
+        _ = window().set_timeout_with_callback_and_timeout_and_arguments_0(&done, millis);
+    });
+    // It is never refused.
+    _ = wasm_bindgen_futures::JsFuture::from(promise).await;
+}
+
 /// Calls back when the browser has had its turn. Unlike a timer it is not slowed down in a tab that nobody sees.
 pub fn next(callback: impl FnOnce() + 'static) {
     // Fails only where there is no memory.

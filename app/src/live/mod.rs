@@ -7,6 +7,7 @@ pub mod browser;
 mod keys;
 #[cfg(feature = "hydrate")]
 mod submit;
+pub mod upload;
 
 use crate::env::{Clock, Env, Flashes};
 use crate::feed::Feed;

@@ -1,7 +1,9 @@
 //! The pages. All but the one for signing in are loaded by the browser when they are first seen.
 
 mod audit;
+mod edit_vm;
 mod fork_points;
+mod images;
 mod job;
 mod jobs;
 pub mod login;
@@ -9,6 +11,7 @@ mod new_clone;
 mod new_vm;
 pub mod overview;
 mod people;
+mod places;
 mod settings;
 mod vm;
 mod vms;
@@ -75,8 +78,18 @@ lazy! {
         NewVm: new_vm::page;
         /// `/vms/{vm}/clone`
         NewClone: new_clone::page;
+        /// `/vms/{vm}/edit`
+        EditVm: edit_vm::page;
+        /// `/hosts`
+        Hosts: places::hosts;
+        /// `/storages`
+        Storages: places::storages;
+        /// `/networks`
+        Networks: places::networks;
         /// `/fork-points`
         ForkPoints: fork_points::page;
+        /// `/images`
+        Images: images::page;
         /// `/settings`
         Settings: settings::page;
         /// `/settings/two-factor`

@@ -4,6 +4,7 @@ use super::param;
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
+use crate::components::place;
 use crate::components::tree::consistency;
 use crate::env::clock;
 use crate::feed::{Live, apply, newer, on_change};
@@ -20,7 +21,7 @@ use shared::api::{
 };
 use shared::can;
 use shared::clone::{CloneMode, DEFAULT_BOOT_TIMEOUT_SECONDS};
-use shared::place::{Network, NetworkKind, Storage};
+use shared::place::{Network, Storage};
 use shared::snapshot::{Snapshot, SnapshotState};
 use shared::vm::Vm;
 
@@ -30,7 +31,7 @@ struct Data {
     vm: Vm,
     snapshots: Vec<Snapshot>,
     networks: Vec<Network>,
-    storage: Option<Storage>,
+    storages: Vec<Storage>,
 }
 
 pub fn page() -> AnyView {
@@ -68,10 +69,7 @@ fn read(bodies: &Bodies) -> Result<Data, Status> {
         vm: body(bodies, 0)?,
         snapshots: body::<SnapshotPage>(bodies, 1)?.snapshots,
         networks: body::<NetworkPage>(bodies, 2)?.networks,
-        storage: body::<StoragePage>(bodies, 3)?
-            .storages
-            .into_iter()
-            .find(|s| s.default),
+        storages: body::<StoragePage>(bodies, 3)?.storages,
     })
 }
 
@@ -128,6 +126,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     <div hidden=move || source.with(|s| s != SOURCE_NOW)>{quiesce}</div>
                     {modes(full)}
                     {target(&fields, data)}
+                    {place::storage(&fields, &data.get_untracked().storages, w().where_source_is)}
                     {fields.choice("network", w().network, w().network_hint.to_owned(), networks, "")}
                     {starting(&fields, start)}
                     {identity(&fields)}
@@ -298,15 +297,7 @@ fn networks(all: &[Network]) -> Vec<(String, String)> {
         (String::new(), w().network_isolated.to_owned()),
         (NETWORK_NONE.to_owned(), w().network_none.to_owned()),
     ];
-    for network in all {
-        let kind = match network.kind {
-            NetworkKind::User => w().net_user,
-            NetworkKind::Bridge => w().net_bridge,
-            // That is the choice above.
-            NetworkKind::Isolated => continue,
-        };
-        options.push((network.name.to_string(), format!("{} · {kind}", network.name)));
-    }
+    options.extend(place::networks(all));
     options
 }
 
@@ -341,7 +332,7 @@ fn starting(fields: &Fields, start: RwSignal<bool>) -> AnyView {
     .into_any()
 }
 
-fn identity(fields: &Fields) -> AnyView {
+pub(super) fn identity(fields: &Fields) -> AnyView {
     let open = ["userData", "metaData", "networkConfig", "adapt"]
         .iter()
         .any(|n| fields.typed(n).is_some_and(|t| !t.is_empty()));
@@ -386,8 +377,9 @@ fn happens(data: &Data, source: &str, full: bool, start: bool) -> AnyView {
         w().happens_linked.to_owned()
     };
     let free = data
-        .storage
-        .as_ref()
+        .storages
+        .iter()
+        .find(|s| s.default)
         .map(|s| put(w().happens_free, &[&format::bytes(s.free_bytes)]));
     let age = latest(data).filter(|_| source.is_empty()).map(|s| {
         let (clock, at) = (clock(), s.create_time);

@@ -1,23 +1,29 @@
 //! A new machine.
 
-use super::empty;
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
+use crate::components::place;
 use crate::format;
+use crate::forms::NETWORK_NONE;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::Status;
-use shared::api::{Call, HostPage, ImagePage, ListHosts, ListImages, ListQuery, RawCall};
+use shared::api::{
+    Call, HostPage, ImagePage, ListHosts, ListImages, ListNetworks, ListQuery, ListStorages, NetworkPage,
+    RawCall, StoragePage,
+};
 use shared::can::limit;
-use shared::place::{Host, Image};
+use shared::place::{Host, Image, Network, Storage, USER_NETWORK};
 
 /// What the form needs to know.
 #[derive(Clone, Debug, PartialEq)]
 struct Data {
     images: Vec<Image>,
     host: Option<Host>,
+    storages: Vec<Storage>,
+    networks: Vec<Network>,
 }
 
 pub fn page() -> AnyView {
@@ -30,11 +36,13 @@ pub fn page() -> AnyView {
     .into_any()
 }
 
-fn calls() -> [RawCall; 2] {
+fn calls() -> [RawCall; 4] {
     let query = ListQuery::default();
     [
         ListImages { query: query.clone() }.raw(),
-        ListHosts { query }.raw(),
+        ListHosts { query: query.clone() }.raw(),
+        ListStorages { query: query.clone() }.raw(),
+        ListNetworks { query }.raw(),
     ]
 }
 
@@ -42,6 +50,8 @@ fn read(bodies: &Bodies) -> Result<Data, Status> {
     Ok(Data {
         images: body::<ImagePage>(bodies, 0)?.images,
         host: body::<HostPage>(bodies, 1)?.hosts.into_iter().next(),
+        storages: body::<StoragePage>(bodies, 2)?.storages,
+        networks: body::<NetworkPage>(bodies, 3)?.networks,
     })
 }
 
@@ -49,23 +59,14 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     let action = "/do/vms/create";
     let fields = Fields::of(action);
     let data = data.get_untracked();
-    if data.images.is_empty() {
-        return view! {
-            <h1 tabindex="-1">{w().new_machine}</h1>
-            <section class="panel">
-                {empty(w().no_images, view! { <code>"offshoot demo"</code> }.into_any())}
-            </section>
-        }
-        .into_any();
-    }
-    let images: Vec<_> = data
-        .images
-        .iter()
-        .map(|i| {
-            let word = format!("{} · {}", i.name, format::bytes(i.virtual_bytes));
-            (i.name.to_string(), word)
-        })
-        .collect();
+    let mut images = place::images(&data.images);
+    let image_hint = if images.is_empty() {
+        w().no_images
+    } else {
+        w().image_hint
+    };
+    images.push((String::new(), w().image_or_blank.to_owned()));
+    let first = images[0].0.clone();
     let name = fields.line(Line {
         name: "name",
         label: w().name,
@@ -99,6 +100,34 @@ fn shown(data: RwSignal<Data>) -> AnyView {
         required: true,
         ..Line::default()
     });
+    let own_size = fields.line(Line {
+        name: "imageGib",
+        label: w().image_gib,
+        kind: "number",
+        min: Some(1),
+        max: Some(limit::DISK_GIB),
+        hint: w().image_gib_hint.to_owned(),
+        ..Line::default()
+    });
+    let blank = fields.line(Line {
+        name: "blankGib",
+        label: w().add_blank,
+        hint: w().add_blank_hint.to_owned(),
+        ..Line::default()
+    });
+    let about = fields.line(Line {
+        name: "description",
+        label: w().description,
+        ..Line::default()
+    });
+    let forwards = fields.line(Line {
+        name: "forwards",
+        label: w().forwards,
+        hint: w().forwards_hint.to_owned(),
+        ..Line::default()
+    });
+    let mut networks = place::networks(&data.networks);
+    networks.push((NETWORK_NONE.to_owned(), w().network_none.to_owned()));
     view! {
         <form method="post" action=action class="sheet">
             <div class="sheet-in">
@@ -106,8 +135,25 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                 <p class="soft lead">{w().new_machine_lead}</p>
                 {fields.error("/vms/new")}
                 {name}
-                {fields.choice("image", w().image, w().image_hint.to_owned(), images, "")}
+                <div class="two">
+                    {fields.choice("image", w().image, image_hint.to_owned(), images, &first)}
+                    {own_size}
+                </div>
+                {blank}
+                {place::storage(&fields, &data.storages, w().default_where)}
                 <div class="two">{cpus} {memory}</div>
+                {fields.choice("network", w().network, String::new(), networks, USER_NETWORK)}
+                {fields.tick("disconnected", w().start_disconnected.to_owned(), w().nic_connected_hint, false)}
+                <details class="unfold">
+                    <summary>{w().more}</summary>
+                    <div class="sheet-in">
+                        {forwards}
+                        {about}
+                        {fields.text("labels", w().labels, w().labels_hint)}
+                        {place::autostart(&fields, None)}
+                    </div>
+                </details>
+                {super::new_clone::identity(&fields)}
                 {fields.tick("start", w().start_when_made.to_owned(), "", true)}
             </div>
             <footer>

@@ -4,6 +4,7 @@ pub mod console;
 mod data;
 mod dialogs;
 mod forks;
+mod images;
 mod snapshots;
 
 use self::data::{Data, Origin};
@@ -22,8 +23,9 @@ use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::access::Privilege;
 use shared::can::{self, Verdict};
+use shared::edit::NextStart;
 use shared::place::NetworkKind;
-use shared::vm::{ConnectNics, LineageKind, PowerAction, Vm, VmState};
+use shared::vm::{ConnectNics, LineageKind, Nic, PowerAction, Vm, VmState};
 
 pub fn page() -> AnyView {
     let name = param("vm");
@@ -139,7 +141,10 @@ fn shown(data: RwSignal<Data>) -> AnyView {
         {piece(move || snapshots::revert(data))}
         {piece(move || snapshots::delete(data))}
         {piece(move || dialogs::fork(vm))}
+        {piece(move || dialogs::shut_down(vm))}
         {piece(move || dialogs::delete(vm))}
+        {piece(move || images::make(data))}
+        {piece(move || images::export(data))}
     }
     .into_any()
 }
@@ -178,7 +183,14 @@ fn actions(vm: &Vm) -> AnyView {
         {go(at("/clone"), w().clone_dots, "go", clone)}
         {button::menu(
             vm.name.to_string(),
-            go(at("?do=delete"), w().delete_dots, "danger", may(Privilege::VmDelete, Some(vm.id)).and_then(|()| can::can_delete(vm))),
+            view! {
+                {go(at("/edit"), w().edit_dots, "", may(Privilege::VmUpdate, Some(vm.id)).and_then(|()| can::can_rename(vm)))}
+                {go(at("?do=shutdown"), w().shut_down_dots, "", may(Privilege::VmPower, Some(vm.id)).and_then(|()| can::can_power(PowerAction::ShutDown, vm)))}
+                {go(at("?do=image"), w().image_of_dots, "", may(Privilege::ImageCreate, None))}
+                {go(at("?do=export"), w().export_dots, "", may(Privilege::ImageExport, None))}
+                {go(at("?do=delete"), w().delete_dots, "danger", may(Privilege::VmDelete, Some(vm.id)).and_then(|()| can::can_delete(vm)))}
+            }
+            .into_any(),
         )}
     }
     .into_any()
@@ -216,7 +228,7 @@ fn power(vm: &Vm) -> AnyView {
 }
 
 /// The button that connects a NIC, or takes it off its network.
-fn cable(vm: &Vm, n: usize, connect: bool) -> AnyView {
+fn cable(vm: &Vm, nic: &Nic, connect: bool) -> AnyView {
     let (action, label) = if connect {
         ("connect", w().connect)
     } else {
@@ -227,14 +239,59 @@ fn cable(vm: &Vm, n: usize, connect: bool) -> AnyView {
         label,
         class: "quiet",
         back: format!("/vms/{}", vm.name),
-        of: vm.network_interfaces[n].mac.clone(),
-        field: Some(("nic", n.to_string())),
+        of: nic.mac.clone(),
+        field: Some(("nic", nic.number.to_string())),
     };
-    let request = ConnectNics { nics: vec![n] };
+    let request = ConnectNics {
+        nics: vec![nic.number],
+    };
     button::post(
         button,
         &may(Privilege::VmUpdate, Some(vm.id)).and_then(|()| can::can_connect(connect, &request, vm)),
     )
+}
+
+/// What waits for the next start, a line for each.
+fn next_start(next: &NextStart) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut say = |sentence: &str, parts: &[&str]| lines.push(put(sentence, parts));
+    if let Some(n) = next.cpus {
+        say(w().next_cpus, &[&n.to_string()]);
+    }
+    if let Some(mib) = next.memory_mib {
+        say(w().next_memory, &[&format::mib(mib.into())]);
+    }
+    if let Some(n) = next.boot_order.first() {
+        say(w().next_boot, &[&n.to_string()]);
+    }
+    for disk in &next.add_disks {
+        say(
+            w().next_disk_added,
+            &[&disk.number.to_string(), &format::bytes(disk.virtual_bytes)],
+        );
+    }
+    for growth in &next.grow_disks {
+        say(
+            w().next_disk_grows,
+            &[&growth.disk.to_string(), &format::bytes(growth.virtual_bytes)],
+        );
+    }
+    for n in &next.remove_disks {
+        say(w().next_disk_removed, &[&n.to_string()]);
+    }
+    for nic in &next.add_nics {
+        say(
+            w().next_nic_added,
+            &[&nic.number.to_string(), nic.network.as_str()],
+        );
+    }
+    for new in &next.macs {
+        say(w().next_nic_mac, &[&new.nic.to_string(), &new.mac]);
+    }
+    for n in &next.remove_nics {
+        say(w().next_nic_removed, &[&n.to_string()]);
+    }
+    lines
 }
 
 fn paused_why(vm: &Vm) -> Option<AnyView> {
@@ -250,10 +307,31 @@ fn paused_why(vm: &Vm) -> Option<AnyView> {
 
 fn facts(data: &Data) -> AnyView {
     let vm = &data.vm;
-    let mut rows: Vec<(&'static str, AnyView)> = vec![
+    let mut rows: Vec<(&'static str, AnyView)> = Vec::new();
+    if !vm.description.is_empty() {
+        rows.push((w().description, vm.description.clone().into_any()));
+    }
+    rows.extend([
         (w().cpus, vm.cpus.into_any()),
         (w().memory, format::mib(vm.memory_mib.into()).into_any()),
-    ];
+    ]);
+    let waiting = vm.at_next_start.as_ref().map(next_start).unwrap_or_default();
+    if !waiting.is_empty() {
+        let lines: Vec<_> = waiting
+            .into_iter()
+            .map(|line| view! { <li>{line}</li> })
+            .collect();
+        rows.push((
+            w().at_next_start,
+            view! { <ul class="plain">{lines}</ul> }.into_any(),
+        ));
+    }
+    if let Some(turn) = vm.autostart {
+        rows.push((
+            w().autostart,
+            put(w().autostart_turn, &[&turn.to_string()]).into_any(),
+        ));
+    }
     for disk in &vm.disks {
         let chain = match disk.chain_length {
             0 | 1 => String::new(),
@@ -267,7 +345,7 @@ fn facts(data: &Data) -> AnyView {
         };
         rows.push((w().disk, text.into_any()));
     }
-    for (n, nic) in vm.network_interfaces.iter().enumerate() {
+    for nic in &vm.network_interfaces {
         let kind = match nic.kind {
             _ if !nic.connected => w().nic_disconnected,
             NetworkKind::User => w().net_user,
@@ -278,8 +356,9 @@ fn facts(data: &Data) -> AnyView {
             {nic.network.to_string()}
             <span class="soft">{if nic.network.as_str() == kind { " · ".to_owned() } else { format!(" · {kind} · ") }}</span>
             <span class="mono">{nic.mac.clone()}</span>
+            <span class="soft">{nic.forwards.iter().map(|f| format!(" · {f}")).collect::<String>()}</span>
             " "
-            {cable(vm, n, !nic.connected)}
+            {cable(vm, nic, !nic.connected)}
         };
         rows.push((w().network, text.into_any()));
     }

@@ -1,6 +1,7 @@
-//! What people do with machines: looking at them and typing into them.
+//! What people do with machines: looking at them, typing into them, bringing their disks.
 
 mod consoles;
+mod upload;
 
 use crate::report::Figure;
 use crate::site::{Site, work_dir};
@@ -23,7 +24,9 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
         _ = terminated.recv() => Err("terminated".into()),
     };
     site.close().await?;
-    taken
+    let mut taken = taken?;
+    taken.extend(upload::take(size).await?);
+    Ok(taken)
 }
 
 async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {

@@ -62,6 +62,23 @@ enum Command {
         /// The source, for those who look at the list of processes.
         vm: shared::VmId,
     },
+    /// Hosts, on the server that OFFSHOOT_URL names.
+    Host(Ask<client::place::HostCommand>),
+    /// Storages, on the server that OFFSHOOT_URL names.
+    Storage(Ask<client::place::StorageCommand>),
+    /// Networks, on the server that OFFSHOOT_URL names.
+    Network(Ask<client::place::NetworkCommand>),
+    /// Is the switch of an isolated network; the server runs this itself.
+    #[command(hide = true)]
+    Switch {
+        /// The directory that has the ends of the network.
+        network: std::path::PathBuf,
+    },
+    /// Images, on the server that OFFSHOOT_URL names.
+    Image(Ask<client::image::ImageCommand>),
+    /// Converts an image from outside, shut in; the server runs this itself.
+    #[command(hide = true)]
+    ImageHelper(crate::disks::helper::HelperArgs),
     /// Jobs, on the server that OFFSHOOT_URL names.
     Job(Ask<client::job::JobCommand>),
 }
@@ -107,6 +124,10 @@ fn broken_pipe(e: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
+    // Before there is a second thread.
+    if let Command::ImageHelper(args) = command {
+        return crate::disks::helper::run(args);
+    }
     // A server leaves root while the process has one thread: before there is a runtime.
     let begun = match &command {
         Command::Serve(args) => Some(begin(args.clone().load()?)?),
@@ -133,6 +154,12 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Fork(ask) => ask.args.run(&ask.api).await,
             Command::ForkPoint(ask) => ask.command.run(&ask.api).await,
             Command::Guard { monitor, .. } => Ok(crate::hypervisor::qemu::guard(&monitor).await?),
+            Command::Host(ask) => ask.command.run(&ask.api).await,
+            Command::Storage(ask) => ask.command.run(&ask.api).await,
+            Command::Network(ask) => ask.command.run(&ask.api).await,
+            Command::Switch { network } => Ok(crate::hypervisor::qemu::switch(&network).await?),
+            Command::Image(ask) => ask.command.run(&ask.api).await,
+            Command::ImageHelper(args) => crate::disks::helper::run(args),
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }
     })

@@ -75,6 +75,7 @@ impl Running {
 
     /// Takes the data directory, opens the database, and answers on what was taken.
     pub async fn with(config: Config, taken: Taken) -> Result<Self, Failure> {
+        crate::use_ring();
         let lock = DataDirLock::take(&config)?;
         let listener = TcpListener::from_std(taken.listener)?;
         let address = listener.local_addr()?;
@@ -94,6 +95,10 @@ impl Running {
         let mut world = World::open(&config.data_dir, db, machines, &program).await?;
         world.memory_dir.clone_from(&config.memory_dir);
         world.memory_overcommit = config.memory_overcommit;
+        world.images.roots.clone_from(&config.image_roots);
+        world.images.urls_private = config.image_urls_private;
+        world.images.most = u64::from(config.image_max_gib) << 30;
+        world.images.helper.user.clone_from(&config.image_helper_user);
         let patience = Duration::from_secs(config.forks_ready_seconds.into());
         world.spares = Spares::new(world.hypervisor.clone(), patience);
         for image in &config.images {

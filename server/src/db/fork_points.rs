@@ -5,7 +5,7 @@ use super::{Db, DbError, Tx, json, sql, time, to_json, word};
 use shared::feed::Noun;
 use shared::fork::{ForkPoint, MemoryPlace};
 use shared::snapshot::SnapshotState;
-use shared::vm::Nic;
+use shared::vm::{Disk, Nic};
 use shared::{ForkPointId, LayerId, Name, NetworkId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -60,6 +60,8 @@ pub struct Stored {
     pub networks: Vec<NetworkId>,
     /// Whether the machine had a NoCloud seed disk.
     pub has_seed: bool,
+    /// The PCI slot of that.
+    pub seed_slot: u32,
     /// Where its files are.
     pub directory: PathBuf,
 }
@@ -97,6 +99,7 @@ fn read(row: &SqliteRow) -> Result<Stored, DbError> {
         host: word(row, "host")?,
         networks: json(row, "networks")?,
         has_seed: row.get::<i64, _>("has_seed") != 0,
+        seed_slot: row.get::<i64, _>("seed_slot") as u32,
         directory: row.get::<String, _>("directory").into(),
     })
 }
@@ -157,8 +160,9 @@ pub async fn insert(tx: &mut Tx, s: &Stored) -> Result<(), DbError> {
     let p = &s.point;
     let done = sqlx::query(
         "INSERT INTO fork_points (id, name, vm, vm_name, state, cpus, memory_mib, firmware, labels, host, nics, networks,
-             has_seed, accelerator, qemu_version, pause_micros, memory_bytes, memory_place, directory, create_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+             has_seed, accelerator, qemu_version, pause_micros, memory_bytes, memory_place, directory, create_time,
+             seed_slot)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(p.id.to_string())
@@ -181,6 +185,7 @@ pub async fn insert(tx: &mut Tx, s: &Stored) -> Result<(), DbError> {
     .bind(p.memory_place.word())
     .bind(s.directory.to_string_lossy())
     .bind(p.create_time.micros())
+    .bind(i64::from(s.seed_slot))
     .execute(tx.conn())
     .await;
     super::taken("fork point", &p.name, done)?;
@@ -190,21 +195,22 @@ pub async fn insert(tx: &mut Tx, s: &Stored) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Notes the layers that were frozen, in the order of the disks, and how long the source stood still.
+/// Notes the disks with the layers that were frozen, in their order, and how long the source stood still.
 pub async fn froze(
     tx: &mut Tx,
     id: ForkPointId,
-    layers: &[LayerId],
+    disks: &[Disk],
     pause_micros: Option<u64>,
 ) -> Result<(), DbError> {
-    for (position, layer) in layers.iter().enumerate() {
+    for disk in disks {
         sqlx::query(
-            "INSERT INTO fork_point_disks (point, position, layer) VALUES ($1, $2, $3)
+            "INSERT INTO fork_point_disks (point, position, slot, layer) VALUES ($1, $2, $3, $4)
              ON CONFLICT (point, position) DO UPDATE SET layer = excluded.layer",
         )
         .bind(id.to_string())
-        .bind(position as i64)
-        .bind(layer.to_string())
+        .bind(i64::from(disk.number))
+        .bind(i64::from(disk.slot))
+        .bind(disk.layer.to_string())
         .execute(tx.conn())
         .await
         .map_err(sql("write a disk of a fork point"))?;
@@ -249,14 +255,17 @@ pub async fn touch(tx: &mut Tx, id: ForkPointId) -> Result<(), DbError> {
     Ok(())
 }
 
-/// The layers that a fork point froze, in the order of the disks.
-pub async fn layers(conn: &mut SqliteConnection, id: ForkPointId) -> Result<Vec<LayerId>, DbError> {
-    let rows = sqlx::query("SELECT layer FROM fork_point_disks WHERE point = $1 ORDER BY position")
-        .bind(id.to_string())
-        .fetch_all(conn)
-        .await
-        .map_err(sql("read a fork point's layers"))?;
-    rows.iter().map(|r| word(r, "layer")).collect()
+/// The disks of a fork point in boot order, which they were written in, with the layers that it froze.
+pub async fn disks(conn: &mut SqliteConnection, id: ForkPointId) -> Result<Vec<Disk>, DbError> {
+    let rows = sqlx::query(
+        "SELECT position, slot, layer, layers.virtual_bytes FROM fork_point_disks
+         JOIN layers ON layers.id = fork_point_disks.layer WHERE point = $1 ORDER BY fork_point_disks.rowid",
+    )
+    .bind(id.to_string())
+    .fetch_all(conn)
+    .await
+    .map_err(sql("read a fork point's disks"))?;
+    rows.iter().map(super::hardware::disk).collect()
 }
 
 /// Whether a fork point has this name.
@@ -271,7 +280,7 @@ pub async fn name_taken(tx: &mut Tx, name: &Name) -> Result<bool, DbError> {
 
 /// Takes a fork point off the books; answers the layers that it stood on, for [`super::layers::release`].
 pub async fn delete(tx: &mut Tx, id: ForkPointId) -> Result<Vec<LayerId>, DbError> {
-    let stood_on = layers(tx.conn(), id).await?;
+    let stood_on = disks(tx.conn(), id).await?.iter().map(|d| d.layer).collect();
     touch_gone(tx, id).await?;
     Ok(stood_on)
 }

@@ -95,3 +95,38 @@ pub async fn delete(tx: &mut Tx, id: ImageId) -> Result<(), DbError> {
     }
     Ok(())
 }
+
+/// Gives an image another name; answers whether it is there.
+pub async fn rename(tx: &mut Tx, id: ImageId, name: &Name) -> Result<bool, DbError> {
+    let done = sqlx::query("UPDATE images SET name = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(name.as_str())
+        .execute(tx.conn())
+        .await;
+    let found = super::taken("image", name, done)?.rows_affected() > 0;
+    if found {
+        tx.changed(Noun::Image, id, false);
+    }
+    Ok(found)
+}
+
+/// Whether there is an image of this name.
+pub async fn name_taken(tx: &mut Tx, name: &Name) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT 1 FROM images WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(sql("look for an image's name"))?;
+    Ok(row.is_some())
+}
+
+/// An image's name and the layer that holds it, inside a transaction.
+pub async fn name_of(tx: &mut Tx, id: ImageId) -> Result<Option<(Name, LayerId)>, DbError> {
+    let row = sqlx::query("SELECT name, layer FROM images WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(sql("read an image's name"))?;
+    row.map(|r| Ok((word(&r, "name")?, word(&r, "layer")?)))
+        .transpose()
+}

@@ -4,7 +4,7 @@ use super::{Db, DbError, Tx, now, sql, word, word_opt};
 use shared::{LayerId, StorageId, VmId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +154,18 @@ pub async fn release(tx: &mut Tx, layer: LayerId) -> Result<Vec<Layer>, DbError>
         }
     }
     Ok(gone)
+}
+
+/// The layers that are in other storages than this.
+pub async fn elsewhere(db: &Db, storage: StorageId) -> Result<HashMap<LayerId, StorageId>, DbError> {
+    let rows = sqlx::query("SELECT id, storage FROM layers WHERE storage <> $1")
+        .bind(storage.to_string())
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("read the layers"))?;
+    rows.iter()
+        .map(|r| Ok((word(r, "id")?, word(r, "storage")?)))
+        .collect()
 }
 
 /// Ids of all layers, to find files that belong to none.

@@ -5,7 +5,9 @@
 
 pub mod access;
 pub mod audit;
+pub mod exports;
 pub mod fork_points;
+pub mod hardware;
 pub mod images;
 pub mod jobs;
 pub mod layers;
@@ -14,6 +16,7 @@ pub mod locks;
 pub mod places;
 pub mod roles;
 pub mod snapshots;
+pub mod uploads;
 pub mod users;
 pub mod vms;
 

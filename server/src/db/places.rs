@@ -1,10 +1,11 @@
 //! Hosts, storages and networks.
 
-use super::{Db, DbError, Tx, sql, word, word_opt};
+use super::{Db, DbError, Tx, sql, word};
+use shared::feed::Noun;
 use shared::place::{HostState, NetworkKind};
 use shared::{HostId, Name, NetworkId, StorageId};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 /// A host, as the database knows it.
 #[derive(Clone, Debug)]
@@ -35,10 +36,7 @@ pub struct NetworkRow {
     pub bridge: Option<String>,
 }
 
-/// Name of the network that leads out through the host.
-pub const USER_NETWORK: &str = "user";
-/// Name of the network that leads nowhere.
-pub const ISOLATED_NETWORK: &str = "isolated";
+pub use shared::place::{ISOLATED_NETWORK, OWN_STORAGE, USER_NETWORK};
 
 /// Makes this host, its storage and the two networks that there always are, if they are missing.
 pub async fn ensure(tx: &mut Tx, storage_path: &str) -> Result<(), DbError> {
@@ -51,11 +49,12 @@ pub async fn ensure(tx: &mut Tx, storage_path: &str) -> Result<(), DbError> {
     .await
     .map_err(sql("write the host"))?;
     sqlx::query(
-        "INSERT INTO storages (id, name, path, is_default) VALUES ($1, 'local', $2, 1)
+        "INSERT INTO storages (id, name, path, is_default) VALUES ($1, $3, $2, 1)
          ON CONFLICT (name) DO UPDATE SET path = excluded.path",
     )
     .bind(id())
     .bind(storage_path)
+    .bind(OWN_STORAGE)
     .execute(tx.conn())
     .await
     .map_err(sql("write the storage"))?;
@@ -109,8 +108,146 @@ pub async fn set_host_state(tx: &mut Tx, id: HostId, state: HostState) -> Result
         .bind(state.word())
         .execute(tx.conn())
         .await
-        .map_err(sql("change a host"))
+        .map_err(sql("change a host"))?;
+    tx.changed(Noun::Host, id, false);
+    Ok(())
+}
+
+/// The boot of the host that its machines were started in last; none before the first.
+pub async fn boot(db: &Db) -> Result<Option<String>, DbError> {
+    let row = sqlx::query("SELECT boot FROM hosts ORDER BY name LIMIT 1")
+        .fetch_one(db.read())
+        .await
+        .map_err(sql("read the host"))?;
+    Ok(row.get("boot"))
+}
+
+/// Notes the boot of the host in which its machines have been started.
+pub async fn set_boot(tx: &mut Tx, boot: &str) -> Result<(), DbError> {
+    sqlx::query("UPDATE hosts SET boot = $1")
+        .bind(boot)
+        .execute(tx.conn())
+        .await
+        .map_err(sql("note the boot of the host"))
         .map(drop)
+}
+
+/// Adds a storage.
+pub async fn insert_storage(tx: &mut Tx, new: &StorageRow) -> Result<(), DbError> {
+    let done = sqlx::query("INSERT INTO storages (id, name, path, is_default) VALUES ($1, $2, $3, 0)")
+        .bind(new.id.to_string())
+        .bind(new.name.as_str())
+        .bind(&new.path)
+        .execute(tx.conn())
+        .await;
+    super::taken("storage", &new.name, done)?;
+    tx.changed(Noun::Storage, new.id, false);
+    if new.default {
+        set_default(tx, new.id).await?;
+    }
+    Ok(())
+}
+
+/// Has new disks go to a storage unless asked otherwise.
+pub async fn set_default(tx: &mut Tx, id: StorageId) -> Result<(), DbError> {
+    let rows = sqlx::query("UPDATE storages SET is_default = (id = $1) RETURNING id")
+        .bind(id.to_string())
+        .fetch_all(tx.conn())
+        .await
+        .map_err(sql("change the default storage"))?;
+    for row in &rows {
+        tx.changed(Noun::Storage, row.get::<&str, _>("id"), false);
+    }
+    Ok(())
+}
+
+/// Gives a storage another name.
+pub async fn rename_storage(tx: &mut Tx, id: StorageId, name: &Name) -> Result<(), DbError> {
+    let done = sqlx::query("UPDATE storages SET name = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(name.as_str())
+        .execute(tx.conn())
+        .await;
+    super::taken("storage", name, done)?;
+    tx.changed(Noun::Storage, id, false);
+    Ok(())
+}
+
+/// How many layers are in a storage.
+pub async fn layers_in(conn: &mut SqliteConnection, id: StorageId) -> Result<u64, DbError> {
+    let row = sqlx::query("SELECT COUNT(*) AS n FROM layers WHERE storage = $1")
+        .bind(id.to_string())
+        .fetch_one(conn)
+        .await
+        .map_err(sql("count the layers of a storage"))?;
+    Ok(row.get::<i64, _>("n") as u64)
+}
+
+/// Takes a storage off the books.
+pub async fn delete_storage(tx: &mut Tx, id: StorageId) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM storages WHERE id = $1")
+        .bind(id.to_string())
+        .execute(tx.conn())
+        .await
+        .map_err(sql("delete a storage"))?;
+    tx.changed(Noun::Storage, id, true);
+    Ok(())
+}
+
+/// Adds a network.
+pub async fn insert_network(tx: &mut Tx, new: &NetworkRow) -> Result<(), DbError> {
+    let done = sqlx::query("INSERT INTO networks (id, name, kind, bridge) VALUES ($1, $2, $3, $4)")
+        .bind(new.id.to_string())
+        .bind(new.name.as_str())
+        .bind(new.kind.word())
+        .bind(&new.bridge)
+        .execute(tx.conn())
+        .await;
+    super::taken("network", &new.name, done)?;
+    tx.changed(Noun::Network, new.id, false);
+    Ok(())
+}
+
+/// Changes a network.
+pub async fn patch_network(
+    tx: &mut Tx,
+    id: NetworkId,
+    name: &Name,
+    bridge: Option<&str>,
+) -> Result<(), DbError> {
+    let done = sqlx::query("UPDATE networks SET name = $2, bridge = COALESCE($3, bridge) WHERE id = $1")
+        .bind(id.to_string())
+        .bind(name.as_str())
+        .bind(bridge)
+        .execute(tx.conn())
+        .await;
+    super::taken("network", name, done)?;
+    tx.changed(Noun::Network, id, false);
+    Ok(())
+}
+
+/// How many NICs are on a network; those that fork points would make are among them.
+pub async fn nics_on(conn: &mut SqliteConnection, id: NetworkId) -> Result<u64, DbError> {
+    let row = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM vm_nics WHERE network = $1)
+             + (SELECT COUNT(*) FROM fork_points, json_each(fork_points.networks) WHERE value = $1) AS n",
+    )
+    .bind(id.to_string())
+    .fetch_one(conn)
+    .await
+    .map_err(sql("count the NICs of a network"))?;
+    Ok(row.get::<i64, _>("n") as u64)
+}
+
+/// Takes a network off the books.
+pub async fn delete_network(tx: &mut Tx, id: NetworkId) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM networks WHERE id = $1")
+        .bind(id.to_string())
+        .execute(tx.conn())
+        .await
+        .map_err(sql("delete a network"))?;
+    tx.changed(Noun::Network, id, true);
+    Ok(())
 }
 
 /// All storages, by name.
@@ -143,7 +280,7 @@ pub async fn networks(db: &Db) -> Result<Vec<NetworkRow>, DbError> {
                 id: word(r, "id")?,
                 name: word(r, "name")?,
                 kind: word(r, "kind")?,
-                bridge: word_opt(r, "bridge")?,
+                bridge: r.get("bridge"),
             })
         })
         .collect()

@@ -7,6 +7,7 @@ use shared::access::rights::Sees;
 use shared::feed::Noun;
 use shared::place::Accelerator;
 use shared::snapshot::{Consistency, Snapshot};
+use shared::vm::Disk;
 use shared::{LayerId, SnapshotId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -43,6 +44,9 @@ pub struct MemoryOf {
     pub cpus: u32,
     pub memory_mib: u32,
     pub nics: usize,
+    /// The PCI slots of its NICs.
+    #[serde(default)]
+    pub slots: Vec<u32>,
     /// NICs that were connected to a network of kind USER.
     pub user_networks: usize,
     pub accelerator: Accelerator,
@@ -164,8 +168,8 @@ pub struct Frozen {
     pub pause_micros: Option<u64>,
     pub allocated_bytes: u64,
     pub create_time: shared::Timestamp,
-    /// In the order of the machine's disks.
-    pub layers: Vec<LayerId>,
+    /// The machine's disks with the layers that were frozen, in boot order.
+    pub disks: Vec<Disk>,
     pub memory: Option<MemoryOf>,
 }
 
@@ -185,14 +189,15 @@ pub async fn ready(tx: &mut Tx, id: SnapshotId, frozen: &Frozen) -> Result<(), D
     .execute(tx.conn())
     .await
     .map_err(sql("finish a snapshot"))?;
-    for (position, layer) in frozen.layers.iter().enumerate() {
+    for disk in &frozen.disks {
         sqlx::query(
-            "INSERT INTO snapshot_disks (snapshot, position, layer) VALUES ($1, $2, $3)
+            "INSERT INTO snapshot_disks (snapshot, position, slot, layer) VALUES ($1, $2, $3, $4)
              ON CONFLICT (snapshot, position) DO NOTHING",
         )
         .bind(id.to_string())
-        .bind(position as i64)
-        .bind(layer.to_string())
+        .bind(i64::from(disk.number))
+        .bind(i64::from(disk.slot))
+        .bind(disk.layer.to_string())
         .execute(tx.conn())
         .await
         .map_err(sql("write a snapshot's layer"))?;
@@ -201,14 +206,28 @@ pub async fn ready(tx: &mut Tx, id: SnapshotId, frozen: &Frozen) -> Result<(), D
     Ok(())
 }
 
-/// The frozen layers of a snapshot, in the order of the machine's disks.
+/// The disks of a snapshot with the layers that were frozen, in boot order, which they were written in.
+pub async fn disks(conn: &mut SqliteConnection, id: SnapshotId) -> Result<Vec<Disk>, DbError> {
+    let rows = sqlx::query(
+        "SELECT position, slot, layer, layers.virtual_bytes FROM snapshot_disks
+         JOIN layers ON layers.id = snapshot_disks.layer WHERE snapshot = $1 ORDER BY snapshot_disks.rowid",
+    )
+    .bind(id.to_string())
+    .fetch_all(conn)
+    .await
+    .map_err(sql("read a snapshot's disks"))?;
+    rows.iter().map(super::hardware::disk).collect()
+}
+
+/// As [`disks`], outside a transaction.
+pub async fn disks_of(db: &Db, id: SnapshotId) -> Result<Vec<Disk>, DbError> {
+    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
+    disks(&mut conn, id).await
+}
+
+/// The frozen layers of a snapshot, in the order of its disks.
 pub async fn layers(db: &Db, id: SnapshotId) -> Result<Vec<LayerId>, DbError> {
-    let rows = sqlx::query("SELECT layer FROM snapshot_disks WHERE snapshot = $1 ORDER BY position")
-        .bind(id.to_string())
-        .fetch_all(db.read())
-        .await
-        .map_err(sql("read a snapshot's layers"))?;
-    rows.iter().map(|r| word(r, "layer")).collect()
+    Ok(disks_of(db, id).await?.iter().map(|disk| disk.layer).collect())
 }
 
 /// What a snapshot's memory goes on in.

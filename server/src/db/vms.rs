@@ -3,13 +3,17 @@
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, sql, time, time_opt, to_json, word, word_opt};
 use shared::access::rights::Sees;
+use shared::edit::{FIRST_SLOT, Growth, NewMac, NextStart};
 use shared::feed::Noun;
 use shared::vm::{Condition, Disk, Lineage, LockedBy, Nic, Vm};
 use shared::{ForkPointId, HostId, LayerId, NetworkId, SnapshotId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
+
+/// A device that is put in at the next start; else it is taken out.
+pub(super) const ADD: &str = "ADD";
 
 const SELECT: &str = "SELECT vms.*, COALESCE(changes.generation, 0) AS generation,
         (SELECT snapshots.id FROM snapshots WHERE snapshots.vm = vms.id AND snapshots.state = 'READY'
@@ -75,6 +79,8 @@ pub struct Hidden {
     pub vmgenid: Uuid,
     /// Whether it has a NoCloud seed disk.
     pub has_seed: bool,
+    /// The PCI slot of that.
+    pub seed_slot: u32,
     /// What its guest can read about itself.
     pub config: BTreeMap<String, String>,
 }
@@ -129,6 +135,9 @@ fn read(row: &SqliteRow) -> Result<Vm, DbError> {
         current_snapshot: word_opt(row, "current_snapshot")?,
         latest_snapshot: word_opt(row, "latest_snapshot")?,
         create_time: time(row, "create_time")?,
+        description: row.get("description"),
+        autostart: row.get::<Option<i64>, _>("autostart").map(|n| n as u32),
+        at_next_start: Some(json(row, "next_start")?),
         generation: row.get::<i64, _>("generation") as u64,
     })
 }
@@ -153,10 +162,10 @@ async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbE
     disks.push(
         ") UNION ALL SELECT chain.disk, layers.parent FROM chain JOIN layers ON layers.id = chain.id
            WHERE layers.parent IS NOT NULL)
-         SELECT vm_disks.vm, vm_disks.layer, layers.virtual_bytes,
+         SELECT vm_disks.*, layers.virtual_bytes,
              (SELECT COUNT(*) FROM chain WHERE chain.disk = vm_disks.layer) AS chain_length
          FROM vm_disks JOIN layers ON layers.id = vm_disks.layer
-         WHERE vm_disks.layer IN (SELECT disk FROM chain) ORDER BY vm_disks.vm, vm_disks.position",
+         WHERE vm_disks.layer IN (SELECT disk FROM chain) ORDER BY vm_disks.vm, vm_disks.boot, vm_disks.position",
     );
     for row in disks
         .build()
@@ -165,16 +174,35 @@ async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbE
         .map_err(sql("read disks"))?
     {
         if let Some(&n) = at.get(row.get::<&str, _>("vm")) {
-            vms[n].disks.push(Disk {
+            let disk = Disk {
+                number: row.get::<i64, _>("position") as u32,
+                slot: row.get::<i64, _>("slot") as u32,
                 layer: word(&row, "layer")?,
                 virtual_bytes: row.get::<i64, _>("virtual_bytes") as u64,
                 chain_length: row.get::<i64, _>("chain_length") as u32,
                 allocated_bytes: None,
-            });
+            };
+            let (number, next) = (disk.number, vms[n].at_next_start.get_or_insert_default());
+            if let Some(bytes) = row.get::<Option<i64>, _>("grow_to") {
+                let virtual_bytes = bytes as u64;
+                next.grow_disks.push(Growth {
+                    disk: number,
+                    virtual_bytes,
+                });
+            }
+            match row.get("change") {
+                Some(ADD) => next.add_disks.push(disk),
+                change => {
+                    if change.is_some() {
+                        next.remove_disks.push(number);
+                    }
+                    vms[n].disks.push(disk);
+                }
+            }
         }
     }
     let mut nics = QueryBuilder::<Sqlite>::new(
-        "SELECT vm_nics.vm, vm_nics.mac, vm_nics.connected, networks.name, networks.kind FROM vm_nics
+        "SELECT vm_nics.*, networks.name, networks.kind FROM vm_nics
          JOIN networks ON networks.id = vm_nics.network WHERE vm_nics.vm IN (",
     );
     let mut ids = nics.separated(", ");
@@ -184,13 +212,35 @@ async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbE
     nics.push(") ORDER BY vm_nics.vm, vm_nics.position");
     for row in nics.build().fetch_all(conn).await.map_err(sql("read NICs"))? {
         if let Some(&n) = at.get(row.get::<&str, _>("vm")) {
-            vms[n].network_interfaces.push(Nic {
+            let nic = Nic {
+                number: row.get::<i64, _>("position") as u32,
+                slot: row.get::<i64, _>("slot") as u32,
                 mac: row.get("mac"),
                 network: word(&row, "name")?,
                 kind: word(&row, "kind")?,
                 connected: row.get::<i64, _>("connected") != 0,
-            });
+                forwards: json(&row, "forwards")?,
+            };
+            let (number, next) = (nic.number, vms[n].at_next_start.get_or_insert_default());
+            if let Some(mac) = row.get("new_mac") {
+                next.macs.push(NewMac { nic: number, mac });
+            }
+            match row.get("change") {
+                Some(ADD) => next.add_nics.push(nic),
+                change => {
+                    if change.is_some() {
+                        next.remove_nics.push(number);
+                    }
+                    vms[n].network_interfaces.push(nic);
+                }
+            }
         }
+    }
+    for vm in vms {
+        vm.at_next_start = vm
+            .at_next_start
+            .take()
+            .filter(|next| *next != NextStart::default());
     }
     Ok(())
 }
@@ -248,7 +298,7 @@ pub async fn find(db: &Db, reference: &str) -> Result<Option<Vm>, DbError> {
 
 /// What is stored of a machine and not shown.
 pub async fn hidden(db: &Db, id: VmId) -> Result<Option<Hidden>, DbError> {
-    let row = sqlx::query("SELECT vmgenid, has_seed, config FROM vms WHERE id = $1")
+    let row = sqlx::query("SELECT vmgenid, has_seed, seed_slot, config FROM vms WHERE id = $1")
         .bind(id.to_string())
         .fetch_optional(db.read())
         .await
@@ -257,6 +307,7 @@ pub async fn hidden(db: &Db, id: VmId) -> Result<Option<Hidden>, DbError> {
         Ok(Hidden {
             vmgenid: word(&r, "vmgenid")?,
             has_seed: r.get::<i64, _>("has_seed") != 0,
+            seed_slot: r.get::<i64, _>("seed_slot") as u32,
             config: json(&r, "config")?,
         })
     })
@@ -316,8 +367,9 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
     let done = sqlx::query(
         "INSERT INTO vms (id, name, state, running_since, pause_reason, error, cpus, memory_mib, firmware, labels, host,
              bios_uuid, vmgenid, has_seed, lineage_kind, source_image, source_vm, source_snapshot, job, create_time,
-             fork_point, config)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+             fork_point, config, seed_slot, description, autostart)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+             $24, $25)
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&id)
@@ -342,55 +394,69 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
     .bind(vm.create_time.micros())
     .bind(vm.lineage.fork_point.map(|i| i.to_string()))
     .bind(to_json(&new.hidden.config)?)
+    .bind(i64::from(new.hidden.seed_slot))
+    .bind(&vm.description)
+    .bind(vm.autostart.map(i64::from))
     .execute(tx.conn())
     .await;
     let fresh = super::taken("VM", &vm.name, done)?.rows_affected() > 0;
     if fresh {
-        for (position, disk) in vm.disks.iter().enumerate() {
-            put_disk(tx, vm.id, position, disk.layer).await?;
+        for (boot, disk) in vm.disks.iter().enumerate() {
+            put_disk(tx, vm.id, boot, disk).await?;
         }
-        for (position, (nic, network)) in vm.network_interfaces.iter().zip(&new.networks).enumerate() {
-            sqlx::query(
-                "INSERT INTO vm_nics (vm, position, mac, network, connected) VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(&id)
-            .bind(position as i64)
-            .bind(&nic.mac)
-            .bind(network.to_string())
-            .bind(i64::from(nic.connected))
-            .execute(tx.conn())
-            .await
-            .map_err(sql("write a NIC"))?;
+        for (nic, network) in vm.network_interfaces.iter().zip(&new.networks) {
+            super::hardware::put_nic(tx, vm.id, nic, *network, None).await?;
         }
     }
     tx.changed(Noun::Vm, vm.id, false);
     Ok(())
 }
 
-/// Puts a layer at a disk's place: the active one from now on.
-pub async fn put_disk(tx: &mut Tx, vm: VmId, position: usize, layer: LayerId) -> Result<(), DbError> {
+/// Gives a machine a disk that is booted from in its turn; one of this number gets the layer.
+pub async fn put_disk(tx: &mut Tx, vm: VmId, boot: usize, disk: &Disk) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO vm_disks (vm, position, layer) VALUES ($1, $2, $3)
+        "INSERT INTO vm_disks (vm, position, slot, boot, layer) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (vm, position) DO UPDATE SET layer = excluded.layer",
     )
     .bind(vm.to_string())
-    .bind(position as i64)
-    .bind(layer.to_string())
+    .bind(i64::from(disk.number))
+    .bind(i64::from(disk.slot))
+    .bind(boot as i64)
+    .bind(disk.layer.to_string())
     .execute(tx.conn())
     .await
     .map_err(sql("write a disk"))?;
     Ok(())
 }
 
-/// Gives a machine other disks; answers the layers that were active before: for [`super::layers::release`].
-pub async fn set_disks(tx: &mut Tx, vm: VmId, layers: &[LayerId]) -> Result<Vec<LayerId>, DbError> {
+/// Gives a machine other disks; answers the layers that were active before: for [`super::layers::release`]. A disk whose PCI
+/// slot a NIC or the seed has by now gets another.
+pub async fn set_disks(tx: &mut Tx, vm: VmId, disks: &[Disk]) -> Result<Vec<LayerId>, DbError> {
     let rows = sqlx::query("DELETE FROM vm_disks WHERE vm = $1 RETURNING layer")
         .bind(vm.to_string())
         .fetch_all(tx.conn())
         .await
         .map_err(sql("take a VM's disks"))?;
-    for (position, layer) in layers.iter().enumerate() {
-        put_disk(tx, vm, position, *layer).await?;
+    let others = sqlx::query(
+        "SELECT slot FROM vm_nics WHERE vm = $1 UNION SELECT seed_slot FROM vms WHERE id = $1 AND has_seed = 1",
+    )
+    .bind(vm.to_string())
+    .fetch_all(tx.conn())
+    .await
+    .map_err(sql("read the slots of a VM"))?;
+    let others: BTreeSet<u32> = others.iter().map(|r| r.get::<i64, _>("slot") as u32).collect();
+    let mut taken: BTreeSet<u32> = disks
+        .iter()
+        .map(|d| d.slot)
+        .chain(others.iter().copied())
+        .collect();
+    for (boot, disk) in disks.iter().enumerate() {
+        let mut disk = disk.clone();
+        if others.contains(&disk.slot) {
+            disk.slot = (FIRST_SLOT..).find(|n| !taken.contains(n)).unwrap_or(disk.slot);
+            taken.insert(disk.slot);
+        }
+        put_disk(tx, vm, boot, &disk).await?;
     }
     tx.changed(Noun::Vm, vm, false);
     rows.iter().map(|r| word(r, "layer")).collect()
@@ -404,6 +470,27 @@ pub async fn set_vmgenid(tx: &mut Tx, vm: VmId, vmgenid: uuid::Uuid) -> Result<(
         .execute(tx.conn())
         .await
         .map_err(sql("set a VM's generation id"))?;
+    Ok(())
+}
+
+/// Puts layers into the places of the active ones, in the order of the disks.
+pub async fn switch_disks(tx: &mut Tx, vm: VmId, layers: &[LayerId]) -> Result<(), DbError> {
+    let Some(machine) = get(tx.conn(), vm).await? else {
+        return Ok(());
+    };
+    for (boot, (disk, &layer)) in machine.disks.iter().zip(layers).enumerate() {
+        put_disk(
+            tx,
+            vm,
+            boot,
+            &Disk {
+                layer,
+                ..disk.clone()
+            },
+        )
+        .await?;
+    }
+    tx.changed(Noun::Vm, vm, false);
     Ok(())
 }
 
@@ -427,20 +514,6 @@ pub async fn set_condition(tx: &mut Tx, id: VmId, to: Condition) -> Result<bool,
         tx.changed(Noun::Vm, id, false);
     }
     Ok(changed)
-}
-
-/// Sets a machine's labels; answers whether there is such a machine.
-pub async fn set_labels(tx: &mut Tx, id: VmId, labels: &BTreeMap<String, String>) -> Result<bool, DbError> {
-    let done = sqlx::query("UPDATE vms SET labels = $2 WHERE id = $1")
-        .bind(id.to_string())
-        .bind(to_json(labels)?)
-        .execute(tx.conn())
-        .await
-        .map_err(sql("set a VM's labels"))?;
-    if done.rows_affected() > 0 {
-        tx.changed(Noun::Vm, id, false);
-    }
-    Ok(done.rows_affected() > 0)
 }
 
 /// Sets the snapshot that a machine's disks stand on.
@@ -489,21 +562,6 @@ pub async fn delete(tx: &mut Tx, id: VmId) -> Result<Vec<LayerId>, DbError> {
         }
     }
     rows.iter().map(|r| word(r, "layer")).collect()
-}
-
-/// Notes which NICs of a machine are connected to their networks.
-pub async fn set_connected(tx: &mut Tx, id: VmId, connected: &[bool]) -> Result<(), DbError> {
-    for (position, connected) in connected.iter().enumerate() {
-        sqlx::query("UPDATE vm_nics SET connected = $3 WHERE vm = $1 AND position = $2")
-            .bind(id.to_string())
-            .bind(position as i64)
-            .bind(i64::from(*connected))
-            .execute(tx.conn())
-            .await
-            .map_err(sql("connect the NICs of a VM"))?;
-    }
-    tx.changed(Noun::Vm, id, false);
-    Ok(())
 }
 
 /// The host that machines are made on.

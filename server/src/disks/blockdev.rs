@@ -1,8 +1,10 @@
 //! Layers as QEMU's block layer is told of them: formats and backing files are given, never probed.
 
 use super::LayerFile;
+use super::image::Found;
 use serde_json::{Value, json};
 use shared::LayerId;
+use shared::image::ImageFormat;
 
 /// The node of a layer in QEMU. A node's name has at most 31 characters, so the UUID goes without the two digits that
 /// tell its kind.
@@ -37,6 +39,24 @@ pub fn chain(layers: &[LayerFile]) -> Value {
     layers
         .iter()
         .fold(Value::Null, |backing, l| layer(l, backing, false))
+}
+
+/// A disk found in a file that came from outside, to be read only: its format is given, and it may open no other file.
+pub fn found(path: &str, found: &Found) -> Value {
+    let mut file = json!({"driver": "file", "filename": path, "read-only": true});
+    if found.offset > 0 {
+        let bytes = found.bytes.next_multiple_of(512);
+        file = json!({
+            "driver": "raw", "offset": found.offset, "size": bytes, "read-only": true, "file": file,
+        });
+    }
+    let mut node = json!({
+        "driver": found.format.word().to_ascii_lowercase(), "read-only": true, "file": file,
+    });
+    if matches!(found.format, ImageFormat::Qcow2 | ImageFormat::Vmdk) {
+        node["backing"] = Value::Null;
+    }
+    node
 }
 
 #[cfg(test)]

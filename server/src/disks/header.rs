@@ -24,22 +24,26 @@ impl Header {
         let mut head = [0; 80];
         let mut file = File::open(path).map_err(DiskError::io("open", path))?;
         let n = fill(&mut file, &mut head).map_err(DiskError::io("read", path))?;
-        let refuse = |why: String| DiskError::Refused {
+        Self::parse(&head[..n]).map_err(|why| DiskError::Refused {
             path: path.to_owned(),
             why,
-        };
-        if n < 72 || head[..4] != *b"QFI\xfb" {
-            return Err(refuse("it is not a qcow2 image".into()));
+        })
+    }
+
+    /// Reads the first bytes of a file, 80 of them if it has so many.
+    pub fn parse(head: &[u8]) -> Result<Self, String> {
+        if head.len() < 72 || head[..4] != *b"QFI\xfb" {
+            return Err("it is not a qcow2 image".into());
         }
-        let version = be32(&head, 4);
-        if !matches!(version, 2 | 3) || (version == 3 && n < 80) {
-            return Err(refuse(format!("version {version} of qcow2 is not known")));
+        let version = be32(head, 4);
+        if !matches!(version, 2 | 3) || (version == 3 && head.len() < 80) {
+            return Err(format!("version {version} of qcow2 is not known"));
         }
         Ok(Self {
-            virtual_bytes: be64(&head, 24),
-            backing: be64(&head, 8) != 0,
-            encrypted: be32(&head, 32) != 0,
-            features: if version == 3 { be64(&head, 72) } else { 0 },
+            virtual_bytes: be64(head, 24),
+            backing: be64(head, 8) != 0,
+            encrypted: be32(head, 32) != 0,
+            features: if version == 3 { be64(head, 72) } else { 0 },
         })
     }
 
@@ -80,10 +84,10 @@ fn fill(file: &mut File, buf: &mut [u8]) -> std::io::Result<usize> {
     Ok(n)
 }
 
-fn be32(b: &[u8; 80], at: usize) -> u32 {
+fn be32(b: &[u8], at: usize) -> u32 {
     b[at..at + 4].iter().fold(0, |n, b| n << 8 | u32::from(*b))
 }
 
-fn be64(b: &[u8; 80], at: usize) -> u64 {
+fn be64(b: &[u8], at: usize) -> u64 {
     b[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }

@@ -2,6 +2,9 @@
 
 pub mod blockdev;
 mod header;
+pub mod helper;
+pub mod image;
+mod outside;
 mod qemu_img;
 mod seed;
 mod sim;
@@ -10,7 +13,10 @@ pub use qemu_img::QemuImg;
 pub use sim::SimDisks;
 
 use async_trait::async_trait;
+use helper::Helper;
+use image::Found;
 use shared::LayerId;
+use shared::image::{ExportFormat, ImageFormat};
 use shared::vm::CloudInit;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -96,6 +102,9 @@ pub trait Disks: Send + Sync {
         virtual_bytes: Option<u64>,
     ) -> Result<(), DiskError>;
 
+    /// Has a layer that nobody has open show so many bytes; one that shows as many or more stays as it is.
+    async fn grow(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError>;
+
     /// Copies what a chain shows (the base first) into one layer that stands on nothing.
     async fn copy_flat(
         &self,
@@ -116,8 +125,32 @@ pub trait Disks: Send + Sync {
     /// The sizes of a layer.
     async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError>;
 
-    /// Copies a qcow2 file that the operator names into a layer. It may name no other file.
-    async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError>;
+    /// Looks at a file that came from outside; see [`image::inspect`].
+    async fn inspect(
+        &self,
+        from: &Path,
+        format: Option<ImageFormat>,
+        most: u64,
+    ) -> Result<Vec<Found>, DiskError>;
+
+    /// Converts a disk that was found in a file that came from outside into a layer, by the helper.
+    async fn import(
+        &self,
+        helper: &Helper,
+        from: &Path,
+        found: &Found,
+        to: &LayerFile,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError>;
+
+    /// Writes what a chain shows (the base first) to a file of this format.
+    async fn export(
+        &self,
+        chain: &[LayerFile],
+        to: &Path,
+        format: ExportFormat,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError>;
 
     /// Makes a seed disk that says what another says, of another instance.
     async fn renew_seed(

@@ -87,29 +87,42 @@ impl QemuImg {
         overlays.truncate(OVERLAYS);
     }
 
-    async fn convert(&self, source: &str, to: &Path, progress: Progress<'_>) -> Result<(), DiskError> {
-        let dir = to.parent().unwrap_or(Path::new("."));
-        let measured = run(
-            "measure",
-            to,
-            &mut qemu_img(&["measure", "--output=json", "-O", "qcow2", source]),
-        )
-        .await?;
-        let Measure { required: total } = serde_json::from_slice(&measured).map_err(|e| DiskError::Tool {
-            op: "measure",
-            path: to.to_owned(),
-            why: e.to_string(),
-        })?;
-        let promise = self.promise(dir, total)?;
-        progress(0, total);
-
-        let part = part(to);
-        // Written in the order in which it is read it takes a tenth longer.
-        let mut command = qemu_img(&["convert", "-p", "-W", "-O", "qcow2", source]);
-        command.arg(&part);
-        watched("copy to", to, &mut command, &promise, total, progress).await?;
+    async fn convert(
+        &self,
+        source: &str,
+        to: &Path,
+        options: &[&str],
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        let mut command = qemu_img(&["measure", "--output=json", "-O", "qcow2", source]);
+        let total = measured(&run("measure", to, &mut command).await?, to)?;
+        let mut command = qemu_img(&["convert", "-p"]);
+        command.args(options).arg(source).arg(part(to));
+        self.copy(command, to, total, progress).await?;
         finish(to).await
     }
+
+    /// Runs what copies to a part of `to`, with the room that it needs held for it; it is yet to be finished.
+    pub(super) async fn copy(
+        &self,
+        mut command: Command,
+        to: &Path,
+        total: u64,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        let promise = self.promise(to.parent().unwrap_or(Path::new(".")), total)?;
+        progress(0, total);
+        watched("copy to", to, &mut command, &promise, total, progress).await
+    }
+}
+
+pub(super) fn measured(out: &[u8], path: &Path) -> Result<u64, DiskError> {
+    let Measure { required } = serde_json::from_slice(out).map_err(|e| DiskError::Tool {
+        op: "measure",
+        path: path.to_owned(),
+        why: e.to_string(),
+    })?;
+    Ok(required)
 }
 
 /// Runs qemu-img, which says how far it is in what comes to `total` bytes.
@@ -237,6 +250,16 @@ impl Disks for QemuImg {
         finish(&layer.path).await
     }
 
+    async fn grow(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
+        if header::Header::read(&layer.path)?.virtual_bytes >= virtual_bytes {
+            return Ok(());
+        }
+        let path = layer.path.to_string_lossy();
+        let size = virtual_bytes.to_string();
+        let mut command = qemu_img(&["resize", "-q", "-f", "qcow2", &path, &size]);
+        run("grow", &layer.path, &mut command).await.map(drop)
+    }
+
     async fn copy_flat(
         &self,
         chain: &[LayerFile],
@@ -254,8 +277,10 @@ impl Disks for QemuImg {
             progress(allocated_bytes, allocated_bytes);
             return Ok(());
         }
-        self.convert(&format!("json:{}", blockdev::chain(chain)), &to.path, progress)
-            .await
+        // Written in the order in which it is read it takes a tenth longer.
+        let options = ["-W", "-O", "qcow2"];
+        let source = format!("json:{}", blockdev::chain(chain));
+        self.convert(&source, &to.path, &options, progress).await
     }
 
     async fn merge_up(
@@ -285,26 +310,52 @@ impl Disks for QemuImg {
         header::info(&layer.path)
     }
 
-    async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError> {
-        if let Some(why) = header::Header::read(from)?.refusal() {
-            return Err(DiskError::Refused {
-                path: from.to_owned(),
-                why: why.into(),
-            });
+    async fn inspect(
+        &self,
+        from: &Path,
+        format: Option<ImageFormat>,
+        most: u64,
+    ) -> Result<Vec<Found>, DiskError> {
+        let from = from.to_owned();
+        blocking(move || image::inspect(&from, format, most)).await
+    }
+
+    async fn import(
+        &self,
+        helper: &Helper,
+        from: &Path,
+        found: &Found,
+        to: &LayerFile,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        if to.path.exists() {
+            return Ok(());
         }
-        if !to.path.exists() {
-            let source = LayerFile {
-                id: to.id,
-                path: from.to_owned(),
-            };
-            self.convert(
-                &format!("json:{}", blockdev::chain(&[source])),
-                &to.path,
-                &|_, _| {},
-            )
-            .await?;
+        let done = self.convert_shut_in(helper, from, found, to, progress).await;
+        if done.is_err() {
+            remove_file(&to.path)?;
         }
-        header::info(&to.path)
+        done
+    }
+
+    async fn export(
+        &self,
+        chain: &[LayerFile],
+        to: &Path,
+        format: ExportFormat,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        if to.exists() {
+            return Ok(());
+        }
+        let options: &[&str] = match format {
+            ExportFormat::Qcow2 => &["-W", "-O", "qcow2"],
+            ExportFormat::Raw => &["-W", "-O", "raw"],
+            ExportFormat::Vmdk => &["-O", "vmdk", "-o", "subformat=streamOptimized"],
+        };
+        remove_file(to)?;
+        let source = format!("json:{}", blockdev::chain(chain));
+        self.convert(&source, to, options, progress).await
     }
 
     async fn renew_seed(
@@ -363,7 +414,11 @@ async fn overlay(layer: &LayerFile, backing: &LayerFile, virtual_bytes: u64) -> 
 }
 
 /// Makes an empty layer; it is yet to be finished.
-async fn create(layer: &LayerFile, standing_on: &[&str], virtual_bytes: u64) -> Result<(), DiskError> {
+pub(super) async fn create(
+    layer: &LayerFile,
+    standing_on: &[&str],
+    virtual_bytes: u64,
+) -> Result<(), DiskError> {
     let mut command = qemu_img(&["create", "-q", "-f", "qcow2"]);
     command
         .args(standing_on)
@@ -373,7 +428,7 @@ async fn create(layer: &LayerFile, standing_on: &[&str], virtual_bytes: u64) -> 
 }
 
 /// Gives a file that is whole its name, so that it has it after a power cut too.
-async fn finish(path: &Path) -> Result<(), DiskError> {
+pub(super) async fn finish(path: &Path) -> Result<(), DiskError> {
     let path = path.to_owned();
     blocking(move || {
         let error = |e| DiskError::io("finish", &path)(e);
@@ -417,7 +472,7 @@ fn qemu_img(args: &[&str]) -> Command {
     command
 }
 
-async fn run(op: &'static str, path: &Path, command: &mut Command) -> Result<Vec<u8>, DiskError> {
+pub(super) async fn run(op: &'static str, path: &Path, command: &mut Command) -> Result<Vec<u8>, DiskError> {
     let out = command.output().await.map_err(spawn_error)?;
     if out.status.success() {
         return Ok(out.stdout);
@@ -430,7 +485,7 @@ async fn run(op: &'static str, path: &Path, command: &mut Command) -> Result<Vec
     })
 }
 
-fn spawn_error(e: io::Error) -> DiskError {
+pub(super) fn spawn_error(e: io::Error) -> DiskError {
     match e.kind() {
         io::ErrorKind::NotFound => DiskError::NotInstalled,
         _ => DiskError::io("run", Path::new("qemu-img"))(e),
@@ -438,7 +493,7 @@ fn spawn_error(e: io::Error) -> DiskError {
 }
 
 /// What qemu-img said, on one line and without its name.
-fn said(stderr: &str) -> String {
+pub(super) fn said(stderr: &str) -> String {
     let lines = stderr.lines().map(|l| l.trim_start_matches("qemu-img: ").trim());
     let text = lines.filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
     if text.is_empty() {

@@ -74,6 +74,12 @@ impl Disks for SimDisks {
         )
     }
 
+    async fn grow(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
+        let LayerInfo { allocated_bytes, .. } = Self::read(&layer.path)?;
+        let text = format!("{virtual_bytes} {allocated_bytes}\n");
+        fs::write(&layer.path, text).map_err(DiskError::io("grow", &layer.path))
+    }
+
     async fn copy_flat(
         &self,
         chain: &[LayerFile],
@@ -121,16 +127,56 @@ impl Disks for SimDisks {
         Self::read(&layer.path)
     }
 
-    /// Takes a real image's size where it is one, a GiB for any other file.
-    async fn import(&self, from: &Path, to: &LayerFile) -> Result<LayerInfo, DiskError> {
-        fs::metadata(from).map_err(DiskError::io("look at", from))?;
-        let virtual_bytes = header::Header::read(from).map_or(1 << 30, |h| h.virtual_bytes);
-        let info = LayerInfo {
+    /// A real image is looked at as such; a layer of the simulation is one, too.
+    async fn inspect(
+        &self,
+        from: &Path,
+        format: Option<ImageFormat>,
+        most: u64,
+    ) -> Result<Vec<Found>, DiskError> {
+        let virtual_bytes = match Self::read(from) {
+            Ok(info) => info.virtual_bytes,
+            Err(_) => return image::inspect(from, format, most),
+        };
+        Ok(vec![Found {
+            format: ImageFormat::Raw,
+            offset: 0,
+            bytes: COPY,
             virtual_bytes,
+        }])
+    }
+
+    async fn import(
+        &self,
+        _helper: &Helper,
+        from: &Path,
+        found: &Found,
+        to: &LayerFile,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        fs::metadata(from).map_err(DiskError::io("look at", from))?;
+        for quarter in 1..=4 {
+            progress(COPY / 4 * quarter, COPY);
+        }
+        let info = LayerInfo {
+            virtual_bytes: found.virtual_bytes,
             allocated_bytes: COPY,
         };
-        Self::make(&to.path, info)?;
-        Ok(info)
+        Self::make(&to.path, info)
+    }
+
+    async fn export(
+        &self,
+        chain: &[LayerFile],
+        to: &Path,
+        _format: ExportFormat,
+        progress: Progress<'_>,
+    ) -> Result<(), DiskError> {
+        let layer = LayerFile {
+            id: LayerId(uuid::Uuid::nil()),
+            path: to.to_owned(),
+        };
+        self.copy_flat(chain, &layer, progress).await
     }
 
     async fn renew_seed(

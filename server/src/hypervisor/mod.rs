@@ -5,10 +5,11 @@ pub mod sim;
 
 use async_trait::async_trait;
 use shared::clone::{Proof, ProofStrength};
+use shared::edit::PortForward;
 use shared::fork::{Identity, MemoryUse};
 use shared::place::{Accelerator, NetworkKind};
 use shared::vm::PauseReason;
-use shared::{LayerId, Name, VmId};
+use shared::{LayerId, Name, NetworkId, VmId};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,10 @@ pub use crate::disks::{LayerFile, Progress};
 /// A disk of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
+    /// Its number.
+    pub number: u32,
+    /// Its PCI slot.
+    pub slot: u32,
     /// Its layers: the base first, the active one last.
     pub chain: Vec<LayerFile>,
 }
@@ -29,10 +34,18 @@ pub struct DiskSpec {
 /// A NIC of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicSpec {
+    /// Its number.
+    pub number: u32,
+    /// Its PCI slot.
+    pub slot: u32,
     /// Its address, as `52:54:00:…`.
     pub mac: String,
     /// What it is connected to.
     pub kind: NetworkKind,
+    /// Which network that is.
+    pub network: NetworkId,
+    /// Ports of the host that lead to it, for [`NetworkKind::User`].
+    pub forwards: Vec<PortForward>,
     /// The host's bridge, for [`NetworkKind::Bridge`].
     pub bridge: Option<String>,
     /// Whether it is connected to it.
@@ -58,6 +71,8 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// Its NoCloud seed, if it has one.
     pub seed: Option<PathBuf>,
+    /// The PCI slot of that.
+    pub seed_slot: u32,
     /// Its NICs.
     pub nics: Vec<NicSpec>,
     /// What its guest can read about itself.
@@ -161,6 +176,17 @@ pub struct Point {
     pub user_networks: usize,
 }
 
+/// The devices that a running machine has still, or has not yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfit {
+    /// Numbers of disks.
+    pub disks: Vec<u32>,
+    /// Numbers of NICs.
+    pub nics: Vec<u32>,
+    /// Why, a line for each.
+    pub why: Vec<String>,
+}
+
 /// What capturing a running machine took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Captured {
@@ -191,8 +217,13 @@ pub enum HvError {
     Start { vm: VmId, log: String },
     #[error("start machine {vm}: {why}")]
     Spec { vm: VmId, why: String },
-    #[error("start machine {vm}: networks of kind {kind} are not supported by this host")]
-    Network { vm: VmId, kind: NetworkKind },
+    #[error(
+        "connect machine {vm} to bridge {bridge}: {why}. The bridge has to be there, and the server has to run as root or \
+         with CAP_NET_ADMIN and the program ip (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+    )]
+    Bridge { vm: VmId, bridge: String, why: String },
+    #[error("connect machine {vm} to an isolated network: its switch does not run: {why}")]
+    Switch { vm: VmId, why: String },
     #[error("run {0}: it is not installed; install the package qemu-system-x86")]
     NotInstalled(PathBuf),
     #[error("the directory {path} is too long for the sockets of a machine: it may have at most {max} bytes")]
@@ -233,7 +264,7 @@ pub enum HvError {
     BlockJob { vm: VmId, kind: String, id: String },
     #[error("machine {0} has no guest agent that answers")]
     NoAgent(VmId),
-    #[error("the guest agent of machine {vm} could not {op} the file systems: {why}")]
+    #[error("the guest agent of machine {vm} could not {op}: {why}")]
     Agent { op: &'static str, vm: VmId, why: String },
     #[error("{op} {path}")]
     Io {
@@ -349,6 +380,16 @@ pub trait Hypervisor: Send + Sync {
 
     /// Joins the NICs of a running machine to their networks, and takes those off that are not to be connected.
     async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError>;
+
+    /// Gives a running machine the disks and NICs of `spec`, and takes those out that are not in it. What cannot be so while
+    /// it runs is left as it is, and told.
+    async fn refit(&self, spec: &MachineSpec) -> Result<Unfit, HvError>;
+
+    /// Has a running machine's active layer show so many bytes.
+    async fn grow(&self, vm: VmId, layer: LayerId, virtual_bytes: u64) -> Result<(), HvError>;
+
+    /// Has the guest agent shut the guest down.
+    async fn shut_down_by_agent(&self, vm: VmId) -> Result<(), HvError>;
 
     /// What the memory of a running machine of this size costs the host.
     async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError>;

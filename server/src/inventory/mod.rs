@@ -1,6 +1,7 @@
 //! What is there: reads for the API and the feed. Nothing here changes anything.
 
 mod clone_jobs;
+pub mod images;
 
 use crate::db::list::{Listing, Page};
 use crate::db::{self, DbError, now};
@@ -227,6 +228,8 @@ fn memory_mib() -> u64 {
 /// All storages.
 pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
     let mut storages = Vec::new();
+    let conn = world.db.read().acquire().await;
+    let mut conn = conn.map_err(db::sql("give a connection"))?;
     for row in db::places::storages(&world.db).await? {
         let space = world
             .disks
@@ -246,6 +249,7 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
             total_bytes: space.total,
             free_bytes: space.free,
             default: row.default,
+            layers: db::places::layers_in(&mut conn, row.id).await?,
         });
     }
     Ok(storages)
@@ -253,15 +257,19 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
 
 /// All networks.
 pub async fn networks(world: &World) -> Result<Vec<Network>, Status> {
-    let rows = db::places::networks(&world.db).await?;
-    Ok(rows
-        .into_iter()
-        .map(|n| Network {
-            id: n.id,
-            name: n.name,
-            kind: n.kind,
-        })
-        .collect())
+    let conn = world.db.read().acquire().await;
+    let mut conn = conn.map_err(db::sql("give a connection"))?;
+    let mut networks = Vec::new();
+    for row in db::places::networks(&world.db).await? {
+        networks.push(Network {
+            nics: db::places::nics_on(&mut conn, row.id).await?,
+            id: row.id,
+            name: row.name,
+            kind: row.kind,
+            bridge: row.bridge,
+        });
+    }
+    Ok(networks)
 }
 
 /// Counts for the overview and the rail.
@@ -324,6 +332,14 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
         Noun::Image => db::images::find(&world.db, &change.id)
             .await?
             .map(|i| db::to_json(&i)),
+        Noun::Upload => match parsed(change) {
+            Some(id) => images::upload(world, id).await?.map(|u| db::to_json(&u)),
+            None => None,
+        },
+        Noun::Export => match parsed(change) {
+            Some(id) => db::exports::by_id(&world.db, id).await?.map(|e| db::to_json(&e)),
+            None => None,
+        },
         Noun::Token => {
             let token: Option<Token> = db::access::token(&world.db, &change.id).await?;
             token.map(|t| db::to_json(&t))
@@ -347,6 +363,13 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
                 .map_err(db::sql("give a connection"))?;
             let found = db::roles::find(&mut conn, &change.id).await?;
             found.map(|role| db::to_json(&role))
+        }
+        // There are few, and they hardly change: who shows them asks again.
+        Noun::Host | Noun::Storage | Noun::Network => {
+            let (id, generation) = (&change.id, change.generation);
+            Some(db::to_json(
+                &serde_json::json!({ "id": id, "generation": generation }),
+            ))
         }
     };
     json.unwrap_or_else(gone)

@@ -2,9 +2,13 @@
 //!
 //! `kinds/` has one file for each kind of job. `observe` writes down what machines do by themselves.
 
+mod autostart;
+mod check;
+pub mod images;
 pub mod kinds;
 pub mod observe;
 pub mod queue;
+mod resolve;
 mod runner;
 pub mod spares;
 pub mod step;
@@ -69,6 +73,7 @@ pub(crate) struct Inner {
     stop: CancellationToken,
     owner: Uuid,
     hook: Option<Arc<dyn Hook>>,
+    receiving: images::Receiving,
 }
 
 impl Inner {
@@ -105,6 +110,7 @@ impl Jobs {
             stop: CancellationToken::new(),
             owner: Uuid::new_v4(),
             hook,
+            receiving: images::Receiving::default(),
         });
         let events = inner.world.hypervisor.events();
         let known = db::vms::ids(&inner.world.db).await?.into_iter().collect();
@@ -137,7 +143,10 @@ impl Jobs {
         inner.tasks.spawn(observe::watch(inner.clone(), events));
         inner.tasks.spawn(dispatch(inner.clone()));
         inner.tasks.spawn(heartbeat(inner.clone()));
-        Ok(Self { inner })
+        inner.tasks.spawn(images::sweep(inner.clone()));
+        let jobs = Self { inner };
+        jobs.inner.tasks.spawn(autostart::run(jobs.clone()));
+        Ok(jobs)
     }
 
     /// What the engine works with.
@@ -275,11 +284,16 @@ fn gate_names(job: &Job) -> Vec<String> {
         JobSpec::TakeSnapshot(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
         JobSpec::InstantCloneVm(spec) => spec.request.given().map(ToString::to_string).collect(),
         JobSpec::RevertVm(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
+        JobSpec::ImportImage(spec) => vec![spec.name.to_string()],
+        JobSpec::ImageOfSnapshot(spec) => vec![spec.name.to_string()],
         JobSpec::PowerVm(_)
         | JobSpec::ConnectVm(_)
         | JobSpec::DeleteVm(_)
         | JobSpec::DeleteSnapshot(_)
-        | JobSpec::DeleteForkPoint(_) => Vec::new(),
+        | JobSpec::DeleteForkPoint(_)
+        | JobSpec::EditVm(_)
+        | JobSpec::ExportDisk(_)
+        | JobSpec::DeleteImage(_) => Vec::new(),
     };
     if names.is_empty() {
         names.extend(job.resources.iter().map(|r| r.name.to_string()));

@@ -2,21 +2,23 @@
 
 mod snapshots;
 
+use super::check::{check_clone, check_create, check_fork, check_labels, check_mac, check_ports, check_turn};
+use super::resolve::find_network;
 use super::{Jobs, kinds};
 use crate::db::{self, DbError, Tx, now};
 use shared::can::{self, limit};
 use shared::clone::CloneVm;
+use shared::edit::{self, EditVm, PortForward};
 use shared::feed::Noun;
-use shared::fork::{self, InstantClone};
+use shared::fork::InstantClone;
 use shared::job::{
-    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, ForkSpec, Job, JobSpec, JobState, PowerSpec,
-    Resource, ResourceRole, Step, StepState,
+    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, EditSpec, ForkSpec, Job, JobSpec, JobState,
+    PowerSpec, Resource, ResourceRole, Step, StepState,
 };
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
-use shared::vm::{CloudInit, ConnectNics, CreateVm, NewDisk, NewNic, PowerAction, Vm};
+use shared::vm::{ConnectNics, CreateVm, PatchVm, PowerAction, Vm};
 use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// How long a request id makes a request idempotent, in microseconds: a day.
@@ -30,23 +32,10 @@ impl Jobs {
     /// Makes a machine.
     pub async fn create_vm(&self, mut request: CreateVm, by: By) -> Result<Job, Status> {
         check_create(&request)?;
-        let world = self.world();
         for (n, disk) in request.disks.iter_mut().enumerate() {
-            if let NewDisk::Image(disk) = disk {
-                let image = db::images::find(&world.db, &disk.image).await?;
-                let image = image.ok_or_else(|| Status::not_found("image", &disk.image))?;
-                if let Some(gib) = disk.size_gib
-                    && u64::from(gib) << 30 < image.virtual_bytes
-                {
-                    let least = image.virtual_bytes.div_ceil(1 << 30);
-                    return Err(Status::invalid(
-                        &format!("disks[{n}].sizeGib"),
-                        format_args!("image {} needs at least {least} GiB", image.name),
-                    ));
-                }
-                disk.image = image.id.to_string();
-            }
+            self.resolve_disk(&format!("disks[{n}]"), disk).await?;
         }
+        self.resolve_storage(request.storage.as_mut()).await?;
         self.resolve_nics("networkInterfaces", request.network_interfaces.as_mut())
             .await?;
         let request_id = request.request_id.take();
@@ -56,7 +45,65 @@ impl Jobs {
 
     /// Changes a machine's power.
     pub async fn power(&self, vm: VmId, action: PowerAction, by: By) -> Result<Job, Status> {
-        self.submit(JobSpec::PowerVm(PowerSpec { vm, action }), None, None, by)
+        self.power_spec(vm, action, None, by).await
+    }
+
+    /// Has a guest shut down, and takes the power away if it has not by then.
+    pub async fn shut_down(
+        &self,
+        vm: VmId,
+        power_off_after_seconds: Option<u32>,
+        by: By,
+    ) -> Result<Job, Status> {
+        if let Some(seconds) = power_off_after_seconds {
+            let most = u64::from(limit::BOOT_TIMEOUT_SECONDS);
+            limit::within("powerOffAfterSeconds", u64::from(seconds), 1, most, "seconds")?;
+        }
+        self.power_spec(vm, PowerAction::ShutDown, power_off_after_seconds, by)
+            .await
+    }
+
+    async fn power_spec(
+        &self,
+        vm: VmId,
+        action: PowerAction,
+        power_off_after_seconds: Option<u32>,
+        by: By,
+    ) -> Result<Job, Status> {
+        let spec = PowerSpec {
+            vm,
+            action,
+            power_off_after_seconds,
+        };
+        self.submit(JobSpec::PowerVm(spec), None, None, by).await
+    }
+
+    /// Changes what a machine is made of.
+    pub async fn edit_vm(&self, vm: VmId, mut request: EditVm, by: By) -> Result<Job, Status> {
+        let networks = db::places::networks(&self.world().db).await?;
+        let now = db::vms::by_id(&self.world().db, vm).await?;
+        let now = now.ok_or_else(|| Status::not_found("VM", vm))?;
+        // A network may be named by its id: what is the same is known by its name.
+        for network in request.change_nics.iter_mut().filter_map(|c| c.network.as_mut()) {
+            if let Some(known) = networks.iter().find(|n| n.id.to_string() == *network) {
+                *network = known.name.to_string();
+            }
+        }
+        edit::reduce(&now, &mut request);
+        for (n, disk) in request.add_disks.iter_mut().enumerate() {
+            self.resolve_disk(&format!("addDisks[{n}]"), disk).await?;
+        }
+        self.resolve_nics("addNics", Some(&mut request.add_nics)).await?;
+        for (n, change) in request.change_nics.iter_mut().enumerate() {
+            if let Some(network) = &mut change.network {
+                *network = find_network(&networks, network)?;
+            }
+            if let Some(mac) = &change.mac {
+                check_mac(&format!("changeNics[{n}].mac"), mac)?;
+            }
+        }
+        let request_id = request.request_id.take();
+        self.submit(JobSpec::EditVm(EditSpec { vm, request }), request_id, None, by)
             .await
     }
 
@@ -80,6 +127,7 @@ impl Jobs {
     pub async fn clone_vm(&self, vm: VmId, mut request: CloneVm, by: By) -> Result<Job, Status> {
         check_clone(&request)?;
         if let Some(target) = &mut request.target {
+            self.resolve_storage(target.storage.as_mut()).await?;
             self.resolve_nics("target.networkInterfaces", target.network_interfaces.as_mut())
                 .await?;
         }
@@ -188,15 +236,29 @@ impl Jobs {
             .await
     }
 
-    /// Sets a machine's labels, at once.
-    pub async fn set_labels(&self, vm: VmId, labels: BTreeMap<String, String>) -> Result<(), Status> {
-        check_labels("labels", &labels)?;
-        let found = self
-            .world()
-            .db
-            .write(move |tx| Box::pin(async move { db::vms::set_labels(tx, vm, &labels).await }))
-            .await?;
-        found.then_some(()).ok_or_else(|| Status::not_found("VM", vm))
+    /// Changes what people see of a machine, at once.
+    pub async fn patch_vm(&self, vm: VmId, patch: PatchVm) -> Result<(), Status> {
+        if let Some(labels) = &patch.labels {
+            check_labels("labels", labels)?;
+        }
+        if let Some(text) = &patch.description {
+            limit::length("description", text, limit::DESCRIPTION_BYTES)?;
+        }
+        if let Some(turn) = patch.autostart.flatten() {
+            check_turn(turn)?;
+        }
+        let changed = self.world().db.write(move |tx| {
+            Box::pin(async move {
+                let now = db::vms::get(tx.conn(), vm).await?;
+                let now = now.ok_or_else(|| Status::not_found("VM", vm))?;
+                can::can_rename(&now)?;
+                if let Some(name) = patch.name.as_ref().filter(|name| **name != now.name) {
+                    name_is_free(tx, name).await?;
+                }
+                db::hardware::patch(tx, vm, &patch).await.map(drop)
+            })
+        });
+        Ok(changed.await?)
     }
 
     /// Tries a job again, as a new one.
@@ -207,26 +269,7 @@ impl Jobs {
         self.submit(old.spec, None, Some(id), by).await
     }
 
-    async fn resolve_nics(&self, field: &str, nics: Option<&mut Vec<NewNic>>) -> Result<(), Status> {
-        let Some(nics) = nics else { return Ok(()) };
-        limit::within(field, nics.len() as u64, 0, limit::NICS as u64, "NICs")?;
-        let networks = db::places::networks(&self.world().db).await?;
-        for (n, nic) in nics.iter_mut().enumerate() {
-            let known = networks
-                .iter()
-                .find(|k| k.name.as_str() == nic.network || k.id.to_string() == nic.network);
-            nic.network = known
-                .ok_or_else(|| Status::not_found("network", &nic.network))?
-                .id
-                .to_string();
-            if let Some(mac) = &nic.mac {
-                check_mac(&format!("{field}[{n}].mac"), mac)?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn submit(
+    pub(super) async fn submit(
         &self,
         spec: JobSpec,
         request_id: Option<Uuid>,
@@ -342,8 +385,17 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
         let fault = |e| if forks { Fault::InvalidState.of(e) } else { e };
         can::can_take(&host.name, host.state).map_err(fault)?;
     }
-    match (spec, vm) {
-        (JobSpec::CreateVm(request), _) => name_is_free(tx, &request.name).await,
+    match (&mut *spec, vm) {
+        (JobSpec::CreateVm(request), _) => {
+            let nics = request.network_interfaces.iter().flatten();
+            forwards_are_free(tx, None, nics.flat_map(|n| &n.forwards)).await?;
+            name_is_free(tx, &request.name).await
+        }
+        (JobSpec::EditVm(spec), Some(vm)) => {
+            can::can_edit(vm)?;
+            edit::check(vm, &spec.request)?;
+            forwards_are_free(tx, Some((vm, &spec.request)), asked_ports(&spec.request)).await
+        }
         (JobSpec::PowerVm(spec), Some(vm)) => Ok(can::can_power(spec.action, vm)?),
         (JobSpec::ConnectVm(spec), Some(vm)) => Ok(can::can_connect(spec.connected, &spec.request, vm)?),
         (JobSpec::TakeSnapshot(spec), Some(vm)) => snapshots::check_take(tx, vm, &spec.request).await,
@@ -387,6 +439,13 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
             }
             Ok(())
         }
+        (
+            JobSpec::ImportImage(_)
+            | JobSpec::ImageOfSnapshot(_)
+            | JobSpec::ExportDisk(_)
+            | JobSpec::DeleteImage(_),
+            vm,
+        ) => super::images::check(tx, spec, vm).await,
         (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
         (JobSpec::CloneVm(spec), Some(vm)) => {
             if let Some(name) = spec.request.target.as_ref().and_then(|t| t.name.as_ref()) {
@@ -419,6 +478,56 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
     }
 }
 
+/// The ports of the host that an edit asks for.
+fn asked_ports(request: &EditVm) -> impl Iterator<Item = &PortForward> {
+    let added = request.add_nics.iter().flat_map(|n| &n.forwards);
+    let changed = request
+        .change_nics
+        .iter()
+        .flat_map(|n| n.forwards.iter().flatten());
+    added.chain(changed)
+}
+
+/// Whether ports of the host are nobody else's: a machine could not be started while another listens there.
+async fn forwards_are_free(
+    tx: &mut Tx,
+    edited: Option<(&Vm, &EditVm)>,
+    asked: impl Iterator<Item = &PortForward> + Send,
+) -> Result<(), DbError> {
+    let asked: Vec<&PortForward> = asked.collect();
+    let twice = |n: &usize| asked[..*n].iter().any(|other| other.meets(asked[*n]));
+    if let Some(n) = (0..asked.len()).find(twice) {
+        let why = format_args!("port {} of the host is given twice", asked[n].host_port);
+        return Err(Status::invalid("forwards", why).into());
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    for (vm, name, number, forwards) in db::hardware::forwards(tx).await? {
+        // What it has now, and will not have then.
+        let replaced = edited.is_some_and(|(edited, request)| {
+            edited.id == vm
+                && (request.remove_nics.contains(&number)
+                    || request
+                        .change_nics
+                        .iter()
+                        .any(|c| c.nic == number && c.forwards.is_some()))
+        });
+        let meets = |forward: &&PortForward| forwards.iter().any(|other| other.meets(forward));
+        if let Some(forward) = asked.iter().copied().find(meets).filter(|_| !replaced) {
+            let message = format!(
+                "port {} of the host leads to {name} already: choose another, or take it from there",
+                forward.host_port
+            );
+            return Err(Status::new(Code::AlreadyExists, message).into());
+        }
+    }
+    let next = edited.map(|(vm, _)| vm.started_next());
+    let has = next.iter().flat_map(|vm| &vm.network_interfaces);
+    let has: Vec<_> = has.flat_map(|nic| nic.forwards.clone()).collect();
+    Ok(check_ports(asked.into_iter(), &has)?)
+}
+
 async fn name_is_free(tx: &mut Tx, name: &Name) -> Result<(), DbError> {
     if db::vms::name_taken(tx, name).await? {
         return Err(Status::new(
@@ -442,159 +551,4 @@ async fn snapshot_name_is_free(tx: &mut Tx, vm: &Vm, name: &Name) -> Result<(), 
         .into());
     }
     Ok(())
-}
-
-fn check_create(request: &CreateVm) -> Result<(), Status> {
-    limit::cpus("cpus", request.cpus)?;
-    limit::memory("memoryMib", request.memory_mib)?;
-    can::can_use_firmware(request.firmware)?;
-    limit::within(
-        "disks",
-        request.disks.len() as u64,
-        1,
-        limit::DISKS as u64,
-        "disks",
-    )?;
-    for (n, disk) in request.disks.iter().enumerate() {
-        let gib = match disk {
-            NewDisk::Blank(disk) => Some(disk.size_gib),
-            NewDisk::Image(disk) => disk.size_gib,
-        };
-        if let Some(gib) = gib {
-            let most = u64::from(limit::DISK_GIB);
-            limit::within(&format!("disks[{n}].sizeGib"), u64::from(gib), 1, most, "GiB")?;
-        }
-    }
-    check_labels("labels", &request.labels)?;
-    check_cloud_init("cloudInit", request.cloud_init.as_ref())
-}
-
-fn check_clone(request: &CloneVm) -> Result<(), Status> {
-    if request.snapshot.is_some() && request.snapshot_now.is_some() {
-        return Err(Status::invalid(
-            "snapshotNow",
-            "give either snapshot or snapshotNow, not both",
-        ));
-    }
-    let Some(target) = &request.target else {
-        return Ok(());
-    };
-    if request.disks_only.is_some() {
-        return Err(Status::invalid(
-            "disksOnly",
-            "give either target or disksOnly, not both",
-        ));
-    }
-    if let Some(n) = target.cpus {
-        limit::cpus("target.cpus", n)?;
-    }
-    if let Some(mib) = target.memory_mib {
-        limit::memory("target.memoryMib", mib)?;
-    }
-    if let Some(labels) = &target.labels {
-        check_labels("target.labels", labels)?;
-    }
-    let most = u64::from(limit::BOOT_TIMEOUT_SECONDS);
-    let timeout = u64::from(target.boot_timeout_seconds);
-    limit::within("target.bootTimeoutSeconds", timeout, 1, most, "seconds")?;
-    if let Some(pattern) = &target.boot_pattern {
-        limit::length("target.bootPattern", pattern, 1024)?;
-        kinds::boot_pattern(pattern)?;
-    }
-    check_cloud_init("target.cloudInit", target.cloud_init.as_ref())
-}
-
-fn check_fork(request: &InstantClone) -> Result<(), Status> {
-    if request.name.is_some() && !request.names.is_empty() {
-        return Err(Status::invalid("name", "give either name or names, not both"));
-    }
-    if let Some(n) = request.count {
-        let most = fork::MOST_CLONES as u64;
-        limit::within("count", u64::from(n), 1, most, "clones")?;
-        if request.given().next().is_some() && n as usize != request.clones().max(request.given().count()) {
-            return Err(Status::invalid(
-                "count",
-                "it is not the number of names that are given",
-            ));
-        }
-    }
-    let most = fork::MOST_CLONES as u64;
-    limit::within("names", request.clones() as u64, 1, most, "clones")?;
-    let mut seen = std::collections::HashSet::new();
-    if let Some(twice) = request.given().find(|name| !seen.insert(*name)) {
-        return Err(Status::invalid("names", format_args!("{twice} is given twice")));
-    }
-    if request.bios_uuid.is_some() && request.clones() > 1 {
-        return Err(Status::invalid(
-            "biosUuid",
-            "several clones cannot have one UUID: leave it out, and each gets its own",
-        ));
-    }
-    if request.fork_point.is_some() && request.keep_point {
-        return Err(Status::invalid(
-            "keepPoint",
-            "a fork point that is kept already is forked",
-        ));
-    }
-    if request.point_name.is_some() && !request.keep_point {
-        return Err(Status::invalid(
-            "pointName",
-            "only a point that is kept has a name: give keepPoint too",
-        ));
-    }
-    for key in request.config.keys() {
-        let rest = key.strip_prefix("guestinfo.").unwrap_or_default();
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if rest.is_empty() || !rest.chars().all(plain) {
-            return Err(Status::invalid(
-                "config",
-                format_args!("{key:?} is no key like guestinfo.role"),
-            ));
-        }
-    }
-    let bytes = serde_json::to_string(&request.config).map_or(0, |text| text.len());
-    limit::within("config", bytes as u64, 0, fork::CONFIG_BYTES as u64, "bytes")
-}
-
-fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
-    limit::within(field, labels.len() as u64, 0, 64, "labels")?;
-    for (key, value) in labels {
-        if key.is_empty() || key.len() > 63 {
-            return Err(Status::invalid(
-                field,
-                format_args!("the key {key:?} has not 1 to 63 bytes"),
-            ));
-        }
-        limit::length(&format!("{field}.{key}"), value, 255)?;
-    }
-    Ok(())
-}
-
-fn check_cloud_init(field: &str, ci: Option<&CloudInit>) -> Result<(), Status> {
-    let Some(ci) = ci else { return Ok(()) };
-    for (part, text) in [
-        ("userData", &ci.user_data),
-        ("metaData", &ci.meta_data),
-        ("networkConfig", &ci.network_config),
-    ] {
-        if let Some(text) = text {
-            limit::length(&format!("{field}.{part}"), text, limit::CLOUD_INIT_BYTES)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_mac(field: &str, mac: &str) -> Result<(), Status> {
-    let bytes: Vec<_> = mac
-        .split(':')
-        .map(|part| (part.len(), u8::from_str_radix(part, 16)))
-        .collect();
-    let whole = bytes.len() == 6 && bytes.iter().all(|(len, byte)| *len == 2 && byte.is_ok());
-    match bytes.first() {
-        Some((_, Ok(first))) if whole && first & 1 == 0 => Ok(()),
-        _ => Err(Status::invalid(
-            field,
-            format_args!("{mac:?} is no unicast address like 52:54:00:12:34:56"),
-        )),
-    }
 }

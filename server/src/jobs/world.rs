@@ -3,20 +3,24 @@
 use crate::db::layers::Layer;
 use crate::db::places::StorageRow;
 use crate::db::{self, Db, DbError, now};
+use crate::disks::helper::Helper;
+use crate::disks::image::Found;
 use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor, Point};
 use crate::jobs::spares::Spares;
 use shared::fork::MemoryPlace;
+use shared::image::ExportFormat;
 use shared::place::Accelerator;
 use shared::seed::fault::Fault;
 use shared::seed::instant_clone::Placement;
 use shared::vm::Vm;
-use shared::{ImageId, JobId, LayerId, Name, SnapshotId, Status, VmId};
+use shared::{ExportId, ImageId, JobId, LayerId, Name, SnapshotId, Status, StorageId, UploadId, VmId};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -30,18 +34,43 @@ pub struct World {
     pub disks: Arc<dyn Disks>,
     /// The directory of everything that this server keeps.
     pub data_dir: PathBuf,
-    /// The storage that layers are in.
+    /// The storage of this data directory.
     pub storage: StorageRow,
+    /// The directories of the other storages, and the layers that are there.
+    elsewhere: RwLock<Elsewhere>,
     /// Where frozen memory that is not kept stands; where there is room if none is named.
     pub memory_dir: Option<PathBuf>,
     /// How much memory guests may be promised, as a share of the host's.
     pub memory_overcommit: f64,
+    /// The boot of this host, as the kernel names it.
+    pub boot: String,
+    /// What holds for images from outside.
+    pub images: ImageRules,
     /// Processes that wait for the next fork of a point.
     pub spares: Spares,
     /// How long the guest of a fork may take to give a sign, and as much again for each that begins with it.
     pub answer_within: Duration,
     /// How long after a fork its memory is measured again.
     pub measure_after: Duration,
+}
+
+#[derive(Default)]
+struct Elsewhere {
+    paths: HashMap<StorageId, PathBuf>,
+    layers: HashMap<LayerId, StorageId>,
+}
+
+/// What holds for images from outside.
+#[derive(Clone, Debug)]
+pub struct ImageRules {
+    /// Directories that they may be imported from by path.
+    pub roots: Vec<PathBuf>,
+    /// Whether they may be fetched from private addresses.
+    pub urls_private: bool,
+    /// Largest image, as a file and as a disk, in bytes.
+    pub most: u64,
+    /// What converts them.
+    pub helper: Helper,
 }
 
 /// The host's shared memory: files in it are in RAM.
@@ -94,6 +123,12 @@ fn memory() -> (u64, u64) {
     (field("MemTotal"), field("MemAvailable"))
 }
 
+/// The id that the kernel gives each boot.
+fn boot_of_host() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
 fn is_tmpfs(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
 }
@@ -118,6 +153,8 @@ impl World {
             &data_dir.join("screens"),
             &data_dir.join("run"),
             &data_dir.join("points"),
+            &data_dir.join("uploads"),
+            &data_dir.join("exports"),
         ] {
             std::fs::create_dir_all(path).map_err(|source| OpenError::Make {
                 path: path.clone(),
@@ -128,13 +165,21 @@ impl World {
             .to_str()
             .ok_or_else(|| OpenError::Name(data_dir.clone()))?
             .to_owned();
-        db.write(move |tx| Box::pin(async move { db::places::ensure(tx, &path).await }))
+        let at = path.clone();
+        db.write(move |tx| Box::pin(async move { db::places::ensure(tx, &at).await }))
             .await?;
-        let storage = db::places::storages(&db).await?.into_iter().find(|s| s.default);
-        let storage = storage.ok_or(DbError::Column {
+        let (own, others): (Vec<_>, Vec<_>) = db::places::storages(&db)
+            .await?
+            .into_iter()
+            .partition(|s| s.path == path);
+        let storage = own.into_iter().next().ok_or(DbError::Column {
             column: "storages",
-            why: "none is the default".into(),
+            why: "that of the data directory is missing".into(),
         })?;
+        let elsewhere = Elsewhere {
+            layers: db::layers::elsewhere(&db, storage.id).await?,
+            paths: others.into_iter().map(|s| (s.id, s.path.into())).collect(),
+        };
         let run = data_dir.join("run");
         let (hypervisor, disks): (Arc<dyn Hypervisor>, Arc<dyn Disks>) = match machines {
             Machines::Simulated => (Arc::new(Sim::new(&run)?), Arc::new(SimDisks)),
@@ -150,8 +195,19 @@ impl World {
             disks,
             data_dir,
             storage,
+            boot: boot_of_host(),
+            elsewhere: RwLock::new(elsewhere),
             memory_dir: None,
             memory_overcommit: crate::config::MEMORY_OVERCOMMIT,
+            images: ImageRules {
+                roots: Vec::new(),
+                urls_private: false,
+                most: u64::from(crate::config::IMAGE_MAX_GIB) << 30,
+                helper: Helper {
+                    program: program.to_owned(),
+                    user: None,
+                },
+            },
             answer_within: Duration::from_secs(2),
             measure_after: Duration::from_secs(10),
         })
@@ -163,19 +219,35 @@ impl World {
             return Ok(());
         }
         let id = LayerId(Uuid::now_v7());
-        let info = self
-            .disks
-            .import(from, &self.layer_file(id))
+        let refused = |source| OpenError::Image {
+            name: name.clone(),
+            source,
+        };
+        let found = self.disks.inspect(from, None, self.images.most).await;
+        let [found] = <[Found; 1]>::try_from(found.map_err(refused)?).map_err(|all| {
+            refused(DiskError::Refused {
+                path: from.to_owned(),
+                why: format!(
+                    "it has {} disks: import it in the console or by `offshoot image import`",
+                    all.len()
+                ),
+            })
+        })?;
+        self.disks
+            .import(
+                &self.images.helper,
+                from,
+                &found,
+                &self.layer_file(id),
+                &|_, _| {},
+            )
             .await
-            .map_err(|source| OpenError::Image {
-                name: name.clone(),
-                source,
-            })?;
+            .map_err(refused)?;
         let (storage, name) = (self.storage.id, name.clone());
         self.db
             .write(move |tx| {
                 Box::pin(async move {
-                    let virtual_bytes = info.virtual_bytes;
+                    let virtual_bytes = found.virtual_bytes;
                     db::layers::insert(
                         tx,
                         &Layer {
@@ -252,9 +324,17 @@ impl World {
     pub async fn placement(&self, vm: &Vm) -> Result<Placement, Status> {
         let hosts = db::places::hosts(&self.db).await?;
         let host = hosts.into_iter().filter(|h| h.id == vm.host);
+        let place = vm
+            .disks
+            .first()
+            .map_or(self.storage.id, |d| self.storage_of(d.layer));
+        let storages = db::places::storages(&self.db).await?;
+        let storage = storages.into_iter().filter(|s| s.id == place);
         Ok(Placement {
             folders: vec!["vm".to_owned()],
-            datastores: vec![self.storage.id.to_string(), self.storage.name.to_string()],
+            datastores: storage
+                .flat_map(|s| [s.id.to_string(), s.name.to_string()])
+                .collect(),
             pools: host
                 .flat_map(|h| [h.id.to_string(), h.name.to_string()])
                 .collect(),
@@ -322,10 +402,65 @@ impl World {
 
     /// The file of a layer: made of its id, never of what a person typed.
     pub fn layer_file(&self, id: LayerId) -> LayerFile {
+        let elsewhere = self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        let storage = elsewhere.layers.get(&id).and_then(|s| elsewhere.paths.get(s));
+        let directory = storage.map_or(Path::new(&self.storage.path), PathBuf::as_path);
         LayerFile {
             id,
-            path: PathBuf::from(&self.storage.path).join(format!("{id}.qcow2")),
+            path: directory.join(format!("{id}.qcow2")),
         }
+    }
+
+    /// Wherever the file of a layer may be.
+    pub fn layer_paths(&self, id: LayerId) -> Vec<PathBuf> {
+        let elsewhere = self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        let directories = elsewhere.paths.values().map(PathBuf::as_path);
+        std::iter::once(Path::new(&self.storage.path))
+            .chain(directories)
+            .map(|directory| directory.join(format!("{id}.qcow2")))
+            .collect()
+    }
+
+    /// The storage of a layer.
+    pub fn storage_of(&self, id: LayerId) -> StorageId {
+        let elsewhere = self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.layers.get(&id).copied().unwrap_or(self.storage.id)
+    }
+
+    /// Says where a layer will be, before anything is made of it. It is on the books with its storage then, too.
+    pub fn place(&self, id: LayerId, storage: StorageId) {
+        if storage != self.storage.id {
+            let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+            elsewhere.layers.insert(id, storage);
+        }
+    }
+
+    /// Says that a layer will be where another is.
+    pub fn place_beside(&self, id: LayerId, other: LayerId) {
+        self.place(id, self.storage_of(other));
+    }
+
+    /// Another storage is there.
+    pub fn add_storage(&self, id: StorageId, path: PathBuf) {
+        let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.paths.insert(id, path);
+    }
+
+    /// What has arrived of an upload.
+    pub fn upload_file(&self, id: UploadId) -> PathBuf {
+        self.data_dir.join("uploads").join(id.to_string())
+    }
+
+    /// What a job has fetched.
+    pub fn fetched_file(&self, job: JobId) -> PathBuf {
+        self.data_dir.join("uploads").join(format!("{job}.fetched"))
+    }
+
+    /// The file that a disk was written to.
+    pub fn export_file(&self, id: ExportId, format: ExportFormat) -> PathBuf {
+        self.data_dir
+            .join("exports")
+            .join(format!("{id}.{}", format.extension()))
     }
 
     /// The NoCloud seed of a machine.

@@ -13,10 +13,12 @@ use server::jobs::step::{Cx, StepError};
 use server::jobs::world::Machines;
 use server::jobs::{Hook, Jobs};
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DisksOnly, SnapshotNow};
+use shared::edit::{EditVm, GrowDisk};
 use shared::fork::{ForkNics, InstantClone};
+use shared::image::{CreateExport, CreateImage, ExportFormat, SnapshotDisk};
 use shared::job::{Job, JobState, step};
 use shared::snapshot::{RevertSnapshot, TakeSnapshot};
-use shared::vm::{CloudInit, ConnectNics, PowerAction};
+use shared::vm::{BlankDisk, CloudInit, ConnectNics, NewDisk, NewNic, PowerAction};
 use shared::{Code, JobId};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -49,10 +51,18 @@ enum Work {
     ForkKept,
     Delete,
     DeletePoint,
+    /// Of a machine that runs.
+    Edit,
+    /// Of one that does not.
+    EditOff,
+    Import,
+    ImageOf,
+    Export,
+    DeleteImage,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 20] = [
+    const ALL: [(Self, &'static str); 26] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -73,6 +83,12 @@ impl Work {
         (Self::ForkKept, "fork-kept"),
         (Self::Delete, "delete"),
         (Self::DeletePoint, "delete-point"),
+        (Self::Edit, "edit"),
+        (Self::EditOff, "edit-off"),
+        (Self::Import, "import"),
+        (Self::ImageOf, "image-of"),
+        (Self::Export, "export"),
+        (Self::DeleteImage, "delete-image"),
     ];
 
     fn name(self) -> &'static str {
@@ -92,6 +108,9 @@ impl Work {
                 | Self::CloneFull
                 | Self::Fork
                 | Self::Delete
+                | Self::Edit
+                | Self::Import
+                | Self::Export
         )
     }
 
@@ -136,26 +155,50 @@ impl Work {
                 step::VERIFYING,
             ],
             Self::ForkKept => &[step::PREPARING, step::INSTANTIATING, step::VERIFYING],
-            Self::Delete | Self::DeletePoint => &[step::CHECKING, step::DELETING, step::REMOVING_FILES],
+            Self::Edit | Self::EditOff => &[step::MINTING, step::PREPARING_VM_DISKS, step::CHANGING_HARDWARE],
+            Self::Delete | Self::DeletePoint | Self::DeleteImage => {
+                &[step::CHECKING, step::DELETING, step::REMOVING_FILES]
+            }
+            Self::Import => &[
+                step::CHECKING,
+                step::CONVERTING,
+                step::REGISTERING,
+                step::REMOVING_FILES,
+            ],
+            Self::ImageOf => &[step::REGISTERING],
+            Self::Export => &[
+                step::MINTING,
+                step::TAKING_SNAPSHOT,
+                step::EXPORTING,
+                step::REGISTERING,
+            ],
         }
     }
 
     /// Whether a failure of this step can no longer be undone.
     fn past_return(self, name: &str) -> bool {
         match self {
-            Self::Delete | Self::DeletePoint | Self::DeleteSnapshot => name != step::CHECKING,
+            Self::Delete | Self::DeletePoint | Self::DeleteSnapshot | Self::DeleteImage => {
+                name != step::CHECKING
+            }
             Self::Revert => matches!(name, step::REVERTING | step::STARTING | step::REMOVING_FILES),
+            Self::Import => name == step::REMOVING_FILES,
             Self::Fork | Self::ForkKept => name == step::VERIFYING,
+            Self::Edit | Self::EditOff => name == step::CHANGING_HARDWARE,
             _ => false,
         }
     }
 
     /// What must be there before. A guest that takes no address, as one at its boot loader, is waited for long.
     async fn prepare(self, jobs: &Jobs, nics: bool) {
-        if self == Self::Create {
+        if matches!(self, Self::Create | Self::DeleteImage) {
             return;
         }
-        let off = matches!(self, Self::Start | Self::Delete);
+        if self == Self::Import {
+            support::uploaded(jobs, "made").await;
+            return;
+        }
+        let off = matches!(self, Self::Start | Self::Delete | Self::EditOff);
         let mut request = create("source", !off);
         if !nics {
             request.network_interfaces = Some(Vec::new());
@@ -172,7 +215,7 @@ impl Work {
             succeeded(jobs, job.id).await;
         }
         let snapshots: &[&str] = match self {
-            Self::CloneFull | Self::CloneDisks | Self::Delete | Self::Revert => &["before"],
+            Self::CloneFull | Self::CloneDisks | Self::Delete | Self::Revert | Self::ImageOf => &["before"],
             Self::DeleteSnapshot => &["first", "before", "after"],
             _ => &[],
         };
@@ -210,6 +253,15 @@ impl Work {
             request.cloud_init = Some(CloudInit::default());
             return jobs.create_vm(request, by()).await.unwrap();
         }
+        if self == Self::Import {
+            let all = db::uploads::sizes(&jobs.world().db).await.unwrap();
+            let upload = db::uploads::by_id(&jobs.world().db, all[0].0).await.unwrap();
+            return jobs.finish_upload(&upload.unwrap(), by()).await.unwrap();
+        }
+        if self == Self::DeleteImage {
+            let image = db::images::find(&jobs.world().db, "demo").await.unwrap().unwrap();
+            return jobs.delete_image(image.id, by()).await.unwrap();
+        }
         let source = vm_id(jobs, "source").await;
         let power = |action| jobs.power(source, action, by());
         let target = CloneTarget {
@@ -231,7 +283,33 @@ impl Work {
             request_id: None,
         };
         match self {
-            Self::Create => unreachable!(),
+            Self::Create | Self::Import | Self::DeleteImage => unreachable!(),
+            Self::ImageOf => {
+                let request = CreateImage {
+                    name: "made".parse().unwrap(),
+                    url: None,
+                    path: None,
+                    snapshot: Some(SnapshotDisk {
+                        vm: "source".into(),
+                        snapshot: "before".into(),
+                        disk: 1,
+                    }),
+                    format: None,
+                    sha256: None,
+                    request_id: None,
+                };
+                jobs.create_image(request, by()).await.unwrap()
+            }
+            Self::Export => {
+                let request = CreateExport {
+                    format: ExportFormat::Qcow2,
+                    disk: 1,
+                    snapshot: None,
+                    snapshot_now: true,
+                    request_id: None,
+                };
+                jobs.export_disk(source, request, by()).await.unwrap()
+            }
             Self::Start => power(PowerAction::Start).await.unwrap(),
             Self::ShutDown => power(PowerAction::ShutDown).await.unwrap(),
             Self::PowerOff => power(PowerAction::PowerOff).await.unwrap(),
@@ -294,6 +372,24 @@ impl Work {
                 jobs.instant_clone(source, request, by()).await.unwrap()
             }
             Self::Delete => jobs.delete_vm(source, by()).await.unwrap(),
+            Self::Edit | Self::EditOff => {
+                let blank = NewDisk::Blank(BlankDisk { size_gib: 1 });
+                let request = EditVm {
+                    cpus: Some(2),
+                    boot_order: vec![1],
+                    add_disks: vec![blank.clone(), blank],
+                    grow_disks: vec![GrowDisk { disk: 1, size_gib: 2 }],
+                    // A guest at its boot loader lets go of nothing.
+                    remove_disks: if self == Self::EditOff {
+                        vec![0]
+                    } else {
+                        Vec::new()
+                    },
+                    add_nics: vec![NewNic::on("isolated")],
+                    ..EditVm::default()
+                };
+                jobs.edit_vm(source, request, by()).await.unwrap()
+            }
             Self::DeletePoint => {
                 let point = db::fork_points::find(&jobs.world().db, "kept").await.unwrap();
                 let point = point.unwrap().point.id;
@@ -432,11 +528,42 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// writes into them. Then only the names must be gone, and no layer may be loose.
 async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
     match work {
-        Work::Snapshot | Work::SnapshotMemory | Work::Revert | Work::Clone | Work::Fork => {
+        Work::Snapshot | Work::SnapshotMemory | Work::Revert | Work::Clone | Work::Fork | Work::Export => {
             support::slate_without_layers(jobs).await
         }
         _ => slate(jobs).await,
     }
+}
+
+/// What an edit that has gone through leaves: a disk and a NIC more, once, however often its steps were run.
+async fn edited(jobs: &Jobs, work: Work) {
+    if !matches!(work, Work::Edit | Work::EditOff) {
+        return;
+    }
+    support::slate_without_layers(jobs).await;
+    let vm = vm_id(jobs, "source").await;
+    let vm = db::vms::by_id(&jobs.world().db, vm).await.unwrap().unwrap();
+    let next = vm.at_next_start.clone().unwrap_or_default();
+    let disks: Vec<_> = vm.disks.iter().map(|d| (d.number, d.slot)).collect();
+    if work == Work::Edit {
+        assert_eq!((next.cpus, next.boot_order), (Some(2), vec![1]));
+        assert_eq!(disks[..2], [(0, 4), (1, 5)]);
+        assert_eq!(disks.len(), 4, "{vm:#?}");
+    } else {
+        assert_eq!(vm.at_next_start, None);
+        assert_eq!((vm.cpus, disks.len(), disks[0]), (2, 3, (1, 5)), "{vm:#?}");
+    }
+    let grown = vm.disks.iter().find(|d| d.number == 1).unwrap();
+    assert_eq!(grown.virtual_bytes, 2 << 30);
+    let mut slots: Vec<_> = disks.iter().map(|(_, slot)| *slot).collect();
+    slots.extend(vm.network_interfaces.iter().map(|nic| nic.slot));
+    slots.sort();
+    slots.dedup();
+    assert_eq!(
+        slots.len(),
+        vm.disks.len() + vm.network_interfaces.len(),
+        "{vm:#?}"
+    );
 }
 
 async fn engine(dir: &Path, machines: Machines, hook: Option<Arc<dyn Hook>>) -> Jobs {
@@ -470,6 +597,7 @@ fn twice(machines: Machines, work: Work, undo: bool) -> Result<(), Failed> {
             assert!(!undone(work) || left == clean, "left {left:#?}\nwas {clean:#?}");
         } else {
             assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+            edited(&jobs, work).await;
         }
         clean_up(&jobs).await;
     });
@@ -540,6 +668,7 @@ fn kill(machines: Machines, work: Work, step: &'static str, when: When) -> Resul
         } else {
             assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
             look(&jobs, work).await;
+            edited(&jobs, work).await;
         }
         clean_up(&jobs).await;
     });

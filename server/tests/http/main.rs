@@ -9,6 +9,7 @@ mod errors;
 mod feed;
 mod pages;
 mod people;
+mod places;
 mod root;
 mod routes;
 mod sessions;

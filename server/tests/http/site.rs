@@ -80,7 +80,13 @@ impl Site {
     }
 
     async fn start_in(dir: TempDir) -> Self {
-        let running = Running::start(Config::simulated(dir.path())).await.unwrap();
+        let config = Config::simulated(dir.path());
+        Self::start_with(dir, config).await
+    }
+
+    /// One that is configured so.
+    pub async fn start_with(dir: TempDir, config: Config) -> Self {
+        let running = Running::start(config).await.unwrap();
         let names = uuid::Uuid::new_v4().simple().to_string();
         let token = running
             .server

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Follows a job by the feed until it is over.
-async fn over(source: &mut Source, id: &Value) -> Value {
+pub async fn over(source: &mut Source, id: &Value) -> Value {
     until(source, id, |job| !job["endTime"].is_null()).await
 }
 
@@ -19,7 +19,7 @@ async fn until(source: &mut Source, id: &Value, seen: impl Fn(&Value) -> bool) -
     }
 }
 
-fn accepted(answer: &Answer, noun: &str) -> Value {
+pub fn accepted(answer: &Answer, noun: &str) -> Value {
     assert_eq!(answer.status, 202, "{answer:?}");
     let job = answer.json();
     let id = job["id"].as_str().or(job["offshoot"]["id"].as_str()).unwrap();
@@ -28,7 +28,7 @@ fn accepted(answer: &Answer, noun: &str) -> Value {
 }
 
 /// A machine that runs.
-async fn machine(site: &Site, source: &mut Source, name: &str) {
+pub async fn machine(site: &Site, source: &mut Source, name: &str) {
     let request = json!({"name": name, "disks": [{"sizeGib": 1}], "start": true});
     let job = accepted(&site.post("/api/v1/vms", request).await, "jobs");
     assert_eq!(over(source, &job["id"]).await["state"], "SUCCEEDED");

@@ -138,6 +138,8 @@ async fn a_running_guest_is_frozen_cloned_and_shut_down() {
     // It stands on four layers now, and boots from them.
     let mut again = spec.clone();
     again.disks = vec![DiskSpec {
+        number: 0,
+        slot: 4,
         chain: vec![base, first, second, third],
     }];
     host.hv().start(&again).await.unwrap();

@@ -1,6 +1,7 @@
 //! A host for each test, and what the tests have in common.
 
 use regex::Regex;
+use server::disks::helper::Helper;
 use server::disks::{Disks, LayerFile, QemuImg};
 use server::hypervisor::qemu::Qemu;
 use server::hypervisor::{
@@ -16,6 +17,14 @@ use uuid::Uuid;
 /// Offshoot itself.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
 pub const MIB: u64 = 1 << 20;
+
+/// What converts images from outside.
+pub fn helper() -> Helper {
+    Helper {
+        program: PROGRAM.into(),
+        user: None,
+    }
+}
 
 /// A host of its own for each test; its machines end with it.
 pub struct Host {
@@ -80,8 +89,16 @@ impl Host {
 
     pub async fn import(&self, variant: &str) -> LayerFile {
         let layer = self.layer();
-        self.disks.import(&image(variant), &layer).await.unwrap();
+        self.import_to(&layer, &image(variant)).await;
         layer
+    }
+
+    pub async fn import_to(&self, layer: &LayerFile, from: &Path) {
+        let found = self.disks.inspect(from, None, 1 << 40).await.unwrap().remove(0);
+        self.disks
+            .import(&helper(), from, &found, layer, &|_, _| {})
+            .await
+            .unwrap();
     }
 
     pub fn machine(&mut self, chain: &[&LayerFile]) -> MachineSpec {
@@ -95,9 +112,12 @@ impl Host {
             bios_uuid: Uuid::new_v4(),
             vmgenid: Uuid::new_v4(),
             disks: vec![DiskSpec {
+                number: 0,
+                slot: 4,
                 chain: chain.iter().copied().cloned().collect(),
             }],
             seed: None,
+            seed_slot: 0,
             nics: Vec::new(),
             config: Default::default(),
         }

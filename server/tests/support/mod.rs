@@ -9,6 +9,7 @@ use server::jobs::queue::Limits;
 use server::jobs::spares::Spares;
 use server::jobs::world::Machines;
 use server::jobs::{By, Hook, Jobs, World};
+use shared::image::{CreateUpload, Upload};
 use shared::job::Job;
 use shared::vm::{BlankDisk, CreateVm, DiskOfImage, Firmware, NewDisk};
 use shared::{JobId, VmId};
@@ -42,6 +43,9 @@ impl Drop for Dir {
         {
             let line = std::fs::read_to_string(entry.path().join("process")).unwrap_or_default();
             let pid = line.split(' ').next().unwrap_or_default();
+            if pid.is_empty() {
+                continue;
+            }
             // The number may be another's by now.
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mark = entry.file_name();
@@ -64,11 +68,25 @@ pub async fn engine_that_waits(
     hook: Option<Arc<dyn Hook>>,
     answer_within: Option<Duration>,
 ) -> Jobs {
+    engine_of_boot(dir, machines, hook, answer_within, None).await
+}
+
+/// One whose host has booted anew, under this name.
+pub async fn engine_of_boot(
+    dir: &Path,
+    machines: Machines,
+    hook: Option<Arc<dyn Hook>>,
+    answer_within: Option<Duration>,
+    boot: Option<&str>,
+) -> Jobs {
     let db = Db::open(&dir.join("offshoot.db")).await.unwrap();
     let program = std::env::var_os("CARGO_BIN_EXE_offshoot")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_offshoot")), PathBuf::from);
     let mut world = World::open(dir, db, machines, &program).await.unwrap();
     world.measure_after = Duration::from_millis(100);
+    if let Some(boot) = boot {
+        world.boot = boot.to_owned();
+    }
     if let Some(within) = answer_within {
         world.answer_within = within;
     }
@@ -140,6 +158,9 @@ pub fn create(name: &str, start: bool) -> CreateVm {
         labels: Default::default(),
         cloud_init: None,
         start,
+        description: String::new(),
+        autostart: None,
+        storage: None,
         request_id: None,
     }
 }
@@ -195,6 +216,8 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
         "fork_point_disks",
         "layers",
         "images",
+        "uploads",
+        "exports",
         "locks",
     ] {
         let query = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
@@ -204,7 +227,7 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
             .unwrap();
         all.push(format!("{table}: {n}"));
     }
-    for dir in ["layers", "seeds", "points"] {
+    for dir in ["layers", "seeds", "points", "uploads", "exports"] {
         for file in std::fs::read_dir(world.data_dir.join(dir)).unwrap() {
             all.push(format!("{dir}/{}", file.unwrap().file_name().to_string_lossy()));
         }
@@ -262,6 +285,22 @@ pub async fn clean_up(jobs: &Jobs) {
     for id in db::vms::ids(&world.db).await.unwrap() {
         world.hypervisor.kill(id).await.unwrap();
     }
+}
+
+/// A raw disk of one MiB, uploaded whole, to become an image of this name.
+pub async fn uploaded(jobs: &Jobs, name: &str) -> Upload {
+    let mut disk = vec![0x5a; 1 << 20];
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    let request = CreateUpload {
+        name: name.parse().unwrap(),
+        format: None,
+        size_bytes: disk.len() as u64,
+        sha256: None,
+        fingerprint: None,
+    };
+    let upload = jobs.create_upload(request, by()).await.unwrap();
+    let body = futures::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(disk))]);
+    jobs.receive(&upload, 0, body).await.unwrap()
 }
 
 pub async fn vm_id(jobs: &Jobs, name: &str) -> VmId {

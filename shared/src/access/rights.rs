@@ -70,7 +70,7 @@ impl Privilege {
         match kind {
             JobKind::CreateVm => Self::VmCreate,
             JobKind::PowerVm => Self::VmPower,
-            JobKind::ConnectVm => Self::VmUpdate,
+            JobKind::ConnectVm | JobKind::EditVm => Self::VmUpdate,
             JobKind::TakeSnapshot => Self::SnapshotCreate,
             JobKind::RevertVm => Self::SnapshotRevert,
             JobKind::DeleteSnapshot => Self::SnapshotDelete,
@@ -78,6 +78,9 @@ impl Privilege {
             JobKind::InstantCloneVm => Self::ProvisioningClone,
             JobKind::DeleteVm => Self::VmDelete,
             JobKind::DeleteForkPoint => Self::ForkDelete,
+            JobKind::ImportImage | JobKind::ImageOfSnapshot => Self::ImageCreate,
+            JobKind::ExportDisk => Self::ImageExport,
+            JobKind::DeleteImage => Self::ImageDelete,
         }
     }
 }

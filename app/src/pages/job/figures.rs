@@ -275,6 +275,14 @@ pub fn target(job: &Job) -> AnyView {
     if let Some(image) = thing(job, ResourceRole::Product, Noun::Image) {
         rows.push((w().makes, image.name.to_string().into_any()));
     }
+    if let Some(export) = thing(job, ResourceRole::Product, Noun::Export) {
+        let done = job.state == shared::job::JobState::Succeeded;
+        let href = done.then(|| shared::api::content_path(&export.id));
+        rows.push((
+            w().makes,
+            view! { <a href=href download="" rel="external">{w().download}</a> }.into_any(),
+        ));
+    }
     let snapshot = thing(job, ResourceRole::Product, Noun::Snapshot)
         .or_else(|| thing(job, ResourceRole::Source, Noun::Snapshot));
     if let Some(source) = thing(job, ResourceRole::Source, Noun::Vm) {
@@ -308,11 +316,16 @@ pub fn target(job: &Job) -> AnyView {
             rows.push((w().with_memory, yes_no(spec.memory).into_any()));
             rows.push((w().kept_before, yes_no(spec.request.keep_current).into_any()));
         }
+        JobSpec::ExportDisk(spec) => rows.push((w().export_format, spec.request.format.word().into_any())),
         JobSpec::PowerVm(_)
         | JobSpec::ConnectVm(_)
         | JobSpec::DeleteVm(_)
         | JobSpec::DeleteSnapshot(_)
-        | JobSpec::DeleteForkPoint(_) => {}
+        | JobSpec::DeleteForkPoint(_)
+        | JobSpec::EditVm(_)
+        | JobSpec::ImportImage(_)
+        | JobSpec::ImageOfSnapshot(_)
+        | JobSpec::DeleteImage(_) => {}
     }
     rows.push((
         w().id,

@@ -7,7 +7,7 @@ use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can;
 use shared::fork::ForkNics;
-use shared::vm::Vm;
+use shared::vm::{PowerAction, Vm};
 
 pub fn fork(vm: Memo<Vm>) -> AnyView {
     let name = vm.with_untracked(|v| v.name.to_string());
@@ -68,6 +68,41 @@ pub fn fork(vm: Memo<Vm>) -> AnyView {
                     {cancel(here.clone(), w().never_mind)}
                     <button class="go" aria-disabled=move || refused().map(|_| "true")>
                         {w().fork_do}
+                    </button>
+                </footer>
+            </form>
+        }
+        .into_any()
+    })
+}
+
+pub fn shut_down(vm: Memo<Vm>) -> AnyView {
+    let name = vm.with_untracked(|v| v.name.to_string());
+    let title = put(w().shut_down_title, &[&name]);
+    dialog("shutdown", title, move || {
+        let action = format!("/do/vms/{name}/shutdown");
+        let (here, fields) = (format!("/vms/{name}"), Fields::of(&action));
+        let after = fields.line(Line {
+            name: "powerOffAfterSeconds",
+            label: w().power_off_after,
+            kind: "number",
+            min: Some(1),
+            max: Some(can::limit::BOOT_TIMEOUT_SECONDS),
+            value: "60".to_owned(),
+            hint: w().power_off_after_hint.to_owned(),
+            ..Line::default()
+        });
+        let refused = move || vm.with(|v| can::can_power(PowerAction::ShutDown, v).err().map(|e| e.message));
+        view! {
+            <form method="post" action=action>
+                {fields.error(&format!("{here}?do=shutdown"))}
+                <p class="soft">{w().shut_down_lead}</p>
+                {after}
+                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
+                <footer>
+                    {cancel(here.clone(), w().never_mind)}
+                    <button class="go" aria-disabled=move || refused().map(|_| "true")>
+                        {w().shut_down}
                     </button>
                 </footer>
             </form>

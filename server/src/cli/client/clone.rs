@@ -62,7 +62,10 @@ pub struct Create {
     /// Memory, in MiB; the source's if not given.
     #[arg(long)]
     memory_mib: Option<u32>,
-    /// Networks to join, by name or id; isolated NICs, as many as the source has, if not given.
+    /// Storage that its disks go to; where the source's are if not given.
+    #[arg(long)]
+    storage: Option<String>,
+    /// Networks to join, by name or id; NICs that are connected to nothing, as many as the source has, if not given.
     #[arg(long)]
     network: Vec<String>,
     /// A label, as key=value; the source's if not given.
@@ -153,6 +156,7 @@ impl Create {
                 cpus: self.cpus,
                 memory_mib: self.memory_mib,
                 labels: (!self.label.is_empty()).then(|| self.label.into_iter().collect()),
+                storage: self.storage,
                 network_interfaces: nics(self.network),
                 cloud_init: cloud_init(self.user_data)?,
                 start: !self.no_start,

@@ -109,6 +109,8 @@ impl ClientError {
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    /// For what takes as long as it takes: nothing is read while it is sent.
+    sending: reqwest::Client,
     url: String,
     authorization: Option<HeaderValue>,
 }
@@ -135,28 +137,32 @@ impl Client {
             headers.insert(AUTHORIZATION, value);
         }
         crate::use_ring();
-        let mut http = reqwest::Client::builder();
+        let mut certificates = Vec::new();
         if let Some(path) = ca {
             let failed = |why: String| ClientError::Ca {
                 path: path.to_owned(),
                 why,
             };
             let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| failed(e.to_string()))?;
-            http = http.tls_certs_merge(certificates);
+            certificates = Certificate::from_pem_bundle(&pem).map_err(|e| failed(e.to_string()))?;
         }
-        let http = http
-            .user_agent(concat!("offshoot/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            .connect_timeout(CONNECT)
-            // Between two pieces of what is read: the feed says something every five seconds.
-            .read_timeout(SILENCE)
-            // A proxy for the web has no way to a server on this machine.
-            .no_proxy()
-            .build()
-            .map_err(ClientError::SetUp)?;
+        let builder = || {
+            reqwest::Client::builder()
+                .tls_certs_merge(certificates.clone())
+                .user_agent(concat!("offshoot/", env!("CARGO_PKG_VERSION")))
+                .default_headers(headers.clone())
+                .connect_timeout(CONNECT)
+                // A proxy for the web has no way to a server on this machine.
+                .no_proxy()
+        };
+        // Between two pieces of what is read: the feed says something every five seconds.
+        let http = builder().read_timeout(SILENCE).build();
         Ok(Self {
-            http,
+            http: http.map_err(ClientError::SetUp)?,
+            sending: builder()
+                .tcp_keepalive(SILENCE)
+                .build()
+                .map_err(ClientError::SetUp)?,
             url: url.to_owned(),
             authorization,
         })
@@ -256,6 +262,14 @@ impl Client {
             url: self.url.clone(),
             source: Box::new(source),
         }
+    }
+
+    /// What a part of an upload is answered with, however long it takes to send.
+    pub async fn send_body(&self, path: &str, body: reqwest::Body) -> Result<String, ClientError> {
+        let request = self.sending.patch(format!("{}{path}", self.url)).body(body);
+        let request = request.header("content-type", "application/octet-stream");
+        let response = self.send(request).await?;
+        response.text().await.map_err(|e| self.lost(e))
     }
 
     /// The error of a body that broke off.

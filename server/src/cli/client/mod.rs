@@ -2,12 +2,15 @@
 
 pub mod clone;
 pub mod console;
+pub mod edit;
 pub mod feed;
 pub mod follow;
 pub mod fork;
 pub mod http;
+pub mod image;
 pub mod job;
 pub mod people;
+pub mod place;
 pub mod power;
 pub mod snapshot;
 pub mod table;

@@ -17,6 +17,7 @@ pub async fn all_off(client: &Client) -> Result<(), ClientError> {
         if matches!(vm.state, VmState::Running | VmState::Paused | VmState::Stopping) {
             let request = StopVm {
                 mode: StopMode::PowerOff,
+                power_off_after_seconds: None,
             };
             let vm = vm.id.to_string();
             jobs.push(client.call(&Stop { vm, request }).await?);

@@ -41,6 +41,9 @@ pub enum VmCommand {
         /// Take its power away instead.
         #[arg(long)]
         power_off: bool,
+        /// Take its power away if it has not shut down within so many seconds.
+        #[arg(long, conflicts_with = "power_off")]
+        timeout: Option<u32>,
         #[command(flatten)]
         wait: Wait,
     },
@@ -69,9 +72,9 @@ pub enum VmCommand {
     Connect {
         /// Its name or id.
         vm: String,
-        /// The place of a NIC, from 0; all if none is named.
+        /// The number of a NIC; all if none is named.
         #[arg(long)]
-        nic: Vec<usize>,
+        nic: Vec<u32>,
         #[command(flatten)]
         wait: Wait,
     },
@@ -79,12 +82,23 @@ pub enum VmCommand {
     Disconnect {
         /// Its name or id.
         vm: String,
-        /// The place of a NIC, from 0; all if none is named.
+        /// The number of a NIC; all if none is named.
         #[arg(long)]
-        nic: Vec<usize>,
+        nic: Vec<u32>,
         #[command(flatten)]
         wait: Wait,
     },
+    /// Changes what it is made of: at once where that can be, else at its next start.
+    Edit(#[command(flatten)] Box<super::edit::EditArgs>),
+    /// Gives it another name; its guest hears nothing of it.
+    Rename {
+        /// Its name or id.
+        vm: String,
+        /// The new name.
+        name: Name,
+    },
+    /// Sets its description, its labels, and whether it is started with its host.
+    Set(#[command(flatten)] super::edit::SetArgs),
     /// Deletes it.
     Delete {
         /// Its name or id.
@@ -141,6 +155,15 @@ pub struct Create {
     /// Networks to join, by name or id; `user` if not given.
     #[arg(long)]
     network: Vec<String>,
+    /// Storage that its disks go to; the default if not given.
+    #[arg(long)]
+    storage: Option<String>,
+    /// What it is for.
+    #[arg(long, default_value_t)]
+    description: String,
+    /// Its turn when the host has restarted, the lowest first; without it, it is not started then.
+    #[arg(long)]
+    autostart: Option<u32>,
     /// A label, as key=value.
     #[arg(long, value_parser = label)]
     label: Vec<(String, String)>,
@@ -161,8 +184,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 /// NICs on these networks; none if none are named.
 pub(super) fn nics(networks: Vec<String>) -> Option<Vec<NewNic>> {
-    let nic = |network| NewNic { network, mac: None };
-    (!networks.is_empty()).then(|| networks.into_iter().map(nic).collect())
+    (!networks.is_empty()).then(|| networks.into_iter().map(NewNic::on).collect())
 }
 
 /// What cloud-init is told; nothing if no file is named.
@@ -207,13 +229,21 @@ impl VmCommand {
                 api.begin(&PostVm { request }, wait).await
             }
             Self::Start { vm, wait } => api.begin(&Start { vm }, wait).await,
-            Self::Stop { vm, power_off, wait } => {
+            Self::Stop {
+                vm,
+                power_off,
+                timeout,
+                wait,
+            } => {
                 let mode = if power_off {
                     StopMode::PowerOff
                 } else {
                     StopMode::ShutDown
                 };
-                let request = StopVm { mode };
+                let request = StopVm {
+                    mode,
+                    power_off_after_seconds: timeout,
+                };
                 api.begin(&Stop { vm, request }, wait).await
             }
             Self::Reset { vm, wait } => api.begin(&Reset { vm }, wait).await,
@@ -227,6 +257,9 @@ impl VmCommand {
                 let request = ConnectNics { nics: nic };
                 api.begin(&Disconnect { vm, request }, wait).await
             }
+            Self::Edit(edit) => edit.run(api).await,
+            Self::Rename { vm, name } => super::edit::rename(api, vm, name).await,
+            Self::Set(set) => set.run(api).await,
             Self::Delete { vm, wait } => api.begin(&DeleteVm { vm }, wait).await,
             Self::Screen { vm, output } => screen(api, &vm, output).await,
             Self::Serial { vm, last } => serial(api, &vm, last).await,
@@ -259,6 +292,9 @@ impl Create {
             labels: self.label.into_iter().collect(),
             cloud_init: cloud_init(self.user_data)?,
             start: self.start,
+            description: self.description,
+            autostart: self.autostart,
+            storage: self.storage,
             request_id: None,
         })
     }
@@ -321,16 +357,40 @@ fn shown(vm: &Vm) -> String {
         let layers = disk.chain_length;
         field(
             "disk",
-            format!("{}, {layers} layers{}", bytes(disk.virtual_bytes), text(changed)),
+            format!(
+                "{}: {}, {layers} layers{}",
+                disk.number,
+                bytes(disk.virtual_bytes),
+                text(changed)
+            ),
         );
     }
     for nic in &vm.network_interfaces {
-        field("nic", format!("{} on {} ({})", nic.mac, nic.network, nic.kind));
+        let forwards = joined(&nic.forwards);
+        let forwards = if forwards.is_empty() {
+            forwards
+        } else {
+            format!(", forwards {forwards}")
+        };
+        let connected = if nic.connected { "" } else { ", not connected" };
+        field(
+            "nic",
+            format!(
+                "{}: {} on {} ({}){connected}{forwards}",
+                nic.number, nic.mac, nic.network, nic.kind
+            ),
+        );
     }
     field(
         "labels",
         joined(vm.labels.iter().map(|(k, v)| format!("{k}={v}"))),
     );
+    field("description", vm.description.clone());
+    field("autostart", text(vm.autostart.map(|n| format!("in turn {n}"))));
+    if let Some(next) = &vm.at_next_start {
+        // Exact, and few look at it: as the API has it.
+        field("next start", serde_json::to_string(next).unwrap_or_default());
+    }
     field("lineage", vm.lineage.kind.to_string());
     field(
         "job",

@@ -191,6 +191,7 @@ impl<'a> Show<'a> {
                 vm.clone(),
                 StopVm {
                     mode: StopMode::PowerOff,
+                    power_off_after_seconds: None,
                 },
             );
             let job = match (source.state, source.pause_reason) {
@@ -319,6 +320,9 @@ fn new_source() -> Result<CreateVm, Failure> {
         // A hostname of its own, to be seen in its ticks.
         cloud_init: Some(CloudInit::default()),
         start: true,
+        description: String::new(),
+        autostart: None,
+        storage: None,
         request_id: None,
     })
 }

@@ -1,6 +1,7 @@
 //! `offshoot doctor`: what this machine lacks to run guests, and how to get it.
 
 mod host;
+mod images;
 mod qemu;
 
 use super::{Failure, say};
@@ -128,6 +129,7 @@ async fn report(config: &Config) -> Report {
     let mut checks = Vec::new();
     if !config.sim {
         checks.extend(qemu::checks(config.accelerator).await);
+        checks.push(images::helper(config).await);
     }
     checks.extend(host::data_dir(config));
     checks.push(host::user(config));

@@ -4,9 +4,12 @@
 //! from the inventory. What is asked of `shared::can` is asked where the job is written down, in its transaction.
 
 mod audit;
+mod change_places;
 mod clone_jobs;
 mod consoles;
 mod events;
+mod exports;
+mod images;
 mod instant_clones;
 mod jobs;
 mod me;
@@ -17,6 +20,7 @@ mod sim;
 mod snapshots;
 mod summary;
 mod tokens;
+mod uploads;
 mod users;
 mod vms;
 
@@ -46,6 +50,10 @@ pub fn all(sim: bool) -> Api {
     let api = instant_clones::routes(api);
     let api = jobs::routes(api);
     let api = places::routes(api);
+    let api = change_places::routes(api);
+    let api = images::routes(api);
+    let api = uploads::routes(api);
+    let api = exports::routes(api);
     let api = tokens::routes(api);
     let api = users::routes(api);
     let api = roles::routes(api);

@@ -1,4 +1,4 @@
-//! Hosts, storages, networks and images.
+//! Hosts, storages and networks.
 
 use crate::db;
 use crate::http::Server;
@@ -9,11 +9,9 @@ use crate::inventory;
 use axum::Json;
 use axum::extract::State;
 use shared::access::Privilege;
-use shared::api::{
-    DEFAULT_PAGE_SIZE, HostPage, ImagePage, ListQuery, MAX_PAGE_SIZE, NetworkPage, StoragePage,
-};
+use shared::api::{DEFAULT_PAGE_SIZE, HostPage, ListQuery, MAX_PAGE_SIZE, NetworkPage, StoragePage};
 use shared::can::limit;
-use shared::place::{Host, Image, Network, PatchHost, Storage};
+use shared::place::{Host, Network, PatchHost, Storage};
 use shared::{Name, Status};
 use utoipa_axum::routes;
 
@@ -25,12 +23,10 @@ pub(super) fn routes(api: Api) -> Api {
         .route(Privilege::PlaceRead, routes!(get_storage))
         .route(Privilege::PlaceRead, routes!(list_networks))
         .route(Privilege::PlaceRead, routes!(get_network))
-        .route(Privilege::PlaceRead, routes!(list_images))
-        .route(Privilege::PlaceRead, routes!(get_image))
 }
 
 /// What has a name and an id, and of which there are few.
-trait Place {
+pub(super) trait Place {
     fn name(&self) -> &Name;
     fn id(&self) -> String;
 }
@@ -51,7 +47,7 @@ macro_rules! places {
 places! { Host Storage Network }
 
 /// The one with this name or id.
-fn one<T: Place>(all: Vec<T>, noun: &str, reference: &str) -> Result<T, Status> {
+pub(super) fn one<T: Place>(all: Vec<T>, noun: &str, reference: &str) -> Result<T, Status> {
     let found = all
         .into_iter()
         .find(|p| p.name().as_str() == reference || p.id() == reference);
@@ -177,26 +173,4 @@ async fn list_networks(
 async fn get_network(State(server): State<Server>, Path(network): Path<String>) -> ApiResult<Json<Network>> {
     let all = inventory::networks(server.world()).await?;
     Ok(Json(one(all, "network", &network)?))
-}
-
-/// Images to make machines from.
-#[utoipa::path(get, path = "/api/v1/images", tag = "images", params(ListQuery),
-    responses((status = 200, body = ImagePage)))]
-async fn list_images(
-    State(server): State<Server>,
-    Query(query): Query<ListQuery>,
-) -> ApiResult<Json<ImagePage>> {
-    let page = inventory::images(server.world(), &query).await?;
-    Ok(Json(ImagePage {
-        images: page.items,
-        next_page_token: page.next,
-        total_size: page.total,
-    }))
-}
-
-/// One image, by name or id.
-#[utoipa::path(get, path = "/api/v1/images/{image}", tag = "images", responses((status = 200, body = Image)),
-    params(("image" = String, Path, description = "Name or id")))]
-async fn get_image(State(server): State<Server>, Path(image): Path<String>) -> ApiResult<Json<Image>> {
-    Ok(Json(inventory::image(server.world(), &image).await?))
 }

@@ -14,6 +14,7 @@ use axum::{Extension, Json};
 use shared::Status;
 use shared::access::Privilege;
 use shared::api::{ListQuery, VmPage};
+use shared::edit::EditVm;
 use shared::job::Job;
 use shared::vm::{ConnectNics, CreateVm, PatchVm, PowerAction, StopMode, StopVm, Vm};
 use tower::ServiceExt;
@@ -28,6 +29,7 @@ pub(super) fn routes(api: Api) -> Api {
         .route(Privilege::VmDelete, routes!(delete_vm))
         .route(Privilege::VmPower, routes!(start_vm))
         .route(Privilege::VmPower, routes!(stop_vm))
+        .route(Privilege::VmUpdate, routes!(edit_vm))
         .route(Privilege::VmUpdate, routes!(connect_vm))
         .route(Privilege::VmUpdate, routes!(disconnect_vm))
         .route(Privilege::VmPower, routes!(reset_vm))
@@ -72,7 +74,7 @@ async fn get_vm(State(server): State<Server>, Path(vm): Path<String>) -> ApiResu
     Ok(Json(inventory::vm(server.world(), &vm).await?))
 }
 
-/// Changes labels.
+/// Renames a machine; changes its labels, its description, and whether it is started with its host.
 #[utoipa::path(patch, path = "/api/v1/vms/{vm}", tag = "vms", request_body = PatchVm,
     responses((status = 200, body = Vm)), params(("vm" = String, Path, description = "Name or id")))]
 async fn update_vm(
@@ -81,9 +83,7 @@ async fn update_vm(
     Body(request): Body<PatchVm>,
 ) -> ApiResult<Json<Vm>> {
     let id = inventory::vm_row(server.world(), &vm).await?.id;
-    if let Some(labels) = request.labels {
-        server.jobs.set_labels(id, labels).await?;
-    }
+    server.jobs.patch_vm(id, request).await?;
     Ok(Json(inventory::vm(server.world(), &id.to_string()).await?))
 }
 
@@ -116,7 +116,8 @@ async fn start_vm(
     power(&server, &caller, &vm, PowerAction::Start).await
 }
 
-/// Asks the guest to shut down, or takes the power away.
+/// Asks the guest to shut down, by its agent or else its power button, and powers it off after a time if that is asked; or takes
+/// the power away at once.
 #[utoipa::path(post, path = "/api/v1/vms/{vm}/stop", tag = "vms", request_body = StopVm,
     responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
 async fn stop_vm(
@@ -125,11 +126,29 @@ async fn stop_vm(
     Path(vm): Path<String>,
     Body(request): Body<StopVm>,
 ) -> ApiResult<Response> {
-    let action = match request.mode {
-        StopMode::ShutDown => PowerAction::ShutDown,
-        StopMode::PowerOff => PowerAction::PowerOff,
-    };
-    power(&server, &caller, &vm, action).await
+    if request.mode == StopMode::PowerOff {
+        return power(&server, &caller, &vm, PowerAction::PowerOff).await;
+    }
+    let id = inventory::vm_row(server.world(), &vm).await?.id;
+    let after = request.power_off_after_seconds;
+    Ok(accepted_job(
+        &server.jobs.shut_down(id, after, by(&caller)).await?,
+    ))
+}
+
+/// Changes what a machine is made of: at once where that can be, else at its next start.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/edit", tag = "vms", request_body = EditVm,
+    responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
+async fn edit_vm(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(request): Body<EditVm>,
+) -> ApiResult<Response> {
+    let id = inventory::vm_row(server.world(), &vm).await?.id;
+    Ok(accepted_job(
+        &server.jobs.edit_vm(id, request, by(&caller)).await?,
+    ))
 }
 
 /// Resets a machine, as by its button.

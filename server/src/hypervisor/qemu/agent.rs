@@ -15,6 +15,8 @@ pub type Agent = QapiService<QgaStreamTokio<WriteHalf<UnixStream>>>;
 
 /// How long the agent may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long the agent may take to refuse to shut down.
+const SHUTS_DOWN: Duration = Duration::from_secs(1);
 /// How long freezing or thawing may take.
 const FREEZE: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,7 @@ pub async fn freeze(socket: &Path, vm: VmId) -> Result<u32, HvError> {
             // After a time-out the answer may still come: a new connection tells it from the one to this.
             thaw(socket, vm).await?;
             Err(HvError::Agent {
-                op: "freeze",
+                op: "freeze the file systems",
                 vm,
                 why,
             })
@@ -73,9 +75,26 @@ pub async fn thaw(socket: &Path, vm: VmId) -> Result<(), HvError> {
 
 async fn thaw_with(agent: &Agent, vm: VmId) -> Result<(), HvError> {
     let thawed = bounded(agent.execute(qga::guest_fsfreeze_thaw {})).await;
-    thawed
-        .map(drop)
-        .map_err(|why| HvError::Agent { op: "thaw", vm, why })
+    thawed.map(drop).map_err(|why| HvError::Agent {
+        op: "thaw the file systems",
+        vm,
+        why,
+    })
+}
+
+/// Shuts the guest down. The agent answers nothing when it does.
+pub async fn shut_down(socket: &Path, vm: VmId) -> Result<(), HvError> {
+    let agent = answering(socket, vm).await?;
+    let mode = Some(qga::GuestShutdownMode::Powerdown);
+    // No answer is the good one: only a refusal comes.
+    match timeout(SHUTS_DOWN, agent.execute(qga::guest_shutdown { mode })).await {
+        Ok(Err(ExecuteError::Qapi(e))) => Err(HvError::Agent {
+            op: "shut its guest down",
+            vm,
+            why: e.desc,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Gives the guest another identity: its name, the addresses of its NICs in their order, none of the old network addresses,
@@ -84,7 +103,7 @@ pub async fn become_another(socket: &Path, spec: &MachineSpec) -> Result<(), HvE
     let vm = spec.id;
     let agent = answering(socket, vm).await?;
     let failed = |why| HvError::Agent {
-        op: "give another identity to",
+        op: "give another identity to its guest",
         vm,
         why,
     };

@@ -3,8 +3,10 @@
 use super::HvError;
 use super::rundir::{RunDir, Sockets};
 use super::stream::MEMORY;
+use super::switch;
+use super::tap;
 use crate::disks::blockdev;
-use crate::hypervisor::{MachineSpec, NicSpec, Point};
+use crate::hypervisor::{DiskSpec, MachineSpec, NicSpec, Point};
 use serde_json::{Value, json};
 use shared::place::{Accelerator, NetworkKind};
 use std::collections::HashSet;
@@ -129,7 +131,7 @@ pub fn arguments(
     args.add("-mon", "chardev=watch,mode=control");
 
     args.add("-display", "none");
-    args.add("-device", "VGA,id=video");
+    args.add("-device", "VGA,id=video,addr=0x2");
     // Whoever asks to have the screen alone gets it beside the others.
     args.add("-vnc", format!("unix:{},share=ignore", escaped(&dir.vnc())));
     args.add(
@@ -141,7 +143,7 @@ pub fn arguments(
     let log = format!(",logfile={},logappend=on", escaped(&dir.serial_log()));
     args.socket("serial", &sockets.serial, &log);
     args.add("-device", "isa-serial,id=serial0,chardev=serial");
-    args.add("-device", "virtio-serial-pci,id=channels");
+    args.add("-device", "virtio-serial-pci,id=channels,addr=0x3");
     args.socket(AGENT, &sockets.agent, "");
     args.add(
         "-device",
@@ -154,12 +156,12 @@ pub fn arguments(
         }
     }
     args.disks(spec).map_err(refuse)?;
-    for (n, nic) in spec.nics.iter().enumerate() {
-        // A hub of its own, with nothing else on it until the NIC is connected.
-        args.add("-netdev", format!("hubport,id=net{n},hubid={n}"));
+    for nic in &spec.nics {
+        let n = nic.number;
+        args.add("-netdev", port(n).to_string());
         match origin {
             Origin::PowerOn => {
-                for netdev in uplink(spec, n, nic)? {
+                for netdev in uplink(spec, dir, nic)? {
                     args.add("-netdev", netdev.to_string());
                 }
             }
@@ -178,10 +180,7 @@ pub fn arguments(
         if nic.mac.contains(|c: char| !c.is_ascii_hexdigit() && c != ':') {
             return Err(refuse(&format!("{:?} is not a MAC address", nic.mac)));
         }
-        args.add(
-            "-device",
-            format!("virtio-net-pci,id=nic{n},netdev=net{n},mac={},romfile=", nic.mac),
-        );
+        args.add("-device", nic_device(nic).to_string());
     }
     // What the state has of the source's connections is loaded into ends that no NIC is connected to.
     for n in 0..origin.point().map_or(0, |point| point.user_networks) {
@@ -196,30 +195,75 @@ pub fn old_network(n: usize) -> String {
 }
 
 /// The id of what swallows all that a NIC sends. The guest sees a cable that is in, so nothing waits within it either.
-pub fn sink(n: usize) -> String {
-    format!("sink{n}")
+pub fn sink(nic: u32) -> String {
+    format!("sink{nic}")
+}
+
+/// The port that a NIC stands on: of a hub of its own, with nothing else on it until the NIC is connected.
+pub fn port(nic: u32) -> Value {
+    json!({ "type": "hubport", "id": format!("net{nic}"), "hubid": nic })
+}
+
+/// A NIC.
+pub fn nic_device(nic: &NicSpec) -> Value {
+    let n = nic.number;
+    json!({
+        "driver": "virtio-net-pci", "id": format!("nic{n}"), "netdev": format!("net{n}"), "mac": nic.mac, "romfile": "",
+        "addr": slot(nic.slot),
+    })
+}
+
+/// A disk. One that the firmware is to boot from has its turn.
+pub fn disk_device(disk: &DiskSpec, turn: Option<usize>) -> Option<Value> {
+    let active = disk.chain.last()?;
+    let mut device = json!({
+        "driver": "virtio-blk-pci", "id": format!("disk{}", disk.number), "drive": blockdev::node_name(active.id),
+        "werror": "stop", "rerror": "stop", "addr": slot(disk.slot),
+    });
+    if let Some(turn) = turn {
+        device["bootindex"] = json!(turn);
+    }
+    Some(device)
+}
+
+/// A PCI address: where the guest finds a device, and where a fork's state of it goes.
+fn slot(slot: u32) -> String {
+    format!("{slot:#x}")
 }
 
 /// The ids of what connects a NIC to its network: the port of its hub, and the network's end.
-pub fn uplink_ids(n: usize) -> [String; 2] {
-    [format!("port{n}"), format!("up{n}")]
+pub fn uplink_ids(nic: u32) -> [String; 2] {
+    [format!("port{nic}"), format!("up{nic}")]
 }
 
 /// What connects a NIC to its network: the network's end, and the port of the NIC's hub that leads there.
-pub fn uplink(spec: &MachineSpec, n: usize, nic: &NicSpec) -> Result<Vec<Value>, HvError> {
+pub fn uplink(spec: &MachineSpec, dir: &RunDir, nic: &NicSpec) -> Result<Vec<Value>, HvError> {
     if !nic.connected {
         return Ok(Vec::new());
     }
-    let [port, end] = uplink_ids(n);
-    let port = json!({ "type": "hubport", "id": port, "hubid": n, "netdev": end });
-    match nic.kind {
-        NetworkKind::User => Ok(vec![json!({ "type": "user", "id": end }), port]),
-        NetworkKind::Isolated => Ok(Vec::new()),
-        NetworkKind::Bridge => Err(HvError::Network {
-            vm: spec.id,
-            kind: nic.kind,
-        }),
-    }
+    let [port, id] = uplink_ids(nic.number);
+    let port = json!({ "type": "hubport", "id": port, "hubid": nic.number, "netdev": id });
+    let end = match nic.kind {
+        NetworkKind::User => {
+            let forwards = nic.forwards.iter().map(|forward| {
+                let (protocol, host) = (forward.protocol.word().to_lowercase(), forward.host_address);
+                let (from, to) = (forward.host_port, forward.guest_port);
+                json!({ "str": format!("{protocol}:{host}:{from}-:{to}") })
+            });
+            json!({ "type": "user", "id": id, "hostfwd": forwards.collect::<Vec<_>>() })
+        }
+        NetworkKind::Isolated => {
+            let network = dir.network(nic.network);
+            let own = switch::port(&network, spec.id, nic.number);
+            let at = |path| json!({ "type": "unix", "path": path });
+            json!({ "type": "dgram", "id": id, "local": at(own), "remote": at(switch::socket(&network)) })
+        }
+        NetworkKind::Bridge => {
+            let name = tap::name(spec.id, nic.number);
+            json!({ "type": "tap", "id": id, "ifname": name, "script": "no", "downscript": "no" })
+        }
+    };
+    Ok(vec![end, port])
 }
 
 /// What a disk reads from, as QEMU's block layer is told of it.
@@ -296,18 +340,15 @@ impl Args {
 
     fn disks(&mut self, spec: &MachineSpec) -> Result<(), &'static str> {
         for (n, disk) in spec.disks.iter().enumerate() {
-            let active = disk.chain.last().ok_or("a disk has no layers")?;
-            let node = blockdev::node_name(active.id);
-            self.add(
-                "-device",
-                format!(
-                    "virtio-blk-pci,id=disk{n},drive={node},bootindex={},werror=stop,rerror=stop",
-                    n + 1
-                ),
-            );
+            let device = disk_device(disk, Some(n + 1)).ok_or("a disk has no layers")?;
+            self.add("-device", device.to_string());
         }
         if spec.seed.is_some() {
-            self.add("-device", format!("virtio-blk-pci,id=seed,drive={SEED}"));
+            let addr = slot(spec.seed_slot);
+            self.add(
+                "-device",
+                format!("virtio-blk-pci,id=seed,drive={SEED},addr={addr}"),
+            );
         }
         Ok(())
     }

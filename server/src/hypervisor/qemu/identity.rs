@@ -1,8 +1,9 @@
 //! The identity of a fork. The address of a NIC is device state: the guest of a fork wakes with its source's. It is given
 //! its own; only then its NICs may be joined to their networks.
 
+use super::args;
 use super::machine::Machine;
-use super::qmp::{self, Qmp, failed};
+use super::qmp::{self, Qmp};
 use crate::hypervisor::{HvError, MachineSpec};
 use shared::fork::Identity;
 use std::sync::Arc;
@@ -54,9 +55,13 @@ async fn addressed(machine: &Machine, spec: &MachineSpec, patience: Duration) ->
 
 async fn has_addresses(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> {
     let vm = machine.vm;
-    let macs: Vec<_> = spec.nics.iter().map(|nic| nic.mac.clone()).collect();
+    let macs: Vec<_> = spec
+        .nics
+        .iter()
+        .map(|nic| (nic.number, nic.mac.clone()))
+        .collect();
     let ask = move |q: Arc<Qmp>| async move {
-        for (n, mac) in macs.iter().enumerate() {
+        for (n, mac) in &macs {
             let now = qmp::address(&q, vm, &format!("nic{n}")).await?;
             if !now.is_some_and(|now| now.eq_ignore_ascii_case(mac)) {
                 return Ok(false);
@@ -84,12 +89,10 @@ async fn replug(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> 
     let unplugged = machine.monitor.seen.unplugged.subscribe();
     let before = *unplugged.borrow();
     let count = spec.nics.len();
+    let numbers: Vec<_> = spec.nics.iter().map(|nic| nic.number).collect();
     let ask = move |q: Arc<Qmp>| async move {
-        for n in 0..count {
-            let id = format!("nic{n}");
-            q.execute(qapi::qmp::device_del { id })
-                .await
-                .map_err(failed(OP, vm))?;
+        for n in numbers {
+            qmp::ask_out(&q, vm, format!("nic{n}")).await?;
         }
         Ok(())
     };
@@ -99,10 +102,10 @@ async fn replug(machine: &Machine, spec: &MachineSpec) -> Result<bool, HvError> 
     if timeout(UNPLUG, gone).await.is_err() {
         return Ok(false);
     }
-    let macs: Vec<_> = spec.nics.iter().map(|nic| nic.mac.clone()).collect();
+    let nics: Vec<_> = spec.nics.iter().map(args::nic_device).collect();
     let ask = move |q: Arc<Qmp>| async move {
-        for (n, mac) in macs.iter().enumerate() {
-            qmp::add_nic(&q, vm, n, mac).await?;
+        for nic in nics {
+            qmp::add_device(&q, vm, nic).await?;
         }
         Ok(())
     };

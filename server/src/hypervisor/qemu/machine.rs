@@ -81,6 +81,15 @@ impl Machine {
         agent::become_another(&self.dir.agent(), spec).await
     }
 
+    /// Has the guest agent shut the guest down.
+    pub async fn shut_down(&self) -> Result<(), HvError> {
+        if !*self.monitor.seen.agent.borrow() {
+            return Err(HvError::NoAgent(self.vm));
+        }
+        let _channel = self.agent.lock().await;
+        agent::shut_down(&self.dir.agent(), self.vm).await
+    }
+
     /// The server before this one may have ended between freezing and thawing.
     pub fn thaw_if_left_frozen(&self) {
         // Taken before anybody else can have it: who freezes from now on does so after this.

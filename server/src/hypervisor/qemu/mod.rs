@@ -13,12 +13,16 @@ mod monitor;
 mod nics;
 mod process;
 mod qmp;
+mod refit;
 mod rundir;
 mod stream;
+mod switch;
+mod tap;
 
 pub use args::{MACHINE, SANDBOX};
 pub use guardian::{Guardian, LIMIT as STANDS_STILL_AT_MOST, watch as guard};
 pub use rundir::check as check_run_dir;
+pub use switch::serve as switch;
 
 use super::*;
 use args::Origin;
@@ -242,12 +246,14 @@ impl Inner {
             return Ok(());
         }
         let dir = RunDir::new(&self.run, vm);
+        nics::outside(&self.program, &dir, spec).await?;
         let machine = self.launch(spec, &dir, Origin::PowerOn, self.events.clone());
         let machine = held.insert(machine.await?).clone();
+        nics::outside(&self.program, &dir, spec).await?;
         if spec.nics.iter().all(|nic| nic.connected) {
             return Ok(());
         }
-        nics::connect(&machine, spec).await
+        nics::connect(&self.program, &machine, spec).await
     }
 
     /// Starts a process, and watches it.
@@ -332,7 +338,11 @@ impl Inner {
         if self.find(&mut held, vm).await?.is_some() {
             return Err(HvError::StillRunning { op: "forget", vm });
         }
+        tap::remove_all(vm).await;
         let dir = RunDir::new(&self.run, vm);
+        for network in std::fs::read_dir(dir.networks()).into_iter().flatten().flatten() {
+            switch::leave(&network.path(), vm, None);
+        }
         match std::fs::remove_dir_all(dir.path()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(HvError::io("remove", dir.path())(e)),
             _ => {
@@ -443,8 +453,25 @@ impl Hypervisor for Qemu {
 
     async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError> {
         let machine = self.running("connect", spec.id).await?;
-        let spec = spec.clone();
-        whole(async move { nics::connect(&machine, &spec).await }).await
+        let (spec, inner) = (spec.clone(), self.inner.clone());
+        whole(async move { nics::connect(&inner.program, &machine, &spec).await }).await
+    }
+
+    async fn refit(&self, spec: &MachineSpec) -> Result<Unfit, HvError> {
+        let machine = self.running("change the devices of", spec.id).await?;
+        let (spec, inner) = (spec.clone(), self.inner.clone());
+        whole(async move { refit::refit(&inner.program, &machine, &spec).await }).await
+    }
+
+    async fn grow(&self, vm: VmId, layer: LayerId, virtual_bytes: u64) -> Result<(), HvError> {
+        let machine = self.running("grow a disk of", vm).await?;
+        let ask = move |q: Arc<qmp::Qmp>| async move { qmp::resize(&q, vm, layer, virtual_bytes).await };
+        machine.monitor.ask("grow a disk of", ask).await
+    }
+
+    async fn shut_down_by_agent(&self, vm: VmId) -> Result<(), HvError> {
+        let machine = self.running("shut down", vm).await?;
+        whole(async move { machine.shut_down().await }).await
     }
 
     async fn memory(&self, vm: VmId, memory_mib: u32) -> Result<MemoryUse, HvError> {

@@ -8,8 +8,8 @@ use qapi::futures::{QapiEvents, QapiService, QmpStreamTokio};
 use qapi::{Command, Empty, ExecuteError, qmp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::VmId;
 use shared::vm::PauseReason;
+use shared::{LayerId, VmId};
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
@@ -94,6 +94,10 @@ struct Reopen {
     options: [Value; 1],
 }
 
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Resize(Value);
+
 /// A job on a machine's disks.
 #[derive(Deserialize)]
 pub struct BlockJob {
@@ -128,6 +132,7 @@ commands! {
     QueryJobs = "query-jobs" -> Vec<BlockJob>;
     Stream = "block-stream" -> Empty;
     Reopen = "blockdev-reopen" -> Empty;
+    Resize = "block_resize" -> Empty;
 }
 
 #[derive(Deserialize)]
@@ -385,17 +390,63 @@ pub async fn address(monitor: &Qmp, vm: VmId, nic: &str) -> Result<Option<String
     Ok(filters.into_iter().next().map(|f| f.main_mac))
 }
 
-/// Puts a NIC in, on the hub that the one before was on.
-pub async fn add_nic(monitor: &Qmp, vm: VmId, n: usize, mac: &str) -> Result<(), HvError> {
-    let nic = json!({
-        "driver": "virtio-net-pci", "id": format!("nic{n}"), "netdev": format!("net{n}"), "mac": mac, "romfile": "",
-    });
-    let added = monitor.execute(AddDevice(nic)).await;
-    added.map_err(failed("put a NIC into", vm)).map(drop)
+/// Puts a device in; one that is in already stays.
+pub async fn add_device(monitor: &Qmp, vm: VmId, device: Value) -> Result<(), HvError> {
+    let added = monitor.execute(AddDevice(device)).await;
+    match added.map_err(failed("put a device into", vm)) {
+        Err(HvError::Refused { why, .. }) if why.contains("Duplicate") => Ok(()),
+        added => added.map(drop),
+    }
+}
+
+/// Asks the guest to let go of a device; asking again is no error.
+pub async fn ask_out(monitor: &Qmp, vm: VmId, id: String) -> Result<(), HvError> {
+    let asked = monitor.execute(qmp::device_del { id }).await;
+    match asked.map_err(failed("take a device out of", vm)) {
+        Err(HvError::Refused { why, .. })
+            if why.contains("in the process of unplug") || why.contains("not found") =>
+        {
+            Ok(())
+        }
+        asked => asked.map(drop),
+    }
+}
+
+/// The ids of the devices that a machine was given.
+pub async fn devices(monitor: &Qmp, vm: VmId) -> Result<HashSet<String>, HvError> {
+    let path = "/machine/peripheral".into();
+    let all = monitor.execute(qmp::qom_list { path }).await;
+    let all = all.map_err(failed("look at the devices of", vm))?;
+    Ok(all.into_iter().map(|device| device.name).collect())
+}
+
+/// Closes the layers that are none of these and that nobody reads through; answers nothing, for another disk may.
+pub async fn close_others(monitor: &Qmp, vm: VmId, wanted: &HashSet<String>) -> Result<(), HvError> {
+    loop {
+        let nodes = monitor.execute(QueryNodes { flat: true }).await;
+        let nodes = nodes.map_err(failed("look at the disks of", vm))?;
+        let mut closed = false;
+        for node_name in nodes.into_iter().filter_map(|n| n.node_name) {
+            let layer = node_name.starts_with('l') && node_name.len() == 31;
+            if layer && !wanted.contains(&node_name) {
+                closed |= monitor.execute(qmp::blockdev_del { node_name }).await.is_ok();
+            }
+        }
+        if !closed {
+            return Ok(());
+        }
+    }
+}
+
+/// Has a node show so many bytes.
+pub async fn resize(monitor: &Qmp, vm: VmId, layer: LayerId, bytes: u64) -> Result<(), HvError> {
+    let resize = Resize(json!({ "node-name": node_name(layer), "size": bytes }));
+    let resized = monitor.execute(resize).await;
+    resized.map_err(failed("grow a disk of", vm)).map(drop)
 }
 
 /// Puts a NIC's cable in, or takes it out.
-pub async fn set_link(monitor: &Qmp, vm: VmId, n: usize, up: bool) -> Result<(), HvError> {
+pub async fn set_link(monitor: &Qmp, vm: VmId, n: u32, up: bool) -> Result<(), HvError> {
     let name = format!("nic{n}");
     let set = monitor.execute(qmp::set_link { name, up }).await;
     set.map_err(failed("connect a NIC of", vm)).map(drop)

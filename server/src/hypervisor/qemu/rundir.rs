@@ -1,7 +1,7 @@
 //! A machine's run directory: its sockets, its logs, and the record of its process.
 
 use super::HvError;
-use shared::VmId;
+use shared::{NetworkId, VmId};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -94,6 +94,17 @@ impl RunDir {
     /// The monitor of whoever watches over a fork.
     pub fn watch(&self) -> PathBuf {
         self.file("watch")
+    }
+
+    /// Where isolated networks are, beside the directories of machines.
+    pub fn networks(&self) -> PathBuf {
+        self.0.with_file_name("n")
+    }
+
+    /// The directory of an isolated network. Of its id it has the part that is random: paths of sockets are short.
+    pub fn network(&self, network: NetworkId) -> PathBuf {
+        let id = network.0.simple().to_string();
+        self.networks().join(&id[id.len() - 12..])
     }
 
     pub fn agent(&self) -> PathBuf {

@@ -263,6 +263,20 @@ impl Hypervisor for Sim {
         self.running("connect", spec.id).map(drop)
     }
 
+    async fn refit(&self, spec: &MachineSpec) -> Result<Unfit, HvError> {
+        self.running("change the devices of", spec.id)?;
+        Ok(Unfit::default())
+    }
+
+    async fn grow(&self, vm: VmId, _layer: LayerId, _virtual_bytes: u64) -> Result<(), HvError> {
+        self.running("grow a disk of", vm).map(drop)
+    }
+
+    async fn shut_down_by_agent(&self, vm: VmId) -> Result<(), HvError> {
+        self.running("shut down", vm)?;
+        Err(HvError::NoAgent(vm))
+    }
+
     async fn memory(&self, vm: VmId, _memory_mib: u32) -> Result<MemoryUse, HvError> {
         self.running("look at the memory of", vm)?;
         Ok(MemoryUse::default())

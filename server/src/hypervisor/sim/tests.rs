@@ -12,6 +12,7 @@ fn machine(name: &str) -> MachineSpec {
         vmgenid: Uuid::nil(),
         disks: Vec::new(),
         seed: None,
+        seed_slot: 0,
         nics: Vec::new(),
         config: Default::default(),
     }

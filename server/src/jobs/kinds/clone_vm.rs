@@ -1,17 +1,19 @@
 //! Clones a machine from a snapshot while the machine goes on.
 
+use super::create_vm::storage_for;
 use super::snapshot::{self, With};
-use super::{is_now, mint_nics, new_mac, power_off, power_on, release, remove_files, see_it_boot, unmake};
+use super::{Taken, is_now, mint_nics, power_off, power_on, release, remove_files, see_it_boot, unmake};
 use crate::db::locks::LockMode;
 use crate::db::{self, layers::Layer, now};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::clone::{CloneMode, CloneTarget, Proof, ProofStrength};
+use shared::edit::FIRST_SLOT;
 use shared::feed::Noun;
 use shared::job::{CloneSpec, JobSpec, Resource, ResourceRole, step};
 use shared::place::NetworkKind;
-use shared::vm::{Lineage, LineageKind, Nic, Vm, VmState};
+use shared::vm::{Disk, Lineage, LineageKind, NewNic, Nic, Vm, VmState};
 use shared::{Code, ImageId, LayerId, Name, NetworkId, SnapshotId, VmId};
 use uuid::Uuid;
 
@@ -73,11 +75,12 @@ async fn mint(cx: &Cx, spec: &CloneSpec, source: &Vm) -> Result<Minted, StepErro
         Some(taken) => Some(snapshot::mint(cx, spec.vm, taken.name.clone()).await?),
         None => None,
     };
-    let layers = source
-        .disks
-        .iter()
-        .map(|_| LayerId(Uuid::now_v7()))
-        .collect::<Vec<_>>();
+    // The disks are those of the snapshot: the machine may have others by now.
+    let disks = match spec.snapshot {
+        Some(id) => snapshot::layers(cx, id).await?.len(),
+        None => source.disks.len(),
+    };
+    let layers: Vec<_> = (0..disks).map(|_| LayerId(Uuid::now_v7())).collect();
     let product = match &spec.request.disks_only {
         Some(disks) => {
             let mut images = Vec::new();
@@ -91,7 +94,7 @@ async fn mint(cx: &Cx, spec: &CloneSpec, source: &Vm) -> Result<Minted, StepErro
             }
             Product::Images(images)
         }
-        None => Product::Vm(Box::new(mint_vm(cx, &target(spec), source).await?)),
+        None => Product::Vm(Box::new(mint_vm(cx, &target(spec), source, disks).await?)),
     };
     Ok(Minted {
         product,
@@ -100,24 +103,25 @@ async fn mint(cx: &Cx, spec: &CloneSpec, source: &Vm) -> Result<Minted, StepErro
     })
 }
 
-async fn mint_vm(cx: &Cx, target: &CloneTarget, source: &Vm) -> Result<MintedVm, StepError> {
+async fn mint_vm(cx: &Cx, target: &CloneTarget, source: &Vm, disks: usize) -> Result<MintedVm, StepError> {
+    let mut taken = Taken::default();
+    for _ in 0..disks + usize::from(target.cloud_init.is_some()) {
+        taken.slot()?;
+    }
     let networks = db::places::networks(cx.db()).await?;
     let (nics, networks) = match &target.network_interfaces {
-        Some(asked) => mint_nics(asked, &networks)?,
+        Some(asked) => mint_nics(asked, &networks, &mut taken)?,
         None => {
             let isolated = networks
                 .iter()
                 .find(|n| n.kind == NetworkKind::Isolated)
                 .ok_or_else(|| is_now("network", db::places::ISOLATED_NETWORK))?;
-            let nic = |_| Nic {
-                mac: new_mac(),
-                network: isolated.name.clone(),
-                kind: isolated.kind,
-                connected: true,
+            // Connected to nothing: beside other clones it would be one of several with one address.
+            let nic = NewNic {
+                connected: false,
+                ..NewNic::on(isolated.id.to_string())
             };
-            let nics: Vec<Nic> = source.network_interfaces.iter().map(nic).collect();
-            let ids = nics.iter().map(|_| isolated.id).collect();
-            (nics, ids)
+            mint_nics(&vec![nic; source.network_interfaces.len()], &networks, &mut taken)?
         }
     };
     Ok(MintedVm {
@@ -206,14 +210,19 @@ async fn announce_vm(cx: &Cx, spec: &CloneSpec, source: &Vm, new: &MintedVm) -> 
         locked_by: None,
         current_snapshot: None,
         latest_snapshot: None,
+        description: String::new(),
+        autostart: None,
+        at_next_start: None,
         create_time: now(),
         generation: 0,
     };
+    let disks = cx.minted::<Minted>()?.layers.len();
     let new = db::vms::NewVm {
         vm,
         hidden: db::vms::Hidden {
             vmgenid: new.vmgenid,
             has_seed: target.cloud_init.is_some(),
+            seed_slot: slot_of(disks),
             config: Default::default(),
         },
         networks: new.networks.clone(),
@@ -226,6 +235,11 @@ async fn announce_vm(cx: &Cx, spec: &CloneSpec, source: &Vm, new: &MintedVm) -> 
         })
     })
     .await
+}
+
+/// The slot of the disk of this number, and of the seed behind the last: they come first.
+fn slot_of(disk: usize) -> u32 {
+    FIRST_SLOT + disk as u32
 }
 
 fn taken_id(cx: &Cx) -> Option<SnapshotId> {
@@ -269,13 +283,18 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
     let snapshot = snapshot.ok_or_else(|| is_now("snapshot", "of the clone job"))?;
     let frozen = snapshot::layers(cx, snapshot).await?;
     let (world, mode) = (cx.world(), spec.request.mode);
-    let storage = world.storage.id;
+    let chosen = match &target(&spec).storage {
+        Some(asked) => Some(storage_for(cx, Some(asked)).await?),
+        None => None,
+    };
     let mut layers = Vec::new();
     let mut sources = Vec::new();
     for (&id, &from) in minted.layers.iter().zip(&frozen) {
         let chain = db::layers::chain_of(cx.db(), from).await?;
         let virtual_bytes = chain.last().map_or(0, |l| l.virtual_bytes);
         let parent = (mode == CloneMode::Linked).then_some(from);
+        let storage = chosen.unwrap_or_else(|| world.storage_of(from));
+        world.place(id, storage);
         layers.push(Layer {
             id,
             storage,
@@ -293,7 +312,17 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
             for (position, layer) in layers.iter().enumerate() {
                 db::layers::insert(tx, layer).await?;
                 match &product {
-                    Product::Vm(new) => db::vms::put_disk(tx, new.id, position, layer.id).await?,
+                    Product::Vm(new) => {
+                        let disk = Disk {
+                            number: position as u32,
+                            slot: slot_of(position),
+                            layer: layer.id,
+                            virtual_bytes: layer.virtual_bytes,
+                            chain_length: 1,
+                            allocated_bytes: None,
+                        };
+                        db::vms::put_disk(tx, new.id, position, &disk).await?;
+                    }
                     Product::Images(_) => {}
                 }
             }

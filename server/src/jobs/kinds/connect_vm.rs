@@ -43,7 +43,7 @@ async fn switch(cx: &Cx) -> Result<(), StepError> {
         cx.commit(|_| Box::pin(async { Ok(()) })).await?;
     }
     let asked = |(n, was): (usize, &bool)| {
-        if spec.request.names(n) {
+        if spec.request.names(machine.network_interfaces[n].number) {
             spec.connected
         } else {
             *was
@@ -73,8 +73,7 @@ async fn switch(cx: &Cx) -> Result<(), StepError> {
     } else {
         cx.message("from its next start on");
     }
-    let id = spec.vm;
-    cx.commit(move |tx| Box::pin(async move { db::vms::set_connected(tx, id, &after).await }))
+    cx.commit(move |tx| Box::pin(async move { db::hardware::set_connected(tx, &machine, &after).await }))
         .await
 }
 
@@ -90,7 +89,7 @@ async fn back(cx: &Cx, id: VmId) -> Result<(), StepError> {
         }
         cx.hypervisor().connect(&spec).await?;
     }
-    cx.commit(move |tx| Box::pin(async move { db::vms::set_connected(tx, id, &before).await }))
+    cx.commit(move |tx| Box::pin(async move { db::hardware::set_connected(tx, &machine, &before).await }))
         .await
 }
 

@@ -1,15 +1,15 @@
 //! Makes a machine from an image, or blank.
 
-use super::{is_now, mint_nics, power_off, power_on, unmake};
+use super::{Taken, is_now, mint_nics, power_off, power_on, unmake};
 use crate::db::locks::LockMode;
-use crate::db::{self, layers::Layer, now};
+use crate::db::{self, DbError, Tx, layers::Layer, now};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
 use shared::vm::{self, Disk, Lineage, LineageKind, NewDisk, NewNic, Nic, Vm, VmState};
-use shared::{Code, HostId, ImageId, LayerId, NetworkId, VmId};
+use shared::{Code, HostId, ImageId, LayerId, NetworkId, StorageId, VmId};
 use uuid::Uuid;
 
 pub(super) struct CreateVm;
@@ -22,14 +22,37 @@ struct Minted {
     layers: Vec<MintedLayer>,
     nics: Vec<Nic>,
     networks: Vec<NetworkId>,
+    #[serde(default)]
+    seed_slot: u32,
+    #[serde(default)]
+    storage: Option<StorageId>,
 }
 
+/// A disk to make.
 #[derive(Clone, Serialize, Deserialize)]
-struct MintedLayer {
-    id: LayerId,
-    parent: Option<LayerId>,
-    image: Option<ImageId>,
-    virtual_bytes: u64,
+pub(super) struct MintedLayer {
+    pub id: LayerId,
+    #[serde(default)]
+    pub number: u32,
+    #[serde(default)]
+    pub slot: u32,
+    pub parent: Option<LayerId>,
+    pub image: Option<ImageId>,
+    pub virtual_bytes: u64,
+}
+
+impl MintedLayer {
+    /// As a machine's.
+    pub fn disk(&self) -> Disk {
+        Disk {
+            number: self.number,
+            slot: self.slot,
+            layer: self.id,
+            virtual_bytes: self.virtual_bytes,
+            chain_length: 1,
+            allocated_bytes: None,
+        }
+    }
 }
 
 fn request(cx: &Cx) -> Result<vm::CreateVm, StepError> {
@@ -39,13 +62,20 @@ fn request(cx: &Cx) -> Result<vm::CreateVm, StepError> {
     }
 }
 
-async fn mint(cx: &Cx, request: &vm::CreateVm) -> Result<Minted, StepError> {
+/// Disks as they were asked for, with numbers and slots behind those that are taken.
+pub(super) async fn mint_disks(
+    cx: &Cx,
+    asked: &[NewDisk],
+    taken: &mut Taken,
+) -> Result<Vec<MintedLayer>, StepError> {
     let mut layers = Vec::new();
-    for disk in &request.disks {
-        let id = LayerId(Uuid::now_v7());
+    for disk in asked {
+        let (id, number, slot) = (LayerId(Uuid::now_v7()), taken.disk(), taken.slot()?);
         layers.push(match disk {
             NewDisk::Blank(disk) => MintedLayer {
                 id,
+                number,
+                slot,
                 parent: None,
                 image: None,
                 virtual_bytes: u64::from(disk.size_gib) << 30,
@@ -56,6 +86,8 @@ async fn mint(cx: &Cx, request: &vm::CreateVm) -> Result<Minted, StepError> {
                 let asked = disk.size_gib.map(|gib| u64::from(gib) << 30);
                 MintedLayer {
                     id,
+                    number,
+                    slot,
                     parent: Some(image.layer),
                     image: Some(image.id),
                     virtual_bytes: asked.unwrap_or(image.virtual_bytes),
@@ -63,12 +95,59 @@ async fn mint(cx: &Cx, request: &vm::CreateVm) -> Result<Minted, StepError> {
             }
         });
     }
-    let default = [NewNic {
-        network: db::places::USER_NETWORK.to_owned(),
-        mac: None,
-    }];
+    Ok(layers)
+}
+
+/// Writes layers down that are about to be made in this storage.
+pub(super) async fn note_layers(
+    tx: &mut Tx,
+    layers: &[MintedLayer],
+    storage: StorageId,
+) -> Result<(), DbError> {
+    for layer in layers {
+        let (id, parent, virtual_bytes) = (layer.id, layer.parent, layer.virtual_bytes);
+        db::layers::insert(
+            tx,
+            &Layer {
+                id,
+                storage,
+                parent,
+                virtual_bytes,
+            },
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Makes the files of new disks.
+pub(super) async fn make_disks(cx: &Cx, layers: &[MintedLayer]) -> Result<(), StepError> {
+    let world = cx.world();
+    for layer in layers {
+        let file = world.layer_file(layer.id);
+        match layer.parent {
+            Some(parent) => {
+                let size = Some(layer.virtual_bytes);
+                cx.disks()
+                    .create_overlay(&file, &world.layer_file(parent), size)
+                    .await?;
+            }
+            None => cx.disks().create_blank(&file, layer.virtual_bytes).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn mint(cx: &Cx, request: &vm::CreateVm) -> Result<Minted, StepError> {
+    let mut taken = Taken::default();
+    let layers = mint_disks(cx, &request.disks, &mut taken).await?;
+    let seed_slot = match request.cloud_init {
+        Some(_) => taken.slot()?,
+        None => 0,
+    };
+    let default = [NewNic::on(db::places::USER_NETWORK)];
     let asked = request.network_interfaces.as_deref().unwrap_or(&default);
-    let (nics, networks) = mint_nics(asked, &db::places::networks(cx.db()).await?)?;
+    let (nics, networks) = mint_nics(asked, &db::places::networks(cx.db()).await?, &mut taken)?;
     Ok(Minted {
         vm: VmId(Uuid::now_v7()),
         bios_uuid: Uuid::new_v4(),
@@ -76,7 +155,21 @@ async fn mint(cx: &Cx, request: &vm::CreateVm) -> Result<Minted, StepError> {
         layers,
         nics,
         networks,
+        seed_slot,
+        storage: Some(storage_for(cx, request.storage.as_deref()).await?),
     })
+}
+
+/// The storage of this name or id, or the default.
+pub(super) async fn storage_for(cx: &Cx, asked: Option<&str>) -> Result<StorageId, StepError> {
+    let all = db::places::storages(cx.db()).await?;
+    let found = all.iter().find(|s| match asked {
+        Some(asked) => s.id.to_string() == asked || s.name.as_str() == asked,
+        None => s.default,
+    });
+    Ok(found
+        .ok_or_else(|| is_now("storage", asked.unwrap_or("that is the default")))?
+        .id)
 }
 
 async fn minting(cx: &Cx) -> Result<(), StepError> {
@@ -94,22 +187,13 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
     });
     let job = cx.id();
     let holder = cx.clone();
-    let storage = cx.world().storage.id;
+    let storage = minted.storage.unwrap_or(cx.world().storage.id);
+    for layer in &minted.layers {
+        cx.world().place(layer.id, storage);
+    }
     cx.commit(move |tx| {
         Box::pin(async move {
-            for layer in &minted.layers {
-                let (id, parent, virtual_bytes) = (layer.id, layer.parent, layer.virtual_bytes);
-                db::layers::insert(
-                    tx,
-                    &Layer {
-                        id,
-                        storage,
-                        parent,
-                        virtual_bytes,
-                    },
-                )
-                .await?;
-            }
+            note_layers(tx, &minted.layers, storage).await?;
             let host = db::vms::first_host(tx.conn()).await?;
             let new = new_vm(&request, &minted, host, job);
             holder.hold_product(tx, minted.vm).await?;
@@ -120,16 +204,7 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
 }
 
 fn new_vm(request: &vm::CreateVm, minted: &Minted, host: HostId, job: shared::JobId) -> db::vms::NewVm {
-    let disks = minted
-        .layers
-        .iter()
-        .map(|l| Disk {
-            layer: l.id,
-            virtual_bytes: l.virtual_bytes,
-            chain_length: 1,
-            allocated_bytes: None,
-        })
-        .collect();
+    let disks = minted.layers.iter().map(MintedLayer::disk).collect();
     db::vms::NewVm {
         vm: Vm {
             id: minted.vm,
@@ -157,12 +232,16 @@ fn new_vm(request: &vm::CreateVm, minted: &Minted, host: HostId, job: shared::Jo
             locked_by: None,
             current_snapshot: None,
             latest_snapshot: None,
+            description: request.description.clone(),
+            autostart: request.autostart,
+            at_next_start: None,
             create_time: now(),
             generation: 0,
         },
         hidden: db::vms::Hidden {
             vmgenid: minted.vmgenid,
             has_seed: request.cloud_init.is_some(),
+            seed_slot: minted.seed_slot,
             config: Default::default(),
         },
         networks: minted.networks.clone(),
@@ -172,18 +251,7 @@ fn new_vm(request: &vm::CreateVm, minted: &Minted, host: HostId, job: shared::Jo
 async fn preparing(cx: &Cx) -> Result<(), StepError> {
     let (request, minted): (_, Minted) = (request(cx)?, cx.minted()?);
     let world = cx.world();
-    for layer in &minted.layers {
-        let file = world.layer_file(layer.id);
-        match layer.parent {
-            Some(parent) => {
-                let size = Some(layer.virtual_bytes);
-                cx.disks()
-                    .create_overlay(&file, &world.layer_file(parent), size)
-                    .await?;
-            }
-            None => cx.disks().create_blank(&file, layer.virtual_bytes).await?,
-        }
-    }
+    make_disks(cx, &minted.layers).await?;
     if let Some(ci) = &request.cloud_init {
         let id = minted.vm.to_string();
         cx.disks()

@@ -1,4 +1,5 @@
-//! Deletes a machine, a snapshot or a fork point: its name, what it alone has, and every layer that nobody else stands on.
+//! Deletes a machine, a snapshot, a fork point or an image: its name, what it alone has, and every layer that nobody else
+//! stands on.
 
 use super::instant_clone::{drop_files, everything_of};
 use super::{is_now, merge, release, remove_loose};
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
-use shared::{Code, ForkPointId, LayerId, SnapshotId, VmId, can};
+use shared::{Code, ForkPointId, ImageId, LayerId, SnapshotId, VmId, can};
 use std::path::PathBuf;
 
 pub(super) struct Delete;
@@ -19,6 +20,7 @@ enum What {
     Vm(VmId),
     Point(ForkPointId),
     Snapshot(VmId, SnapshotId),
+    Image(ImageId),
 }
 
 /// What is removed when the thing is off the books.
@@ -42,6 +44,7 @@ fn what(cx: &Cx) -> Result<What, StepError> {
         JobSpec::DeleteVm(spec) => Ok(What::Vm(spec.vm)),
         JobSpec::DeleteForkPoint(spec) => Ok(What::Point(spec.point)),
         JobSpec::DeleteSnapshot(spec) => Ok(What::Snapshot(spec.vm, spec.snapshot)),
+        JobSpec::DeleteImage(spec) => Ok(What::Image(spec.image)),
         _ => Err(StepError::new(Code::Internal, "not a request to delete")),
     }
 }
@@ -86,6 +89,23 @@ async fn check(cx: &Cx) -> Result<(), StepError> {
                 unnamed,
             });
         }
+        What::Image(id) => {
+            let found = db::images::find(cx.db(), &id.to_string()).await?;
+            let image = found.ok_or_else(|| is_now("image", id))?;
+            cx.resource(Resource {
+                noun: Noun::Image,
+                id: id.to_string(),
+                name: image.name,
+                role: ResourceRole::Source,
+            });
+            let chain = db::layers::chain_of(cx.db(), image.layer).await?;
+            cx.mint(&Minted {
+                layers: chain.iter().map(|l| l.id).collect(),
+                directory: PathBuf::new(),
+                memories: Vec::new(),
+                unnamed: Vec::new(),
+            });
+        }
         What::Point(id) => {
             let (stored, layers) = everything_of(cx, id).await?;
             can::can_delete_point(&stored.point)?;
@@ -114,6 +134,11 @@ async fn delete(cx: &Cx) -> Result<(), StepError> {
                 What::Vm(id) => db::vms::delete(tx, id).await?,
                 What::Point(id) => db::fork_points::delete(tx, id).await?,
                 What::Snapshot(_, id) => db::snapshots::delete(tx, id).await?,
+                What::Image(id) => {
+                    let found = db::images::name_of(tx, id).await?;
+                    db::images::delete(tx, id).await?;
+                    found.into_iter().map(|(_, layer)| layer).collect()
+                }
             };
             release(tx, &stood_on).await.map(drop)
         })
@@ -144,6 +169,7 @@ async fn remove(cx: &Cx) -> Result<(), StepError> {
             drop_files(cx, id, &directory).await?;
             "its memory and "
         }
+        What::Image(_) => "",
     };
     cx.message(match remove_loose(cx, &layers).await? {
         1 => format!("{with}1 layer removed"),
@@ -173,7 +199,7 @@ impl Kind for Delete {
             step::DELETING => delete(cx).await,
             step::MERGING_LAYERS => match what(cx)? {
                 What::Snapshot(vm, _) => merge::merge(cx, vm, &cx.minted::<Minted>()?.unnamed).await,
-                What::Vm(_) | What::Point(_) => Ok(()),
+                What::Vm(_) | What::Point(_) | What::Image(_) => Ok(()),
             },
             _ => remove(cx).await,
         }

@@ -5,6 +5,10 @@ mod clone_vm;
 mod connect_vm;
 mod create_vm;
 mod delete;
+mod edit_vm;
+mod export_disk;
+mod image_of_snapshot;
+pub(crate) mod import_image;
 mod instant_clone;
 mod merge;
 mod overlays;
@@ -21,9 +25,11 @@ use crate::db::{self, DbError, Tx};
 use crate::disks::DiskError;
 use crate::hypervisor::{BootError, DiskSpec, HvError, LayerFile, MachineSpec, NicSpec, RunState};
 use shared::clone::Proof;
+use shared::edit::{FIRST_SLOT, LAST_SLOT};
 use shared::job::JobKind;
 use shared::vm::{Condition, Nic, Vm};
 use shared::{Code, LayerId, NetworkId, Status, VmId};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// The steps of a kind.
@@ -36,7 +42,13 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::CloneVm => &clone_vm::CloneVm,
         JobKind::InstantCloneVm => &instant_clone::InstantCloneVm,
         JobKind::RevertVm => &revert_vm::RevertVm,
-        JobKind::DeleteVm | JobKind::DeleteForkPoint | JobKind::DeleteSnapshot => &delete::Delete,
+        JobKind::EditVm => &edit_vm::EditVm,
+        JobKind::DeleteVm | JobKind::DeleteForkPoint | JobKind::DeleteSnapshot | JobKind::DeleteImage => {
+            &delete::Delete
+        }
+        JobKind::ImportImage => &import_image::ImportImage,
+        JobKind::ImageOfSnapshot => &image_of_snapshot::ImageOfSnapshot,
+        JobKind::ExportDisk => &export_disk::ExportDisk,
     }
 }
 
@@ -47,7 +59,8 @@ impl From<HvError> for StepError {
             HvError::TimedOut { .. } => Code::DeadlineExceeded,
             HvError::Simulated { .. } => Code::Aborted,
             HvError::TooBusy(_) | HvError::MomentLost(_) => Code::Aborted,
-            HvError::NotInstalled(_) | HvError::Network { .. } => Code::Unavailable,
+            HvError::NotInstalled(_) | HvError::Switch { .. } => Code::Unavailable,
+            HvError::Bridge { .. } => Code::FailedPrecondition,
             _ => Code::Internal,
         };
         Self {
@@ -105,10 +118,12 @@ fn new_mac() -> String {
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
 
-/// NICs as they were asked for, each with an address; the networks have been resolved to ids.
+/// NICs as they were asked for, each with an address, a number and a slot behind those that are taken; the networks have
+/// been resolved to ids.
 fn mint_nics(
     asked: &[shared::vm::NewNic],
     networks: &[db::places::NetworkRow],
+    taken: &mut Taken,
 ) -> Result<(Vec<Nic>, Vec<NetworkId>), StepError> {
     let mut nics = (Vec::new(), Vec::new());
     for nic in asked {
@@ -117,14 +132,68 @@ fn mint_nics(
             .find(|n| n.id.to_string() == nic.network || n.name.as_str() == nic.network)
             .ok_or_else(|| is_now("network", &nic.network))?;
         nics.0.push(Nic {
+            number: taken.nic(),
+            slot: taken.slot()?,
             mac: nic.mac.clone().unwrap_or_else(new_mac),
             network: network.name.clone(),
             kind: network.kind,
-            connected: true,
+            connected: nic.connected,
+            forwards: nic.forwards.clone(),
         });
         nics.1.push(network.id);
     }
     Ok(nics)
+}
+
+/// The numbers and slots of a machine's devices that cannot be given again.
+#[derive(Default)]
+struct Taken {
+    disks: BTreeSet<u32>,
+    nics: BTreeSet<u32>,
+    slots: BTreeSet<u32>,
+}
+
+impl Taken {
+    /// Those of a machine, with what is put in at its next start; its seed has a slot, too.
+    fn of(vm: &Vm, seed: Option<u32>) -> Self {
+        let mut taken = Self::default();
+        taken.slots.extend(seed);
+        let next = vm.at_next_start.iter();
+        for disk in vm.disks.iter().chain(next.clone().flat_map(|n| &n.add_disks)) {
+            taken.disks.insert(disk.number);
+            taken.slots.insert(disk.slot);
+        }
+        for nic in vm.network_interfaces.iter().chain(next.flat_map(|n| &n.add_nics)) {
+            taken.nics.insert(nic.number);
+            taken.slots.insert(nic.slot);
+        }
+        taken
+    }
+
+    fn disk(&mut self) -> u32 {
+        give(&mut self.disks, 0)
+    }
+
+    fn nic(&mut self) -> u32 {
+        give(&mut self.nics, 0)
+    }
+
+    fn slot(&mut self) -> Result<u32, StepError> {
+        match give(&mut self.slots, FIRST_SLOT) {
+            slot if slot <= LAST_SLOT => Ok(slot),
+            _ => Err(StepError::new(
+                Code::ResourceExhausted,
+                "no PCI slot is free: take a disk or a NIC out, or start it anew",
+            )),
+        }
+    }
+}
+
+/// Takes the lowest number that is free.
+fn give(taken: &mut BTreeSet<u32>, from: u32) -> u32 {
+    let free = (from..).find(|n| !taken.contains(n)).unwrap_or(u32::MAX);
+    taken.insert(free);
+    free
 }
 
 async fn chain_files(world: &World, layer: LayerId) -> Result<Vec<LayerFile>, DbError> {
@@ -140,23 +209,27 @@ async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> 
     let mut disks = Vec::new();
     for disk in &vm.disks {
         disks.push(DiskSpec {
+            number: disk.number,
+            slot: disk.slot,
             chain: chain_files(world, disk.layer).await?,
         });
     }
     let networks = db::places::networks(&world.db).await?;
-    let nics = vm
-        .network_interfaces
-        .iter()
-        .map(|nic| NicSpec {
+    let mut nics = Vec::new();
+    for nic in &vm.network_interfaces {
+        let network = networks.iter().find(|n| n.name == nic.network);
+        let network = network.ok_or_else(|| is_now("network", &nic.network))?;
+        nics.push(NicSpec {
+            number: nic.number,
+            slot: nic.slot,
             mac: nic.mac.clone(),
             kind: nic.kind,
+            network: network.id,
+            forwards: nic.forwards.clone(),
+            bridge: network.bridge.clone(),
             connected: nic.connected,
-            bridge: networks
-                .iter()
-                .find(|n| n.name == nic.network)
-                .and_then(|n| n.bridge.clone()),
-        })
-        .collect();
+        });
+    }
     Ok(MachineSpec {
         id: vm.id,
         name: vm.name.clone(),
@@ -166,6 +239,7 @@ async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> 
         vmgenid: hidden.vmgenid,
         disks,
         seed: hidden.has_seed.then(|| world.seed_file(vm.id)),
+        seed_slot: hidden.seed_slot,
         nics,
         config: hidden.config,
     })
@@ -184,8 +258,9 @@ async fn set_starting(cx: &Cx, id: VmId) -> Result<(), StepError> {
 
 /// Powers a machine on; one that runs already is left as it is.
 async fn power_on(cx: &Cx, id: VmId) -> Result<(), StepError> {
-    let machine = vm(cx, id).await?;
     if cx.hypervisor().state(id).await == RunState::Stopped {
+        edit_vm::take_next(cx, id).await?;
+        let machine = vm(cx, id).await?;
         set_starting(cx, id).await?;
         let spec = machine_spec(cx.world(), &machine).await?;
         cx.hypervisor().start(&spec).await?;
@@ -250,7 +325,10 @@ async fn release(tx: &mut Tx, layers: &[LayerId]) -> Result<Vec<Layer>, DbError>
 
 async fn remove_files(cx: &Cx, layers: &[LayerId]) -> Result<(), StepError> {
     for layer in layers {
-        cx.disks().remove(&cx.world().layer_file(*layer).path).await?;
+        // Off the books nobody knows any more where it was.
+        for path in cx.world().layer_paths(*layer) {
+            cx.disks().remove(&path).await?;
+        }
     }
     Ok(())
 }

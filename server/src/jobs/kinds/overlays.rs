@@ -10,7 +10,6 @@ use crate::hypervisor::{DiskSwitch, HvError};
 use crate::jobs::World;
 use crate::jobs::step::{Cx, StepError};
 use serde::{Deserialize, Serialize};
-use shared::feed::Noun;
 use shared::vm::Vm;
 use shared::{LayerId, VmId};
 use uuid::Uuid;
@@ -42,9 +41,12 @@ impl Overlays {
     pub fn switch(&self, world: &World, machine: &Vm) -> Vec<DiskSwitch> {
         let pairs = machine.disks.iter().zip(&self.layers);
         pairs
-            .map(|(disk, &new)| DiskSwitch {
-                old: world.layer_file(disk.layer),
-                new: world.layer_file(new),
+            .map(|(disk, &new)| {
+                world.place_beside(new, disk.layer);
+                DiskSwitch {
+                    old: world.layer_file(disk.layer),
+                    new: world.layer_file(new),
+                }
             })
             .collect()
     }
@@ -61,12 +63,12 @@ impl Overlays {
 
     /// Puts them on the books alone.
     pub async fn note(&self, cx: &Cx, machine: &Vm) -> Result<(), StepError> {
-        let storage = cx.world().storage.id;
+        let world = cx.world();
         let pairs = machine.disks.iter().zip(&self.layers);
         let layers: Vec<Layer> = pairs
             .map(|(disk, &id)| Layer {
                 id,
-                storage,
+                storage: world.storage_of(disk.layer),
                 parent: Some(disk.layer),
                 virtual_bytes: disk.virtual_bytes,
             })
@@ -84,11 +86,7 @@ impl Overlays {
 
     /// Makes them the machine's active layers, on the books.
     pub async fn take_over(&self, tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
-        for (position, layer) in self.layers.iter().enumerate() {
-            db::vms::put_disk(tx, vm, position, *layer).await?;
-        }
-        tx.changed(Noun::Vm, vm, false);
-        Ok(())
+        db::vms::switch_disks(tx, vm, &self.layers).await
     }
 
     /// Takes them away again, unless the guest writes into them.

@@ -3,7 +3,7 @@
 use super::{power_off, power_on, vm};
 use crate::db::locks::LockMode;
 use crate::db::{self};
-use crate::hypervisor::{Control, RunState};
+use crate::hypervisor::{Control, HvError, RunState};
 use crate::jobs::observe;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
@@ -25,15 +25,24 @@ fn spec(cx: &Cx) -> Result<PowerSpec, StepError> {
     }
 }
 
-async fn shut_down(cx: &Cx, id: VmId) -> Result<(), StepError> {
+async fn shut_down(cx: &Cx, id: VmId, power_off_after: Option<Duration>) -> Result<(), StepError> {
     let name = vm(cx, id).await?.name;
     let mut events = cx.hypervisor().events();
     if cx.hypervisor().state(id).await == RunState::Stopped {
         observe::look(cx.world(), id).await?;
         return Ok(());
     }
-    cx.hypervisor().control(id, Control::ShutDown).await?;
-    cx.log(format!("pressed the power button of {name}"));
+    let asked = match cx.hypervisor().shut_down_by_agent(id).await {
+        Ok(()) => "its guest agent",
+        Err(e) => {
+            if !matches!(e, HvError::NoAgent(_)) {
+                cx.log(db::chain(&e));
+            }
+            cx.hypervisor().control(id, Control::ShutDown).await?;
+            "its power button"
+        }
+    };
+    cx.log(format!("asked the guest of {name} to shut down, by {asked}"));
     cx.commit(move |tx| {
         Box::pin(async move {
             let vm = db::vms::get(tx.conn(), id).await?;
@@ -47,7 +56,13 @@ async fn shut_down(cx: &Cx, id: VmId) -> Result<(), StepError> {
         })
     })
     .await?;
-    cx.message("waiting for the guest to shut down");
+    cx.message(match power_off_after {
+        Some(after) => format!(
+            "asked by {asked}; waiting for the guest to shut down, and powering off after {} s",
+            after.as_secs()
+        ),
+        None => format!("asked by {asked}; waiting for the guest to shut down"),
+    });
     let stopped = async {
         while cx.hypervisor().state(id).await != RunState::Stopped {
             match events.recv().await {
@@ -56,17 +71,25 @@ async fn shut_down(cx: &Cx, id: VmId) -> Result<(), StepError> {
             }
         }
     };
-    if tokio::time::timeout(SHUT_DOWN_WITHIN, stopped).await.is_err() {
-        return Err(StepError::new(
-            Code::DeadlineExceeded,
-            format!(
-                "the guest of {name} did not shut down within {} s of its power button: power it off, or try again",
-                SHUT_DOWN_WITHIN.as_secs()
-            ),
+    let within = power_off_after.unwrap_or(SHUT_DOWN_WITHIN);
+    if tokio::time::timeout(within, stopped).await.is_err() {
+        let seconds = within.as_secs();
+        if power_off_after.is_none() {
+            return Err(StepError::new(
+                Code::DeadlineExceeded,
+                format!(
+                    "the guest of {name} did not shut down within {seconds} s, asked by {asked}: power it off, or try again"
+                ),
+            ));
+        }
+        power_off(cx, id).await?;
+        cx.message(format!(
+            "powered off: the guest had not shut down within {seconds} s"
         ));
+        return Ok(());
     }
     observe::look(cx.world(), id).await?;
-    cx.message("the guest has shut down");
+    cx.message(format!("the guest has shut down, asked by {asked}"));
     Ok(())
 }
 
@@ -106,10 +129,15 @@ impl Kind for PowerVm {
     }
 
     async fn run(&self, _name: &str, cx: &Cx) -> Result<(), StepError> {
-        let PowerSpec { vm: id, action } = spec(cx)?;
+        let PowerSpec {
+            vm: id,
+            action,
+            power_off_after_seconds: after,
+        } = spec(cx)?;
+        let after = after.map(|s| Duration::from_secs(s.into()));
         match action {
             PowerAction::Start => power_on(cx, id).await,
-            PowerAction::ShutDown => shut_down(cx, id).await,
+            PowerAction::ShutDown => shut_down(cx, id, after).await,
             PowerAction::PowerOff => power_off(cx, id).await,
             PowerAction::Pause => control(cx, id, Control::Pause, RunState::Paused(PauseReason::User)).await,
             PowerAction::Resume => control(cx, id, Control::Resume, RunState::Running).await,
@@ -122,7 +150,7 @@ impl Kind for PowerVm {
     }
 
     async fn undo(&self, _name: &str, cx: &Cx) -> Result<(), StepError> {
-        let PowerSpec { vm: id, action } = spec(cx)?;
+        let PowerSpec { vm: id, action, .. } = spec(cx)?;
         match action {
             // It was off before: a start that did not succeed leaves it off.
             PowerAction::Start => power_off(cx, id).await,

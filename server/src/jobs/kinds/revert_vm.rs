@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, RevertSpec, step};
-use shared::vm::{Condition, Vm};
+use shared::vm::{Condition, Disk, Vm};
 use shared::{Code, LayerId, Status};
 use uuid::Uuid;
 
@@ -56,6 +56,10 @@ pub(in crate::jobs) fn can_go_on(machine: &Vm, memory: &MemoryOf, now: &MemoryOf
     if memory.nics != now.nics {
         return differs("NICs", &memory.nics, &now.nics);
     }
+    if !memory.slots.is_empty() && memory.slots != now.slots {
+        let list = |slots: &[u32]| slots.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        return differs("as PCI slots of NICs", &list(&memory.slots), &list(&now.slots));
+    }
     if (memory.accelerator, &memory.qemu_version) != (now.accelerator, &now.qemu_version) {
         return Err(Status::precondition(format!(
             "the memory of this snapshot was taken by QEMU {} with {}, and this host has {} with {}: revert the disks alone \
@@ -76,6 +80,7 @@ async fn check_memory(cx: &Cx, spec: &RevertSpec, machine: &Vm) -> Result<(), St
         cpus: machine.cpus,
         memory_mib: machine.memory_mib,
         nics: machine.network_interfaces.len(),
+        slots: machine.network_interfaces.iter().map(|nic| nic.slot).collect(),
         accelerator: cx.hypervisor().accelerator(),
         qemu_version: cx.hypervisor().version().await?,
         ..memory.clone()
@@ -133,20 +138,23 @@ async fn keep_now(cx: &Cx) -> Result<(), StepError> {
 async fn lay(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     if minted.before.is_empty() {
-        for disk in vm(cx, spec.vm).await?.disks {
+        let machine = vm(cx, spec.vm).await?;
+        // What was to come in at the next start is no disk of the snapshot either.
+        let next = machine.at_next_start.unwrap_or_default().add_disks;
+        for disk in machine.disks.into_iter().chain(next) {
             let chain = db::layers::chain_of(cx.db(), disk.layer).await?;
             minted.before.extend(chain.iter().map(|layer| layer.id));
         }
         cx.mint(&minted);
     }
-    let storage = cx.world().storage.id;
     let frozen = snapshot::layers(cx, spec.snapshot).await?;
     let mut layers = Vec::new();
     for (&id, &parent) in minted.layers.iter().zip(&frozen) {
         let chain = db::layers::chain_of(cx.db(), parent).await?;
+        cx.world().place_beside(id, parent);
         layers.push(Layer {
             id,
-            storage,
+            storage: cx.world().storage_of(parent),
             parent: Some(parent),
             virtual_bytes: chain.last().map_or(0, |layer| layer.virtual_bytes),
         });
@@ -175,9 +183,12 @@ async fn revert(cx: &Cx) -> Result<(), StepError> {
         return Ok(());
     }
     power_off(cx, spec.vm).await?;
+    let frozen = db::snapshots::disks_of(cx.db(), spec.snapshot).await?;
+    let disks = frozen.into_iter().zip(&minted.layers);
+    let disks: Vec<Disk> = disks.map(|(disk, &layer)| Disk { layer, ..disk }).collect();
     cx.commit(move |tx| {
         Box::pin(async move {
-            let before = db::vms::set_disks(tx, spec.vm, &minted.layers).await?;
+            let before = db::vms::set_disks(tx, spec.vm, &disks).await?;
             release(tx, &before).await?;
             db::vms::set_vmgenid(tx, spec.vm, minted.vmgenid).await?;
             db::vms::set_current(tx, spec.vm, Some(spec.snapshot)).await

@@ -14,7 +14,7 @@ use shared::feed::Noun;
 use shared::job::{Resource, ResourceRole};
 use shared::place::NetworkKind;
 use shared::snapshot::{Consistency, Snapshot, SnapshotState};
-use shared::vm::{Nic, Vm};
+use shared::vm::{Disk, Nic, Vm};
 use shared::{LayerId, Name, SnapshotId, Timestamp, VmId};
 use uuid::Uuid;
 
@@ -138,7 +138,7 @@ pub(super) async fn freeze(
         pause_micros,
         allocated_bytes,
         create_time,
-        layers: switch.iter().map(|d| d.old.id).collect(),
+        disks: machine.disks.clone(),
         memory,
     };
     cx.outcome(|o| o.pause_micros = pause_micros);
@@ -190,6 +190,7 @@ async fn capture(
         cpus: machine.cpus,
         memory_mib: machine.memory_mib,
         nics: machine.network_interfaces.len(),
+        slots: machine.network_interfaces.iter().map(|nic| nic.slot).collect(),
         user_networks,
         accelerator: cx.hypervisor().accelerator(),
         qemu_version: cx.hypervisor().version().await?,
@@ -255,11 +256,24 @@ pub(super) async fn forget(cx: &Cx, minted: &Minted) -> Result<(), StepError> {
         .await
 }
 
-/// The frozen layers of a snapshot that is ready, in the order of the disks.
-pub(super) async fn layers(cx: &Cx, id: SnapshotId) -> Result<Vec<LayerId>, StepError> {
+async fn frozen(cx: &Cx, id: SnapshotId) -> Result<Vec<Disk>, StepError> {
     let snapshot = db::snapshots::by_id(cx.db(), id).await?;
     match snapshot {
-        Some(s) if s.state == SnapshotState::Ready => Ok(db::snapshots::layers(cx.db(), id).await?),
+        Some(s) if s.state == SnapshotState::Ready => Ok(db::snapshots::disks_of(cx.db(), id).await?),
         _ => Err(is_now("snapshot", id)),
     }
+}
+
+/// The frozen layers of a snapshot that is ready, in the order of the disks.
+pub(super) async fn layers(cx: &Cx, id: SnapshotId) -> Result<Vec<LayerId>, StepError> {
+    Ok(frozen(cx, id).await?.iter().map(|disk| disk.layer).collect())
+}
+
+/// The frozen layer of the disk of this number, of a snapshot that is ready.
+pub(super) async fn layer(cx: &Cx, id: SnapshotId, number: u32) -> Result<LayerId, StepError> {
+    let disks = frozen(cx, id).await?;
+    let disk = disks.iter().find(|disk| disk.number == number);
+    Ok(disk
+        .ok_or_else(|| is_now("disk", format_args!("{number} of snapshot {id}")))?
+        .layer)
 }

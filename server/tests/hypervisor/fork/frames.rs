@@ -24,6 +24,10 @@ async fn no_frame_with_the_sources_address_leaves_a_fork() {
     let base = host.import("demo").await;
     let first = host.overlay(&base).await;
     let nic = |mac: &str| NicSpec {
+        number: 0,
+        slot: 5,
+        network: NetworkId(uuid::Uuid::nil()),
+        forwards: Vec::new(),
         mac: mac.into(),
         kind: NetworkKind::User,
         bridge: None,

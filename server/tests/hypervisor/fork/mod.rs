@@ -15,9 +15,9 @@ use server::hypervisor::qemu::{Guardian, STANDS_STILL_AT_MOST};
 use server::hypervisor::{
     Captured, Control, DiskSwitch, HvError, Hypervisor, MachineSpec, NicSpec, Point, RunState,
 };
-use shared::VmId;
 use shared::place::NetworkKind;
 use shared::vm::PauseReason;
+use shared::{NetworkId, VmId};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -136,7 +136,7 @@ fn ask(host: &Host, vm: VmId, command: &str, arguments: &Value) -> Value {
 }
 
 /// Asks a guest's agent.
-fn agent(host: &Host, vm: VmId, command: &str, arguments: &Value) -> Result<Value, String> {
+pub(crate) fn agent(host: &Host, vm: VmId, command: &str, arguments: &Value) -> Result<Value, String> {
     let socket = host.dir.path().join("run").join(vm.to_string()).join("agent");
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -7,7 +7,6 @@ use crate::jobs::kinds::machine_spec;
 use crate::jobs::observe;
 use crate::jobs::step::{Cx, StepError};
 use crate::{db, disks};
-use shared::LayerId;
 use shared::snapshot::SnapshotState;
 
 /// How many forks have their process before the moment comes; the others' would only keep the first from running.
@@ -62,7 +61,7 @@ pub(super) async fn freeze(cx: &Cx) -> Result<(), StepError> {
         });
     }
     let (vm, id) = (source.id, stored.point.id);
-    let frozen: Vec<LayerId> = switch.iter().map(|d| d.old.id).collect();
+    let frozen = source.disks;
     cx.commit(move |tx| {
         Box::pin(async move {
             overlays.take_over(tx, vm).await?;

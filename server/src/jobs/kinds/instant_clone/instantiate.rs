@@ -164,10 +164,12 @@ async fn met(
                 clone.name
             ));
         } else if spec.nics.iter().any(|nic| nic.connected) {
-            let vm = clone.vm;
+            let vm = super::super::vm(cx, clone.vm).await?;
             let connected: Vec<bool> = spec.nics.iter().map(|nic| nic.connected).collect();
-            cx.commit(move |tx| Box::pin(async move { db::vms::set_connected(tx, vm, &connected).await }))
-                .await?;
+            cx.commit(move |tx| {
+                Box::pin(async move { db::hardware::set_connected(tx, &vm, &connected).await })
+            })
+            .await?;
         }
     }
     Ok(clone)

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use shared::fork::ForkNics;
 use shared::job::{ForkSpec, JobSpec, step};
 use shared::place::NetworkKind;
-use shared::vm::Nic;
+use shared::vm::{Disk, Nic};
 use shared::{Code, ForkPointId, LayerId, VmId};
 use std::path::{Path, PathBuf};
 
@@ -57,10 +57,10 @@ async fn stored(cx: &Cx, id: ForkPointId) -> Result<Stored, StepError> {
     point.ok_or_else(|| is_now("fork point", id))
 }
 
-async fn kept_layers(cx: &Cx, id: ForkPointId) -> Result<Vec<LayerId>, StepError> {
+async fn kept_disks(cx: &Cx, id: ForkPointId) -> Result<Vec<Disk>, StepError> {
     let conn = cx.db().read().acquire().await;
     let mut conn = conn.map_err(db::sql("give a connection"))?;
-    Ok(db::fork_points::layers(&mut conn, id).await?)
+    Ok(db::fork_points::disks(&mut conn, id).await?)
 }
 
 /// What a clone is started with; its NICs are to be joined to their networks if the request says so.
@@ -189,8 +189,8 @@ impl Kind for InstantCloneVm {
 pub(super) async fn everything_of(cx: &Cx, id: ForkPointId) -> Result<(Stored, Vec<LayerId>), StepError> {
     let stored = stored(cx, id).await?;
     let mut all = Vec::new();
-    for layer in kept_layers(cx, id).await? {
-        all.extend(chain_files(cx.world(), layer).await?.iter().map(|l| l.id));
+    for disk in kept_disks(cx, id).await? {
+        all.extend(chain_files(cx.world(), disk.layer).await?.iter().map(|l| l.id));
     }
     Ok((stored, all))
 }

@@ -1,6 +1,6 @@
 //! What is made before the source is asked: names, rows, layers, seeds.
 
-use super::{Minted, SIDE_BY_SIDE, kept_layers, point_seed, spec};
+use super::{Minted, SIDE_BY_SIDE, kept_disks, point_seed, spec};
 use crate::db::fork_points::Stored;
 use crate::db::layers::Layer;
 use crate::db::now;
@@ -17,7 +17,7 @@ use shared::job::{ForkSpec, Resource, ResourceRole};
 use shared::place::Accelerator;
 use shared::seed::fault::Fault;
 use shared::snapshot::SnapshotState;
-use shared::vm::{Lineage, LineageKind, Nic, Vm, VmState};
+use shared::vm::{Disk, Lineage, LineageKind, Nic, Vm, VmState};
 use shared::{Code, ForkPointId, LayerId, Name, VmId};
 use uuid::Uuid;
 
@@ -74,7 +74,8 @@ async fn describe(cx: &Cx, spec: &ForkSpec, id: ForkPointId) -> Result<Stored, S
         labels: source.labels,
         host: source.host,
         networks: ids,
-        has_seed: hidden.is_some_and(|h| h.has_seed),
+        has_seed: hidden.as_ref().is_some_and(|h| h.has_seed),
+        seed_slot: hidden.map_or(0, |h| h.seed_slot),
         directory,
     })
 }
@@ -159,9 +160,9 @@ pub(super) async fn prepare(cx: &Cx) -> Result<(), StepError> {
         .await
         .map_err(|e| Fault::InsufficientResourcesFault.of(e))?;
     // What the clones' disks will stand on: the layers that are active until the source stands still.
-    let frozen: Vec<LayerId> = match &source {
-        Some(source) => source.disks.iter().map(|d| d.layer).collect(),
-        None => kept_layers(cx, id).await?,
+    let frozen: Vec<Disk> = match &source {
+        Some(source) => source.disks.clone(),
+        None => kept_disks(cx, id).await?,
     };
     let minted = match minted {
         Some(minted) => minted,
@@ -207,17 +208,17 @@ pub(super) async fn prepare(cx: &Cx) -> Result<(), StepError> {
 }
 
 /// Makes the layers that the source and its clones will write, all on those that are frozen.
-async fn lay(cx: &Cx, source: Option<&Vm>, minted: &Minted, frozen: &[LayerId]) -> Result<(), StepError> {
+async fn lay(cx: &Cx, source: Option<&Vm>, minted: &Minted, frozen: &[Disk]) -> Result<(), StepError> {
     let switch = match (source, &minted.overlays) {
         (Some(source), Some(overlays)) => overlays.switch(cx.world(), source),
         _ => Vec::new(),
     };
-    let of_disks = frozen.iter().enumerate().map(|(n, &below)| {
+    let of_disks = frozen.iter().enumerate().map(|(n, below)| {
         let mut layers: Vec<_> = switch.get(n).map(|disk| disk.new.clone()).into_iter().collect();
         let of_clones = minted.clones.iter().filter_map(|clone| clone.layers.get(n));
         layers.extend(of_clones.map(|&id| cx.world().layer_file(id)));
         async move {
-            let below = cx.world().layer_file(below);
+            let below = cx.world().layer_file(below.layer);
             cx.disks().create_overlays(&layers, &below).await
         }
     });
@@ -295,26 +296,29 @@ async fn announce(
     spec: &ForkSpec,
     stored: &Stored,
     minted: &Minted,
-    frozen: &[LayerId],
+    frozen: &[Disk],
 ) -> Result<(), StepError> {
-    let storage = cx.world().storage.id;
     let mut layers = Vec::new();
-    let mut below = Vec::new();
-    for &id in frozen {
-        let chain = db::layers::chain_of(cx.db(), id).await?;
-        below.push((id, chain.last().map_or(0, |l| l.virtual_bytes)));
-    }
-    for (&id, &(parent, virtual_bytes)) in minted.clones.iter().flat_map(|c| c.layers.iter().zip(&below)) {
+    for (&id, below) in minted.clones.iter().flat_map(|c| c.layers.iter().zip(frozen)) {
         layers.push(Layer {
             id,
-            storage,
-            parent: Some(parent),
-            virtual_bytes,
+            storage: cx.world().storage_of(below.layer),
+            parent: Some(below.layer),
+            virtual_bytes: below.virtual_bytes,
         });
+        cx.world().place_beside(id, below.layer);
     }
     let mut machines = Vec::new();
     for clone in &minted.clones {
-        machines.push((new_vm(cx, spec, stored, clone), clone.layers.clone()));
+        let mut new = new_vm(cx, spec, stored, clone);
+        let disks = clone.layers.iter().zip(frozen);
+        new.vm.disks = disks
+            .map(|(&layer, disk)| Disk {
+                layer,
+                ..disk.clone()
+            })
+            .collect();
+        machines.push(new);
     }
     let (holder, stored) = (cx.clone(), stored.clone());
     cx.commit(move |tx| {
@@ -323,12 +327,9 @@ async fn announce(
             for layer in &layers {
                 db::layers::insert(tx, layer).await?;
             }
-            for (new, layers) in &machines {
+            for new in &machines {
                 holder.hold_product(tx, new.vm.id).await?;
                 db::vms::insert(tx, new).await?;
-                for (position, layer) in layers.iter().enumerate() {
-                    db::vms::put_disk(tx, new.vm.id, position, *layer).await?;
-                }
             }
             db::fork_points::touch(tx, stored.point.id).await
         })
@@ -355,6 +356,8 @@ fn new_vm(cx: &Cx, spec: &ForkSpec, stored: &Stored, clone: &MintedClone) -> db:
             .map(|(nic, mac)| Nic {
                 mac: mac.clone(),
                 connected: false,
+                // The source listens on those ports.
+                forwards: Vec::new(),
                 ..nic.clone()
             })
             .collect(),
@@ -372,6 +375,9 @@ fn new_vm(cx: &Cx, spec: &ForkSpec, stored: &Stored, clone: &MintedClone) -> db:
         locked_by: None,
         current_snapshot: None,
         latest_snapshot: None,
+        description: String::new(),
+        autostart: None,
+        at_next_start: None,
         create_time: now(),
         generation: 0,
     };
@@ -380,6 +386,7 @@ fn new_vm(cx: &Cx, spec: &ForkSpec, stored: &Stored, clone: &MintedClone) -> db:
         hidden: db::vms::Hidden {
             vmgenid: clone.vmgenid,
             has_seed: stored.has_seed,
+            seed_slot: stored.seed_slot,
             config: spec.request.config.clone(),
         },
         networks: stored.networks.clone(),

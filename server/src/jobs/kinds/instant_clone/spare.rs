@@ -1,7 +1,7 @@
 //! Keeps a process ready for the next fork of a point: see [`crate::jobs::spares`].
 
 use super::prepare::{check_room, mint_clone};
-use super::{files, kept_layers};
+use super::{files, kept_disks};
 use crate::db;
 use crate::hypervisor::{DiskSpec, MachineSpec, NicSpec};
 use crate::jobs::kinds::chain_files;
@@ -18,13 +18,15 @@ pub(super) async fn keep(cx: &Cx, id: ForkPointId) -> Result<(), StepError> {
         return Ok(());
     };
     check_room(cx.world(), &stored, true, 1).await?;
-    let frozen = kept_layers(cx, id).await?;
+    let frozen = kept_disks(cx, id).await?;
     let clone = mint_clone(&stored, frozen.len())?;
     let mut disks = Vec::new();
-    for (&below, &own) in frozen.iter().zip(&clone.layers) {
-        let mut chain = chain_files(cx.world(), below).await?;
+    for (below, &own) in frozen.iter().zip(&clone.layers) {
+        let mut chain = chain_files(cx.world(), below.layer).await?;
+        cx.world().place_beside(own, below.layer);
         chain.push(cx.world().layer_file(own));
-        disks.push(DiskSpec { chain });
+        let (number, slot) = (below.number, below.slot);
+        disks.push(DiskSpec { number, slot, chain });
     }
     let point = &stored.point;
     let nics = point.network_interfaces.iter().zip(&clone.macs);
@@ -37,10 +39,16 @@ pub(super) async fn keep(cx: &Cx, id: ForkPointId) -> Result<(), StepError> {
         vmgenid: clone.vmgenid,
         disks,
         seed: stored.has_seed.then(|| cx.world().seed_file(clone.id)),
+        seed_slot: stored.seed_slot,
         nics: nics
-            .map(|(nic, mac)| NicSpec {
+            .zip(&stored.networks)
+            .map(|((nic, mac), network)| NicSpec {
+                number: nic.number,
+                slot: nic.slot,
                 mac: mac.clone(),
                 kind: nic.kind,
+                network: *network,
+                forwards: Vec::new(),
                 bridge: None,
                 connected: false,
             })
