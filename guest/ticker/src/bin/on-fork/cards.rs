@@ -1,46 +1,98 @@
 //! The addresses of network cards.
 
 use rustix::net::{AddressFamily, SocketType, socket};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::{fs, io};
 
-/// What requests about cards are made of.
-pub fn control() -> io::Result<OwnedFd> {
-    Ok(socket(AddressFamily::INET, SocketType::DGRAM, None)?)
+/// What requests about cards are made of. It is there before a fork has to ask for it: what runs there for the first time
+/// takes long.
+pub struct Cards {
+    inet: OwnedFd,
+    inet6: Option<Inet6>,
 }
 
-/// Gives a card its address, and takes its IP addresses, which were another's. A card that has its address is left as it is.
-pub fn take_address(control: &OwnedFd, card: &str, mac: &str) -> io::Result<()> {
-    let now = fs::read_to_string(format!("/sys/class/net/{card}/address"));
-    if now.is_ok_and(|now| now.trim().eq_ignore_ascii_case(mac)) {
-        return Ok(());
+impl Cards {
+    pub fn open() -> io::Result<Self> {
+        let inet = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        let inet6 = match File::open(INET6) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            addresses => Some(Inet6 {
+                control: socket(AddressFamily::INET6, SocketType::DGRAM, None)?,
+                addresses: addresses?,
+            }),
+        };
+        Ok(Self { inet, inet6 })
     }
-    let own = octets(mac)?;
-    let ipv6 = Ipv6::of(control, card)?;
-    for (address, prefix) in &ipv6.addresses {
-        ipv6.ask(libc::SIOCDIFADDR, *address, *prefix)?;
+
+    /// Gives a card its address, and takes its IP addresses, which were another's. A card that has its address is left as
+    /// it is.
+    pub fn take_address(&mut self, card: &str, mac: &str) -> io::Result<()> {
+        let own = octets(mac)?;
+        let mut request = of(card);
+        ask(&self.inet, libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: the call before has written the address.
+        let now = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+        if now.iter().zip(own).all(|(now, own)| *now as u8 == own) {
+            return Ok(());
+        }
+        let old = match &mut self.inet6 {
+            Some(inet6) => inet6.of(card)?,
+            None => Vec::new(),
+        };
+        for (inet6, old) in self
+            .inet6
+            .iter()
+            .flat_map(|inet6| old.iter().map(move |old| (inet6, old)))
+        {
+            inet6.ask(libc::SIOCDIFADDR, old)?;
+        }
+        let nowhere = [0; 6];
+        match set(
+            &self.inet,
+            card,
+            libc::SIOCSIFADDR,
+            libc::AF_INET as u16,
+            &nowhere,
+        ) {
+            // It had none.
+            Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
+            dropped => dropped?,
+        }
+        // The card stays up: what it has sent so far nobody gets.
+        set(&self.inet, card, libc::SIOCSIFHWADDR, libc::ARPHRD_ETHER, &own)?;
+        if let (Some(inet6), Some(old)) = (&self.inet6, old.first()) {
+            let address = link_local(own);
+            let prefix = 64;
+            inet6.ask(
+                libc::SIOCSIFADDR,
+                &Address {
+                    address,
+                    prefix,
+                    ..*old
+                },
+            )?;
+        }
+        Ok(())
     }
-    let nowhere = [0; 6];
-    match set(control, card, libc::SIOCSIFADDR, libc::AF_INET as u16, &nowhere) {
-        // It had none.
-        Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
-        dropped => dropped?,
-    }
-    // The card stays up: what it has sent so far nobody gets.
-    set(control, card, libc::SIOCSIFHWADDR, libc::ARPHRD_ETHER, &own)?;
-    if !ipv6.addresses.is_empty() {
-        ipv6.ask(libc::SIOCSIFADDR, link_local(own), 64)?;
-    }
-    Ok(())
 }
 
-/// What a card has of IPv6. Its link-local address is made of the card's, when that comes up. Switching IPv6 off and on would do as well,
+/// Address, index of the card, prefix, scope, flags, name, all but the last in hexadecimal; no file where the kernel has no
+/// IPv6.
+const INET6: &str = "/proc/net/if_inet6";
+
+/// A card's link-local address of IPv6 is made of the card's, when that comes up. Switching IPv6 off and on would do as well,
 /// and wait for the kernel.
-struct Ipv6 {
-    control: Option<OwnedFd>,
-    index: libc::c_int,
-    addresses: Vec<(Ipv6Addr, u32)>,
+struct Inet6 {
+    control: OwnedFd,
+    addresses: File,
+}
+
+struct Address {
+    address: Ipv6Addr,
+    card: libc::c_int,
+    prefix: u32,
 }
 
 /// A request about an address; libc has no `in6_ifreq`.
@@ -51,48 +103,37 @@ struct In6 {
     index: libc::c_int,
 }
 
-impl Ipv6 {
-    fn of(control: &OwnedFd, card: &str) -> io::Result<Self> {
-        let mut request = of(card);
-        ask(control, libc::SIOCGIFINDEX, &mut request)?;
-        // SAFETY: the call before has written the index.
-        let index = unsafe { request.ifr_ifru.ifru_ifindex };
-        // Address, index, prefix, scope, flags, name; no file where the kernel has no IPv6.
-        let all = match fs::read_to_string("/proc/net/if_inet6") {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            all => all?,
-        };
+impl Inet6 {
+    /// What a card has.
+    fn of(&mut self, card: &str) -> io::Result<Vec<Address>> {
+        let mut all = String::new();
+        self.addresses.rewind()?;
+        self.addresses.read_to_string(&mut all)?;
         let one = |line: &str| {
             let mut fields = line.split_ascii_whitespace();
-            let address = u128::from_str_radix(fields.next()?, 16).ok()?;
-            let prefix = u32::from_str_radix(fields.nth(1)?, 16).ok()?;
-            (fields.nth(2)? == card).then_some((address.into(), prefix))
+            let address = u128::from_str_radix(fields.next()?, 16).ok()?.into();
+            let index = libc::c_int::from_str_radix(fields.next()?, 16).ok()?;
+            let prefix = u32::from_str_radix(fields.next()?, 16).ok()?;
+            let its = Address {
+                address,
+                card: index,
+                prefix,
+            };
+            (fields.nth(2)? == card).then_some(its)
         };
-        let addresses: Vec<_> = all.lines().filter_map(one).collect();
-        let control = match addresses.is_empty() {
-            true => None,
-            false => Some(socket(AddressFamily::INET6, SocketType::DGRAM, None)?),
-        };
-        Ok(Self {
-            control,
-            index,
-            addresses,
-        })
+        Ok(all.lines().filter_map(one).collect())
     }
 
-    fn ask(&self, what: libc::c_ulong, address: Ipv6Addr, prefix: u32) -> io::Result<()> {
-        let Some(control) = &self.control else {
-            return Ok(());
-        };
+    fn ask(&self, what: libc::c_ulong, address: &Address) -> io::Result<()> {
         let request = In6 {
             address: libc::in6_addr {
-                s6_addr: address.octets(),
+                s6_addr: address.address.octets(),
             },
-            prefix,
-            index: self.index,
+            prefix: address.prefix,
+            index: address.card,
         };
         // SAFETY: these calls read one `in6_ifreq`, which lives until they return.
-        match unsafe { libc::ioctl(control.as_raw_fd(), what as _, &raw const request) } {
+        match unsafe { libc::ioctl(self.control.as_raw_fd(), what as _, &raw const request) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

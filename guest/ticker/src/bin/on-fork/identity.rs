@@ -1,10 +1,10 @@
 //! Who the machine is: what the hypervisor tells it, and becoming that.
 
-use crate::cards;
+use crate::cards::Cards;
 use rustix::time::{ClockId, Timespec, clock_settime};
 use serde::Deserialize;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 
 /// JSON in a file of fixed size, padded with zeros.
 const TOLD: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/org.offshoot/guest/raw";
@@ -28,36 +28,45 @@ pub struct Told {
     text: Vec<u8>,
 }
 
-impl Told {
-    /// What it is told now; nothing by another hypervisor. The kernel asks for each byte of that file alone, so it is read no
-    /// further than it says something.
-    pub fn read() -> io::Result<Option<Self>> {
-        let mut file = match File::open(TOLD) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
+/// Where it says so.
+pub struct Teller(File);
+
+impl Teller {
+    /// None with another hypervisor.
+    pub fn open() -> io::Result<Option<Self>> {
+        match File::open(TOLD) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => Ok(Some(Self(file?))),
+        }
+    }
+
+    /// What it says now. The kernel asks for each byte alone, so it is read no further than it says something.
+    pub fn read(&mut self) -> io::Result<Told> {
         let (mut text, mut piece) = (Vec::new(), [0; PIECE]);
+        self.0.rewind()?;
         loop {
-            let n = file.read(&mut piece)?;
+            let n = self.0.read(&mut piece)?;
             let end = piece[..n].iter().position(|b| *b == 0);
             text.extend_from_slice(&piece[..end.unwrap_or(n)]);
             if n == 0 || end.is_some() {
                 break;
             }
         }
-        let told: Self = serde_json::from_slice(&text)?;
-        Ok(Some(Self { text, ..told }))
+        let told: Told = serde_json::from_slice(&text)?;
+        Ok(Told { text, ..told })
     }
+}
 
-    /// Takes addresses, name and time.
-    pub fn become_it(&self) -> io::Result<()> {
+impl Told {
+    /// Takes addresses, name and time, and says so, behind what the kernel has said.
+    pub fn become_it(&self, cards: &mut Cards, kernel: &str) -> io::Result<()> {
         // The address first: the machine is connected when it has its own.
-        self.take_addresses()?;
+        self.take_addresses(cards)?;
         rustix::system::sethostname(self.name.as_bytes())?;
         step_clock()?;
         let mut serial = OpenOptions::new().write(true).open(SERIAL)?;
         let line = format!(
-            "offshoot-guest forked instance={} host={} macs={}\r\n",
+            "{kernel}\r\noffshoot-guest forked instance={} host={} macs={}\r\n",
             self.id,
             self.name,
             self.macs.join(",")
@@ -67,10 +76,9 @@ impl Told {
     }
 
     /// Gives each card its address, and takes from it what another had; one that has its address is left as it is.
-    pub fn take_addresses(&self) -> io::Result<()> {
-        let control = cards::control()?;
+    pub fn take_addresses(&self, cards: &mut Cards) -> io::Result<()> {
         for (n, mac) in self.macs.iter().enumerate() {
-            cards::take_address(&control, &format!("eth{n}"), mac)?;
+            cards.take_address(&format!("eth{n}"), mac)?;
         }
         Ok(())
     }

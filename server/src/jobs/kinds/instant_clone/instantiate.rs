@@ -17,9 +17,15 @@ use shared::{LayerId, VmId};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// How long a guest may take to give a sign. It need not give any.
 const ANSWER_AT_MOST: Duration = Duration::from_secs(15);
+
+/// How long a hook has for its guest to itself. An agent that has to answer takes the processor from it, and under TCG
+/// both have to be translated first.
+const HOOK_ALONE: Duration = Duration::from_millis(100);
 
 /// What the demo guest, and whoever does as it does, prints of what lives in memory only.
 static COUNTS: LazyLock<Regex> = LazyLock::new(|| {
@@ -129,22 +135,26 @@ async fn met(
     let patience = cx.world().answer_within;
     let patience = patience.saturating_mul(u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(1));
     let patience = patience.min(ANSWER_AT_MOST);
+    let hook = CancellationToken::new();
     let settled = async {
+        let _over = hook.clone().drop_guard();
         if spec.nics.is_empty() {
             return Ok(None);
         }
         let identity = cx.hypervisor().settle(&spec, beside).await?;
         let at = since(cx);
+        hook.cancel();
         if identity != Identity::Unchanged {
             cx.hypervisor().connect(&spec).await?;
         }
         Ok::<_, StepError>(Some((identity, at)))
     };
-    let (counted, answered, identity) = tokio::try_join!(
-        sign(cx, clone.vm, Some(&COUNTS), patience),
-        sign(cx, clone.vm, None, patience),
-        settled
-    )?;
+    let agent = async {
+        let _ = timeout(HOOK_ALONE, hook.cancelled()).await;
+        sign(cx, clone.vm, None, patience).await
+    };
+    let (counted, answered, identity) =
+        tokio::try_join!(sign(cx, clone.vm, Some(&COUNTS), patience), agent, settled)?;
     clone.answered_micros = [&counted, &answered]
         .into_iter()
         .flatten()
