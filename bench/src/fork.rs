@@ -85,7 +85,7 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
         identified.median(),
         Limit::AtMost(100.0),
         format!(
-            "from its running until its NIC has its own address, by the hook of the guest, {}",
+            "from its running until its guest has name, time and, last, address of its own, by its hook, {}",
             identified.range(0)
         ),
     ));

@@ -58,12 +58,12 @@ impl Teller {
 }
 
 impl Told {
-    /// Takes addresses, name and time, and says so, behind what the kernel has said.
+    /// Takes name, time and addresses, and says so, behind what the kernel has said.
     pub fn become_it(&self, cards: &mut Cards, kernel: &str) -> io::Result<()> {
-        // The address first: the machine is connected when it has its own.
-        self.take_addresses(cards)?;
         rustix::system::sethostname(self.name.as_bytes())?;
         step_clock()?;
+        // Last, for all may be seen from outside then: the machine is connected when it has its own.
+        self.take_addresses(cards)?;
         let mut serial = OpenOptions::new().write(true).open(SERIAL)?;
         let line = format!(
             "{kernel}\r\noffshoot-guest forked instance={} host={} macs={}\r\n",
