@@ -20,6 +20,9 @@ pub const MEMORY_OVERCOMMIT: f64 = 4.0;
 /// How long a process waits for the next fork of a fork point unless it is said, in seconds.
 pub const FORKS_READY_SECONDS: u32 = 600;
 
+/// How many frozen layers of its own a machine keeps unless it is said.
+pub const CHAIN_LENGTH: u32 = 8;
+
 /// Largest image unless it is said, in GiB.
 pub const IMAGE_MAX_GIB: u32 = 1024;
 
@@ -138,6 +141,9 @@ pub struct Settings {
     /// How long a process waits for the next fork after a fork point was last forked, in seconds; 0 for no such process.
     #[arg(long, env = "OFFSHOOT_FORKS_READY_SECONDS")]
     pub forks_ready_seconds: Option<u32>,
+    /// How many layers a disk may have above the last one that a snapshot or an image names, before they are merged.
+    #[arg(long, env = "OFFSHOOT_CHAIN_LENGTH")]
+    pub chain_length: Option<u32>,
     /// Directories of this host that images may be imported from, with all that is below them.
     #[arg(
         long = "image-root",
@@ -227,6 +233,8 @@ pub struct Config {
     pub memory_overcommit: f64,
     /// How long a process waits for the next fork after a fork point was last forked, in seconds.
     pub forks_ready_seconds: u32,
+    /// How many layers a disk may have above the last one that a snapshot or an image names.
+    pub chain_length: u32,
     /// Directories of this host that images may be imported from.
     pub image_roots: Vec<PathBuf>,
     /// Whether images may be fetched from private, loopback and link-local addresses.
@@ -393,6 +401,7 @@ impl Config {
                 .forks_ready_seconds
                 .or(then.forks_ready_seconds)
                 .unwrap_or(FORKS_READY_SECONDS),
+            chain_length: first.chain_length.or(then.chain_length).unwrap_or(CHAIN_LENGTH),
             image_roots: first.image_roots.or(then.image_roots).unwrap_or_default(),
             image_urls_private: first
                 .image_urls_private
@@ -447,6 +456,7 @@ impl Config {
             ("jobs_per_vm", self.jobs_per_vm),
             ("audit_days", self.audit_days),
             ("image_max_gib", self.image_max_gib),
+            ("chain_length", self.chain_length),
         ] {
             if n == 0 {
                 return Err(ConfigError::Zero { setting });
@@ -478,6 +488,7 @@ impl Config {
             memory_dir: None,
             memory_overcommit: MEMORY_OVERCOMMIT,
             forks_ready_seconds: FORKS_READY_SECONDS,
+            chain_length: CHAIN_LENGTH,
             image_roots: Vec::new(),
             image_urls_private: false,
             image_max_gib: IMAGE_MAX_GIB,

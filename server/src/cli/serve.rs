@@ -95,6 +95,7 @@ impl Running {
         let mut world = World::open(&config.data_dir, db, machines, &program).await?;
         world.memory_dir.clone_from(&config.memory_dir);
         world.memory_overcommit = config.memory_overcommit;
+        world.chain_length = config.chain_length as usize;
         world.images.roots.clone_from(&config.image_roots);
         world.images.urls_private = config.image_urls_private;
         world.images.most = u64::from(config.image_max_gib) << 30;

@@ -42,6 +42,8 @@ pub struct World {
     pub memory_dir: Option<PathBuf>,
     /// How much memory guests may be promised, as a share of the host's.
     pub memory_overcommit: f64,
+    /// How many layers a disk may have above the last one that a snapshot or an image names.
+    pub chain_length: usize,
     /// The boot of this host, as the kernel names it.
     pub boot: String,
     /// What holds for images from outside.
@@ -199,6 +201,7 @@ impl World {
             elsewhere: RwLock::new(elsewhere),
             memory_dir: None,
             memory_overcommit: crate::config::MEMORY_OVERCOMMIT,
+            chain_length: crate::config::CHAIN_LENGTH as usize,
             images: ImageRules {
                 roots: Vec::new(),
                 urls_private: false,

@@ -9,8 +9,6 @@ use crate::jobs::step::{Cx, StepError};
 use shared::vm::Vm;
 use shared::{LayerId, VmId};
 
-/// How many layers a machine may have on top of the last one that a person named, or that its disks began with.
-const MOST: usize = 8;
 /// How many are merged at least, however large they are.
 const LEAST: usize = 4;
 
@@ -33,7 +31,7 @@ async fn long(cx: &Cx, machine: &Vm) -> Result<Vec<Long>, StepError> {
         let lowest = chain.iter().rposition(|layer| named.contains(&layer.id));
         let below = (lowest.unwrap_or(0) + 1).min(chain.len());
         let mut own = chain.split_off(below);
-        if own.len() < MOST {
+        if own.len() < cx.world().chain_length {
             continue;
         }
         // As many as are small beside those above them, so that nothing is copied again and again.
