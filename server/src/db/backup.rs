@@ -100,10 +100,13 @@ fn name(part: &Path, to: &Path) -> Result<(), BackupError> {
 
 /// Refuses what is no whole database of an Offshoot like this, or of an older one.
 async fn whole(file: &Path) -> Result<(), BackupError> {
-    let foreign = |_| BackupError::Foreign(file.to_owned());
-    let mut conn = connect(file).await.map_err(foreign)?;
+    let foreign = || BackupError::Foreign(file.to_owned());
+    let mut conn = connect(file).await.map_err(|_| foreign())?;
     let all = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
-    let done = sqlx::query(all).fetch_all(&mut conn).await.map_err(foreign)?;
+    let done = sqlx::query(all)
+        .fetch_all(&mut conn)
+        .await
+        .map_err(|_| foreign())?;
     let ours = sqlx::migrate!("./migrations");
     for row in &done {
         let (version, checksum) = (row.get::<i64, _>("version"), row.get::<Vec<u8>, _>("checksum"));
