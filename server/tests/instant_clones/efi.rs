@@ -1,5 +1,6 @@
 //! Machines whose firmware is EFI: what it remembers is a layer like those of disks, and goes where they go.
 
+use crate::support::counting::answers;
 use crate::support::{by, clean_up, create, engine, guest, vm_id};
 use crate::*;
 use shared::clone::{CloneMode, CloneTarget, CloneVm};
@@ -43,16 +44,6 @@ async fn taken(jobs: &Jobs, vm: VmId, name: &str, memory: bool) -> Snapshot {
     succeeded(jobs, job.id).await;
     let found = db::snapshots::find(&jobs.world().db, vm, name).await.unwrap();
     found.unwrap()
-}
-
-/// Waits until its agent answers: it has booted, or goes on.
-async fn answers(jobs: &Jobs, vm: VmId) {
-    let expect = server::hypervisor::BootExpectation {
-        pattern: None,
-        timeout: support::PATIENCE,
-    };
-    let proof = jobs.world().hypervisor.watch_boot(vm, &expect, &|_| ()).await;
-    assert_eq!(proof.unwrap().strength, shared::clone::ProofStrength::Agent);
 }
 
 #[tokio::test(flavor = "multi_thread")]
