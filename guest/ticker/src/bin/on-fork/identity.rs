@@ -64,14 +64,11 @@ impl Told {
         step_clock()?;
         // Last, for all may be seen from outside then: the machine is connected when it has its own.
         self.take_addresses(cards)?;
-        let mut serial = OpenOptions::new().write(true).open(SERIAL)?;
-        let line = format!(
-            "{kernel}\r\noffshoot-guest forked instance={} host={} macs={}\r\n",
-            self.id,
-            self.name,
-            self.macs.join(",")
-        );
-        serial.write_all(line.as_bytes())?;
+        let macs = self.macs.join(",");
+        say(&format!(
+            "{kernel}\r\noffshoot-guest forked instance={} host={} macs={macs}",
+            self.id, self.name
+        ))?;
         fs::write(KEPT, &self.text)
     }
 
@@ -82,6 +79,12 @@ impl Told {
         }
         Ok(())
     }
+}
+
+/// Writes lines to the serial port.
+pub fn say(lines: &str) -> io::Result<()> {
+    let mut serial = OpenOptions::new().write(true).open(SERIAL)?;
+    serial.write_all(format!("{lines}\r\n").as_bytes())
 }
 
 /// The time of the hardware: a moment may have been kept for days.

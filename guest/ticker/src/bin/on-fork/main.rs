@@ -54,6 +54,8 @@ fn run(command: &std::ffi::OsStr) -> io::Result<()> {
         let line = until_forked(&mut log)?;
         let told = teller.read()?;
         if told.id == now {
+            // It is back where it was before.
+            identity::say(&line)?;
             continue;
         }
         told.become_it(&mut cards, &line)?;
