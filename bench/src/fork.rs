@@ -144,7 +144,7 @@ async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
 }
 
 /// Micros of a figure that a job has, in milliseconds.
-fn ms(micros: &Value) -> Result<f64> {
+pub fn ms(micros: &Value) -> Result<f64> {
     Ok(micros.as_f64().ok_or("a job has not told a figure")? / 1000.0)
 }
 

@@ -1,12 +1,14 @@
 //! What people do with machines: looking at them, typing into them, bringing their disks.
 
 mod consoles;
+mod snapshots;
 mod upload;
 
 use crate::report::Figure;
 use crate::site::{Site, work_dir};
 use crate::{Result, Size, clone};
 use server::config::Config;
+use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Takes the group's figures, of real guests.
@@ -19,7 +21,7 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let site = Site::start(config).await?;
     let mut terminated = signal(SignalKind::terminate())?;
     let taken = tokio::select! {
-        taken = figures(&site, size) => taken,
+        taken = figures(&site, dir.path(), size) => taken,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         _ = terminated.recv() => Err("terminated".into()),
     };
@@ -29,8 +31,9 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     Ok(taken)
 }
 
-async fn figures(site: &Site, size: Size) -> Result<Vec<Figure>> {
+async fn figures(site: &Site, dir: &Path, size: Size) -> Result<Vec<Figure>> {
     let mut all = Vec::new();
     all.extend(consoles::take(site, size).await?);
+    all.extend(snapshots::take(site, dir, size).await?);
     Ok(all)
 }
