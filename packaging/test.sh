@@ -83,8 +83,14 @@ level() {
         fail "the doctor says $2 of $1: $(cat /package-test/doctor.json)"
 }
 for name in QEMU qemu-img sandbox machine "data directory" user console; do level "$name" ok; done
-grep -q 'it has the host.s network' /package-test/doctor.json && fail "the helper has a network of its own"
-ok "under the unit's limits QEMU starts, sandboxed, and the helper has a network of its own"
+ok "under the unit's limits QEMU starts, sandboxed"
+if [[ $(cat /proc/sys/kernel/apparmor_restrict_unprivileged_userns 2>/dev/null) == 1 ]]; then
+    echo "        this kernel gives user namespaces to root alone: the helper has the host's network, as the doctor says"
+    level "image helper" warn
+else
+    ! grep -q 'it has the host.s network' /package-test/doctor.json || fail "the helper has a network of its own"
+    ok "the helper has a network of its own"
+fi
 
 # --- its settings ---------------------------------------------------------------------------------------------------------
 
@@ -137,7 +143,7 @@ systemctl enable --quiet --now offshoot.service
 # --- removed --------------------------------------------------------------------------------------------------------------
 
 said=$(dpkg --remove offshoot 2>&1)
-[[ $said == *"1 machines go on running"* ]] || fail "the removal says what goes on: $said"
+[[ $said == *"machines that go on running without the server"*": 1"* ]] || fail "the removal says what goes on: $said"
 [[ ! -e /usr/bin/offshoot && ! -e $unit && -e $settings ]] || fail "a removal takes all but the settings"
 [[ -z $(pgrep --exact offshoot || true) ]] || fail "a removal stops the server"
 goes_on "over a removal"

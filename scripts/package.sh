@@ -47,10 +47,10 @@ libraries() {
 
 # The crates in the program and in the console, each with its version and licence.
 crates() {
-    local tree=("$cargo" tree --locked --edges normal,no-proc-macro --prefix none --format '{p} {l}')
+    local list=("$cargo" tree --locked --edges "normal,no-proc-macro" --prefix none --format '{p} {l}')
     {
-        "${tree[@]}" -p server
-        "${tree[@]}" -p app --no-default-features --features hydrate --target wasm32-unknown-unknown
+        "${list[@]}" -p server
+        "${list[@]}" -p app --no-default-features --features hydrate --target wasm32-unknown-unknown
     } | sed '/(\//d; s/ (\*)$//; s/ v/ /' | sort -u
 }
 
