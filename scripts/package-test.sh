@@ -14,6 +14,7 @@ contained() {
     mkdir /run/{changes,work,root}
     mount -t overlay -o lowerdir=/,upperdir=/run/changes,workdir=/run/work overlay $root
     # Nothing of this host starts in there, or is mounted, what is installed does start, and it is a host without Offshoot.
+    if [[ -e $root/var/lib/dpkg/info/offshoot.list ]]; then chroot $root dpkg --purge offshoot; fi
     rm -rf $root/etc/systemd/system $root/etc/offshoot $root/var/lib/offshoot $root/usr/sbin/policy-rc.d
     : >$root/etc/fstab
     # With none systemd would take it for the first start, and enable what its makers like.
@@ -64,7 +65,7 @@ UNIT
     mkdir "${groups[@]}"
     (
         for group in "${groups[@]}"; do echo $BASHPID >"$group/cgroup.procs"; done
-        exec timeout --kill-after=5 120 systemd-nspawn "${options[@]}" \
+        exec timeout --foreground --kill-after=5 120 systemd-nspawn "${options[@]}" \
             systemd.unit=package-test.service systemd.show_status=no systemd.log_target=journal </dev/null
     ) || result=$?
     find "${groups[@]}" -depth -type d -exec rmdir {} +
