@@ -14,7 +14,7 @@ demo serve dev clean-data: export OFFSHOOT_DATA_DIR ?= $(CURDIR)/data
 
 offshoot := $(CARGO_TARGET_DIR)/release/offshoot
 
-.PHONY: help demo serve build test lint fmt audit soak bench dev clean-data checkout
+.PHONY: help demo serve build package test lint fmt audit soak bench dev clean-data checkout
 
 help: ## Lists what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ build: ## Builds the console and the program, release
 
 serve: build ## Runs the server on the demo's data; ARGS are its flags
 	@exec $(offshoot) serve $(ARGS)
+
+package: build ## Makes a Debian package, with a systemd unit
+	@scripts/package.sh
 
 test: ## Installs what tests need and runs everything
 	@scripts/test.sh

@@ -112,7 +112,7 @@ looks one
 is "a package with a new file is new as a whole" one same.rs new
 
 targets=$(make help | sed -n 's/^  make \([a-z-]*\) .*/\1/p' | tr '\n' ' ')
-for target in demo test lint audit soak bench dev clean-data; do
+for target in demo package test lint audit soak bench dev clean-data; do
     [[ " $targets " == *" $target "* ]] || { echo "FAILED  make help does not tell of make $target" && failed=1; }
 done
 exit $failed

@@ -40,7 +40,7 @@ check "dependencies of the console" wasm_tree
 # What only other systems need is looked at too: it is fetched first, so that the check itself needs no network.
 check "fetch of all dependencies" "$cargo" fetch --locked --quiet
 check "licences, bans and sources of dependencies" "$cargo" deny --all-features --offline check --hide-inclusion-graph bans licenses sources
-mapfile -t files < <(git ls-files '*.sh' .ci/run)
+mapfile -t files < <(git ls-files '*.sh' .ci/run packaging/debian/{postinst,prerm,postrm})
 check "shellcheck" shellcheck -S warning "${files[@]}"
 
 if ((${#failed[@]})); then

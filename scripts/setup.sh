@@ -4,7 +4,7 @@
 #   scripts/setup.sh build|demo|test [--dry-run]
 #
 # build: what compiles the program and its console. demo: QEMU and what makes the demo guest, too.
-# test: browser, Node packages and linters, too. With --dry-run it only prints the commands, and fails if there are any.
+# test: browser, Node packages, linters and what the package is tested in, too. With --dry-run it only prints the commands, and fails if there are any.
 # All output goes to standard error. Programs from crates are kept in $OFFSHOOT_CACHE/tools.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -80,6 +80,12 @@ if wants test; then
         die "nodejs is installed without npm; install Node.js again with npm"
     else missing+=(npm); fi; fi
     need shellcheck shellcheck
+    need lintian lintian
+    need systemd-nspawn systemd-container
+    need curl curl
+    # What the package depends on beside QEMU.
+    need adduser adduser
+    need ip iproute2
     # Where end2end looks; a snap's is elsewhere, and cannot be driven.
     for browser in /usr/bin/{chromium,google-chrome}; do if [[ -x $browser ]]; then chromium=$browser; fi; done
     if [[ -z $chromium && $distribution != ubuntu ]]; then missing+=(chromium) && chromium=chromium; fi

@@ -43,5 +43,6 @@ step "build" "$cargo" nextest run --locked --release --workspace --no-run || rep
 step "unit, property and integration tests" "$cargo" nextest run --locked --release --workspace || true
 step "documentation tests" "$cargo" test --locked --release --workspace --doc || true
 step "scripts" scripts/check.sh || true
+step "package" scripts/package-test.sh || true
 step "end to end" end2end/run.sh || true
 report
