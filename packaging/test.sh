@@ -92,6 +92,8 @@ else
     ok "the helper has a network of its own"
 fi
 
+[[ -s /usr/share/man/man1/offshoot.1.gz ]] || fail "it has a manual"
+
 # --- its settings ---------------------------------------------------------------------------------------------------------
 
 settings=/etc/offshoot/offshoot.toml

@@ -81,6 +81,16 @@ notices() {
 
 install -D "$program" "$tree/usr/bin/offshoot"
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$tree/usr/bin/offshoot"
+completion() {
+    mkdir -p "$(dirname "$tree/usr/share/$2")"
+    "$program" completion "$1" >"$tree/usr/share/$2"
+}
+completion bash bash-completion/completions/offshoot
+completion zsh zsh/vendor-completions/_offshoot
+completion fish fish/vendor_completions.d/offshoot.fish
+mkdir -p "$tree/usr/share/man/man1"
+"$program" man "$tree/usr/share/man/man1"
+gzip -9 --no-name "$tree"/usr/share/man/man1/*
 mkdir -p "$tree/usr/share/offshoot/site"
 cp -r "$site/." "$tree/usr/share/offshoot/site"
 install -D -m 644 packaging/offshoot.service "$tree/usr/lib/systemd/system/offshoot.service"
