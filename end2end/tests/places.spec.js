@@ -7,6 +7,7 @@ test('a machine is edited, and what waits for its next start is shown', async ({
   await open(page, '/vms/edited/edit', 'Edit edited');
   const hardware = page.locator('form').filter({ has: page.getByRole('button', { name: 'Change it' }) });
   await hardware.getByLabel('Processors').fill('4');
+  await hardware.getByLabel('Firmware').selectOption('EFI');
   await hardware.getByLabel('New empty disks, in GiB').fill('2');
   await hardware.getByLabel('Port forwards to NIC 0').fill('2299:22');
   await hardware.getByRole('button', { name: 'Change it' }).click();
@@ -15,6 +16,7 @@ test('a machine is edited, and what waits for its next start is shown', async ({
   await expect.poll(async () => (await server.call('GET', '/api/v1/vms/edited')).disks.length).toBe(2);
   await open(page, '/vms/edited', 'edited');
   await expect(page.getByText('4 processors')).toBeVisible();
+  await expect(page.getByText('EFI firmware')).toBeVisible();
   await expect(page.getByText('2299:22')).toBeVisible();
 
   await open(page, '/vms/edited/edit', 'Edit edited');
