@@ -70,6 +70,8 @@ words! {
         UserManage = "user.manage",
         /// See who did what, and what was refused.
         AuditRead = "audit.read",
+        /// See and manage who is told of jobs that fail.
+        NoticeManage = "notice.manage",
         /// Release what waits in the simulation; only with `--sim`.
         SimRelease = "sim.release",
     }

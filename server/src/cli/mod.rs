@@ -40,6 +40,8 @@ enum Command {
     Session(Ask<client::people::SessionCommand>),
     /// Who did what, and what was refused, on the server that OFFSHOOT_URL names.
     Audit(Ask<client::people::AuditCommand>),
+    /// Who is told of jobs that fail, on the server that OFFSHOOT_URL names.
+    Notice(Ask<client::notice::NoticeCommand>),
     /// Says what this machine lacks to run guests, and how to get it.
     Doctor(doctor::DoctorArgs),
     /// Clones a running guest while it goes on, and shows it in the browser.
@@ -146,6 +148,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Role(ask) => ask.command.run(&ask.api).await,
             Command::Session(ask) => ask.command.run(&ask.api).await,
             Command::Audit(ask) => ask.command.run(&ask.api).await,
+            Command::Notice(ask) => ask.command.run(&ask.api).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Vm(ask) => ask.command.run(&ask.api).await,
