@@ -79,6 +79,12 @@ test.describe('where private addresses may be posted to', () => {
     await expect(page).toHaveURL(new RegExp(`/jobs/${failed.id}$`));
 
     await open(page, '/notices?of=ops', 'Notices');
+    const change = page.getByRole('region', { name: 'Change ops' });
+    await expect(change.getByLabel('Address')).toHaveValue(receiver.url);
+    await change.getByLabel('a job is held up').uncheck();
+    await change.getByLabel('a job cannot be undone').check();
+    await change.getByRole('button', { name: 'Save' }).click();
+    await expect(row).toContainText('a job fails, a job cannot be undone');
     await page.getByRole('button', { name: 'New secret ops' }).click();
     await expect(page.locator('.secret code')).not.toHaveText(secret);
     await page.getByRole('button', { name: 'Switch off ops' }).click();

@@ -349,7 +349,7 @@ pub fn checked(
     kind: ChannelKind,
     url: Option<&str>,
     to: &[String],
-    on: Vec<NoticeEvent>,
+    mut on: Vec<NoticeEvent>,
 ) -> Result<Vec<NoticeEvent>, Status> {
     match (kind, url) {
         (ChannelKind::Webhook, None) => return Err(Status::invalid("url", "a webhook needs an address")),
@@ -379,7 +379,6 @@ pub fn checked(
         let why = "TEST is told when the channel is tried, and not asked for";
         return Err(Status::invalid("on", why));
     }
-    let mut on = on;
     on.sort_unstable();
     on.dedup();
     Ok(on)

@@ -99,8 +99,13 @@ fn shown(data: RwSignal<Data>, of: Memo<String>) -> AnyView {
         data.with(|d| {
             d.notices
                 .as_ref()
-                .map(|(all, total)| went_through(&of.get(), all, *total))
+                .map(|(all, total)| went_through(&of.get_untracked(), all, *total))
         })
+    };
+    // Drawn when another is looked at, and not with each delivery: what is being typed stays.
+    let edited = move || {
+        let of = of.get();
+        data.with_untracked(|d| d.channels.iter().find(|c| c.name.as_str() == of).map(edit))
     };
     view! {
         {secret()}
@@ -111,7 +116,7 @@ fn shown(data: RwSignal<Data>, of: Memo<String>) -> AnyView {
                 </section>
                 {went}
             </div>
-            <div class="stack">{new()}</div>
+            <div class="stack">{edited} {new()}</div>
         </div>
     }
     .into_any()
@@ -160,7 +165,7 @@ const fn event(event: NoticeEvent) -> &'static str {
 
 fn row(channel: &NoticeChannel) -> AnyView {
     let name = channel.name.as_str();
-    let back = format!("{HERE}?of={name}");
+    let back = looked_at(name);
     let act = |action: &str, label, class| Button {
         to: format!("/do/notices/{name}/{action}"),
         label,
@@ -212,24 +217,26 @@ fn row(channel: &NoticeChannel) -> AnyView {
                 </span>
                 {last}
             </span>
-            {button::post(act("test", w().send_test, "quiet"), &can_test(channel))}
-            {button::post(act(switch, label, "quiet"), &may)}
-            {roll}
-            {button::post(delete, &Ok(()))}
-            {edit(channel, &back)}
+            <span class="inline">
+                {button::post(act("test", w().send_test, "quiet"), &can_test(channel))}
+                {button::post(act(switch, label, "quiet"), &may)}
+                {roll}
+                {button::post(delete, &Ok(()))}
+            </span>
         </li>
     }
     .into_any()
 }
 
 /// Events to tick.
-fn events(ticked: &[NoticeEvent]) -> AnyView {
+fn events(fields: &Fields, ticked: &[NoticeEvent]) -> AnyView {
     let boxes: Vec<_> = NoticeEvent::OF_JOBS
         .iter()
         .map(|of| {
+            let on = fields.ticked_of("event", of.word(), ticked.contains(of));
             view! {
                 <label class="check">
-                    <input type="checkbox" name="event" value=of.word() checked=ticked.contains(of)/>
+                    <input type="checkbox" name="event" value=of.word() checked=on/>
                     <span>{event(*of)}</span>
                 </label>
             }
@@ -244,32 +251,46 @@ fn events(ticked: &[NoticeEvent]) -> AnyView {
     .into_any()
 }
 
-/// What can be changed of a channel, folded away.
-fn edit(channel: &NoticeChannel, back: &str) -> AnyView {
+/// What can be changed of a channel.
+fn edit(channel: &NoticeChannel) -> AnyView {
     let action = format!("/do/notices/{}/edit", channel.name);
     let fields = Fields::of(&action);
     let (name, label, now) = match channel.kind {
         ChannelKind::Webhook => ("url", w().channel_url, channel.url.clone().unwrap_or_default()),
         ChannelKind::Mail => ("to", w().channel_to, channel.to.join(" ")),
     };
-    let typed = fields.typed(name);
-    let (open, value) = (typed.is_some(), typed.unwrap_or(now));
-    let id = format!("{name}-of-{}", channel.name);
+    let value = fields.typed(name).unwrap_or(now);
     view! {
-        <details class="unfold" open=open>
-            <summary>{w().change}</summary>
-            <form method="post" action=action class="stack">
-                {fields.error(back)}
-                <div class="field">
-                    <label for=id.clone()>{label}</label>
-                    <input id=id name=name value=value required autocomplete="off" spellcheck="false"/>
-                </div>
-                {events(&channel.on)}
-                <button>{w().save}</button>
-            </form>
-        </details>
+        <section class="panel" aria-labelledby="edit-title">
+            <header>
+                <h2 id="edit-title">{put(w().change_channel, &[channel.name.as_str()])}</h2>
+            </header>
+            <div class="in">
+                <form method="post" action=action class="stack">
+                    {fields.error(&looked_at(channel.name.as_str()))}
+                    <div class="field">
+                        <label for="channel-address">{label}</label>
+                        <input
+                            id="channel-address"
+                            name=name
+                            value=value
+                            required
+                            autocomplete="off"
+                            spellcheck="false"
+                        />
+                    </div>
+                    {events(&fields, &channel.on)}
+                    <button class="go">{w().save}</button>
+                </form>
+            </div>
+        </section>
     }
     .into_any()
+}
+
+/// The page with a channel that is looked at.
+fn looked_at(channel: &str) -> String {
+    format!("{HERE}?of={channel}")
 }
 
 fn went_through(of: &str, notices: &[Notice], total: u64) -> AnyView {
@@ -362,7 +383,7 @@ fn new() -> AnyView {
                 {fields.choice("kind", w().kind, String::new(), kinds, ChannelKind::Webhook.word())}
                 {line("url", w().channel_url, w().channel_url_hint, "https://example.org/hook")}
                 {line("to", w().channel_to, w().channel_to_hint, "ops@example.org")}
-                {events(&[NoticeEvent::JobFailed])}
+                {events(&fields, &[NoticeEvent::JobFailed])}
             </div>
             <footer>
                 <button class="go">{w().add_it}</button>

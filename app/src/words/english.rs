@@ -831,6 +831,7 @@ super::table! {
     channels: "Channels",
     no_channels: "Nobody is told. Add a channel, and send a test through it.",
     add_channel: "Add a channel",
+    change_channel: "Change {0}",
     channel_webhook: "webhook",
     channel_mail: "mail",
     channel_url: "Address",

@@ -9,7 +9,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 const SELECT: &str = "SELECT notice_channels.*, COALESCE(changes.generation, 0) AS generation,
-        (SELECT COUNT(*) FROM notices WHERE channel = notice_channels.id AND state = 'WAITING') AS waiting,
+        (SELECT COUNT(*) FROM notices INDEXED BY notices_waiting
+            WHERE channel = notice_channels.id AND state = 'WAITING') AS waiting,
         (SELECT COUNT(*) FROM notices WHERE channel = notice_channels.id AND state = 'GIVEN_UP' AND event <> 'TEST')
             AS given_up
     FROM notice_channels

@@ -187,7 +187,8 @@ pub async fn next(db: &Db, now: Timestamp) -> Result<Vec<Due>, DbError> {
     let rows = sqlx::query(
         "SELECT notices.*, kind, url, recipients, secret, old_secret, old_secret_end
          FROM notice_channels JOIN notices ON notices.id = (
-             SELECT id FROM notices WHERE channel = notice_channels.id AND state = 'WAITING'
+             SELECT id FROM notices INDEXED BY notices_waiting
+             WHERE channel = notice_channels.id AND state = 'WAITING'
              ORDER BY event <> 'TEST', next_time, id LIMIT 1
          )",
     )
