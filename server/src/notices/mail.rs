@@ -27,8 +27,9 @@ pub enum MailError {
         #[source]
         source: std::io::Error,
     },
-    #[error("prepare for the mail server of smtp_url")]
-    Server(#[source] lettre::transport::smtp::Error),
+    // What these errors are made of is in their own words already.
+    #[error("prepare for the mail server of smtp_url: {0}")]
+    Server(lettre::transport::smtp::Error),
     #[error("mail to or from {address:?}")]
     Address {
         address: String,
@@ -37,8 +38,8 @@ pub enum MailError {
     },
     #[error("write the mail")]
     Write(#[source] lettre::error::Error),
-    #[error("send the notice by mail")]
-    Send(#[source] lettre::transport::smtp::Error),
+    #[error("send the notice by mail: {0}")]
+    Send(lettre::transport::smtp::Error),
 }
 
 /// Mails notices.

@@ -3,12 +3,28 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
+
+/// When TLS begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// With the connection.
+    AtOnce,
+    /// When it is asked for, and before anything else.
+    WhenAsked,
+}
+
+/// A connection, with TLS or without.
+trait Wire: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Wire for T {}
+type Stream = BufStream<Pin<Box<dyn Wire>>>;
 
 /// A mail as it was taken.
 #[derive(Debug, Default)]
@@ -41,6 +57,8 @@ struct Shared {
     refused: AtomicUsize,
     /// Who has to sign in: user, password.
     login: Option<(String, String)>,
+    /// Whether it speaks TLS, and from when on.
+    tls: Option<(TlsAcceptor, Tls)>,
     mails: UnboundedSender<Taken>,
 }
 
@@ -52,12 +70,22 @@ pub struct Smtp {
 impl Smtp {
     /// One that first refuses so many, and lets nobody mail without this user and password if they are given.
     pub async fn start(refused: usize, login: Option<(&str, &str)>) -> Self {
+        Self::listen(refused, login, None).await
+    }
+
+    /// One that takes mail by TLS only.
+    pub async fn with_tls(acceptor: TlsAcceptor, when: Tls) -> Self {
+        Self::listen(0, None, Some((acceptor, when))).await
+    }
+
+    async fn listen(refused: usize, login: Option<(&str, &str)>, tls: Option<(TlsAcceptor, Tls)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (sender, mails) = unbounded_channel();
         let shared = Arc::new(Shared {
             refused: AtomicUsize::new(refused),
             login: login.map(|(user, password)| (user.to_owned(), password.to_owned())),
+            tls,
             mails: sender,
         });
         tokio::spawn(async move {
@@ -81,12 +109,12 @@ fn address(line: &str) -> String {
     rest.split('>').next().unwrap().to_owned()
 }
 
-async fn say(stream: &mut BufStream<TcpStream>, lines: &str) -> io::Result<()> {
+async fn say(stream: &mut Stream, lines: &str) -> io::Result<()> {
     stream.write_all(lines.as_bytes()).await?;
     stream.flush().await
 }
 
-async fn hear(stream: &mut BufStream<TcpStream>) -> io::Result<String> {
+async fn hear(stream: &mut Stream) -> io::Result<String> {
     let mut line = String::new();
     match stream.read_line(&mut line).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -96,14 +124,29 @@ async fn hear(stream: &mut BufStream<TcpStream>) -> io::Result<String> {
 
 /// Speaks with one client until it leaves.
 async fn speak(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
-    let mut stream = BufStream::new(stream);
+    let mut stream: Stream = match &shared.tls {
+        Some((acceptor, Tls::AtOnce)) => BufStream::new(Box::pin(acceptor.accept(stream).await?)),
+        _ => BufStream::new(Box::pin(stream)),
+    };
     let (mut mail, mut known) = (Taken::default(), shared.login.is_none());
+    // What is still to come before anything else.
+    let mut asks = shared.tls.as_ref().filter(|(_, when)| *when == Tls::WhenAsked);
     say(&mut stream, "220 test ESMTP\r\n").await?;
     loop {
         let line = hear(&mut stream).await?;
         let line = line.trim_end();
         let verb = line.split([' ', ':']).next().unwrap().to_ascii_uppercase();
         let answer = match verb.as_str() {
+            "EHLO" if asks.is_some() => "250-test\r\n250 STARTTLS\r\n",
+            "STARTTLS" => match asks.take() {
+                None => "503 it is there\r\n",
+                Some((acceptor, _)) => {
+                    say(&mut stream, "220 go on\r\n").await?;
+                    let secured = acceptor.accept(stream.into_inner()).await?;
+                    stream = BufStream::new(Box::pin(secured));
+                    continue;
+                }
+            },
             "EHLO" if shared.login.is_some() => "250-test\r\n250-AUTH PLAIN\r\n250 8BITMIME\r\n",
             "EHLO" => "250-test\r\n250 8BITMIME\r\n",
             "AUTH" => {
@@ -115,6 +158,7 @@ async fn speak(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
                 known = right.as_deref() == Some(told);
                 if known { "235 welcome\r\n" } else { "535 who?\r\n" }
             }
+            "MAIL" if asks.is_some() => "530 STARTTLS first\r\n",
             "MAIL" if !known => "530 sign in first\r\n",
             "MAIL" => {
                 mail = Taken {
