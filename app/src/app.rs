@@ -78,6 +78,7 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/roles") view={Lazy::<pages::Roles>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/roles/:role") view={Lazy::<pages::OneRole>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/audit") view={Lazy::<pages::Audit>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/notices") view={Lazy::<pages::Notices>::new()} ssr=SsrMode::Async/>
                     </FlatRoutes>
                 </Frame>
             }

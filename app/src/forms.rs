@@ -36,6 +36,8 @@
 //! | `/do/me/password` | password again | `PutPassword` |
 //! | `/do/tokens/create` | name | `PostToken` |
 //! | `/do/tokens/{token}/revoke` | | `DeleteToken` |
+//! | `/do/notices/create`, `/do/notices/{channel}/edit` | name kind url to event … | `PostNoticeChannel`, `UpdateNoticeChannel` |
+//! | `/do/notices/{channel}/on` `off` `test` `roll` `delete` | | `UpdateNoticeChannel` … |
 //! | `/do/theme` | theme | the cookie `theme` |
 //!
 //! Every form may have `back`, the page it stands on, and `inline`, when it shows its own errors.
@@ -45,6 +47,8 @@
 mod image;
 #[cfg(not(feature = "hydrate"))]
 mod machine;
+#[cfg(not(feature = "hydrate"))]
+mod notice;
 #[cfg(not(feature = "hydrate"))]
 mod parse;
 #[cfg(not(feature = "hydrate"))]

@@ -35,10 +35,11 @@ function guests(dir) {
 }
 
 export class Server {
-  /** Starts one; `real` has guests under QEMU, else they are simulated. */
-  static async start(real = false) {
+  /** Starts one; `real` has guests under QEMU, else they are simulated. `settings` are further flags of the program. */
+  static async start(real = false, settings = []) {
     const server = new Server();
     server.real = real;
+    server.settings = settings;
     server.dir = mkdtempSync(join(process.env.E2E_DIR ?? tmpdir(), 'offshoot-'));
     server.data = join(server.dir, 'data');
     mkdirSync(server.data);
@@ -54,7 +55,7 @@ export class Server {
 
   /** Runs the program; on its first start it prints a one-time link, which also tells the port. */
   async run(listen) {
-    const args = ['serve', '--data-dir', this.data, '--listen', listen, '--site-dir', site, '--image', `demo=${this.image}`];
+    const args = ['serve', '--data-dir', this.data, '--listen', listen, '--site-dir', site, '--image', `demo=${this.image}`, ...this.settings];
     this.process = spawn(program, this.real ? args : [...args, '--sim'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.process.stderr.pipe(createWriteStream(join(this.dir, 'log'), { flags: 'a' }));
     this.ended = once(this.process, 'exit');

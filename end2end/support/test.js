@@ -22,9 +22,12 @@ export const test = base.extend({
     { scope: 'worker', timeout: 60_000 },
   ],
 
+  /** Further flags of a server for one test alone. */
+  settings: [[], { option: true }],
+
   /** A server for this test alone, nobody signed in. */
-  fresh: async ({}, use) => {
-    const server = await Server.start();
+  fresh: async ({ settings }, use) => {
+    const server = await Server.start(false, settings);
     try {
       await use(server);
     } finally {

@@ -29,6 +29,10 @@ const test = base.extend({
       await server.call('POST', '/api/v1/me/twoFactor', {});
       await server.ask('POST', '/api/v1/vms/none/start', {});
       await server.call('POST', '/api/v1/uploads', { name: 'half', sizeBytes: 1 << 20 });
+      // A name that is nobody's: the test is not taken.
+      const hook = { name: 'ops', kind: 'WEBHOOK', url: 'https://hook.invalid/a-rather-long-address/of-a-receiver' };
+      await server.call('POST', '/api/v1/noticeChannels', hook);
+      await server.call('POST', '/api/v1/noticeChannels/ops/test', {});
       const exported = { format: 'QCOW2', snapshot: 'first' };
       await server.until(await server.call('POST', '/api/v1/vms/web-1/exports', exported), 'SUCCEEDED');
       const { id: snapshot } = await server.call('GET', '/api/v1/vms/web-1/snapshots/before-upgrade');
@@ -88,6 +92,8 @@ const pages = {
   role: ['/roles/auditor', 'auditor'],
   'role-built-in': ['/roles/operator', 'operator'],
   audit: ['/audit', 'Audit'],
+  notices: ['/notices', 'Notices'],
+  'notices-of-one': ['/notices?of=ops', 'Notices'],
   'not-found': ['/nowhere', 'Not found', 404],
   'no-such-machine': ['/vms/nowhere', 'Not found', 404],
 };

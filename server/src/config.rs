@@ -1,5 +1,7 @@
 //! What the server is told: flags, then the environment (`OFFSHOOT_*`), then a TOML file, then defaults.
 
+mod smtp;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use shared::Name;
@@ -10,6 +12,8 @@ use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+pub use smtp::SmtpUrl;
 
 /// The file that is read unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/offshoot/offshoot.toml";
@@ -155,6 +159,21 @@ pub struct Settings {
     /// Let images be fetched from private, loopback and link-local addresses too.
     #[arg(long, env = "OFFSHOOT_IMAGE_URLS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
     pub image_urls_private: Option<bool>,
+    /// Let notices be posted to private, loopback and link-local addresses too.
+    #[arg(long, env = "OFFSHOOT_NOTICE_URLS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
+    pub notice_urls_private: Option<bool>,
+    /// The mail server that notices go by: smtps://user:password@host, or smtp://host?tls=required for STARTTLS.
+    #[arg(long, env = "OFFSHOOT_SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<SmtpUrl>,
+    /// A file with the password for the mail server, in place of one in smtp_url.
+    #[arg(long, env = "OFFSHOOT_SMTP_PASSWORD_FILE")]
+    pub smtp_password_file: Option<PathBuf>,
+    /// Whom the mail is from, such as `Offshoot <offshoot@example.org>`.
+    #[arg(long, env = "OFFSHOOT_MAIL_FROM")]
+    pub mail_from: Option<String>,
+    /// Where people reach the console, for links in notices: https://host. Where it listens if not given.
+    #[arg(long, env = "OFFSHOOT_PUBLIC_URL")]
+    pub public_url: Option<String>,
     /// Largest image, as a file and as a disk, in GiB.
     #[arg(long, env = "OFFSHOOT_IMAGE_MAX_GIB")]
     pub image_max_gib: Option<u32>,
@@ -205,7 +224,7 @@ pub struct ConfigArgs {
     pub settings: Settings,
 }
 
-/// What the server runs with. It holds no secrets.
+/// What the server runs with. It prints no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// Directory of the database, the disks and all else that is kept.
@@ -239,6 +258,20 @@ pub struct Config {
     pub image_roots: Vec<PathBuf>,
     /// Whether images may be fetched from private, loopback and link-local addresses.
     pub image_urls_private: bool,
+    /// Whether notices may be posted to private, loopback and link-local addresses.
+    pub notice_urls_private: bool,
+    /// The mail server that notices go by; printed without its password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp_url: Option<SmtpUrl>,
+    /// A file with the password for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp_password_file: Option<PathBuf>,
+    /// Whom the mail is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail_from: Option<String>,
+    /// Where people reach the console; where it listens if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
     /// Largest image, as a file and as a disk, in GiB.
     pub image_max_gib: u32,
     /// The user that images from outside are converted as, where the server is root.
@@ -306,6 +339,18 @@ pub enum ConfigError {
     Zero { setting: &'static str },
     #[error("memory_overcommit = {0}: it must be a number above 0, such as 1.5")]
     Overcommit(f64),
+    #[error("{0} is given without smtp_url: there is no server to mail by")]
+    WithoutSmtp(&'static str),
+    #[error("smtp_url is given without mail_from: say whom the mail is from, such as offshoot@example.org")]
+    NoSender,
+    #[error("mail_from is no address like Offshoot <offshoot@example.org>: {0}")]
+    Sender(String),
+    #[error("smtp_password_file is given, and smtp_url names no user: write smtps://user@host")]
+    NoSmtpUser,
+    #[error("smtp_url would have a password travel in the clear: write smtps://, or ?tls=required")]
+    SmtpInTheClear,
+    #[error("public_url = {0:?}: it is no address like https://offshoot.example.org")]
+    PublicUrl(String),
     #[error("image {0} is given twice")]
     TwiceImage(Name),
     #[error("cannot make the data directory {path}")]
@@ -407,6 +452,14 @@ impl Config {
                 .image_urls_private
                 .or(then.image_urls_private)
                 .unwrap_or(false),
+            notice_urls_private: first
+                .notice_urls_private
+                .or(then.notice_urls_private)
+                .unwrap_or(false),
+            smtp_url: first.smtp_url.or(then.smtp_url),
+            smtp_password_file: first.smtp_password_file.or(then.smtp_password_file),
+            mail_from: first.mail_from.or(then.mail_from),
+            public_url: first.public_url.or(then.public_url),
             image_max_gib: first
                 .image_max_gib
                 .or(then.image_max_gib)
@@ -465,6 +518,17 @@ impl Config {
         if !(self.memory_overcommit > 0.0 && self.memory_overcommit.is_finite()) {
             return Err(ConfigError::Overcommit(self.memory_overcommit));
         }
+        smtp::check(
+            self.smtp_url.as_ref(),
+            self.smtp_password_file.as_ref(),
+            self.mail_from.as_deref(),
+        )?;
+        if let Some(url) = &self.public_url {
+            let parsed = reqwest::Url::parse(url).ok();
+            if !parsed.is_some_and(|u| matches!(u.scheme(), "http" | "https") && u.query().is_none()) {
+                return Err(ConfigError::PublicUrl(url.clone()));
+            }
+        }
         for (n, image) in self.images.iter().enumerate() {
             if self.images[..n].iter().any(|i| i.name == image.name) {
                 return Err(ConfigError::TwiceImage(image.name.clone()));
@@ -491,6 +555,11 @@ impl Config {
             chain_length: CHAIN_LENGTH,
             image_roots: Vec::new(),
             image_urls_private: false,
+            notice_urls_private: false,
+            smtp_url: None,
+            smtp_password_file: None,
+            mail_from: None,
+            public_url: None,
             image_max_gib: IMAGE_MAX_GIB,
             image_helper_user: None,
             instance: None,
@@ -505,6 +574,19 @@ impl Config {
             log: "info".to_owned(),
             program: None,
         }
+    }
+
+    /// Where people reach the console of a server that listens here, without a slash at its end.
+    pub fn public_url(&self, address: SocketAddr) -> String {
+        match &self.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("{}://{address}", self.scheme()),
+        }
+    }
+
+    /// How browsers speak to it: `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() { "https" } else { "http" }
     }
 
     /// Where the database is.
@@ -596,7 +678,8 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read_as_a_file() {
-        let c = file("sim = true\ninstance = \"a\"").unwrap();
+        let c = file("sim = true\ninstance = \"a\"\nsmtp_url = \"smtps://u@host\"\nmail_from = \"a@b.org\"")
+            .unwrap();
         assert_eq!(file(&toml::to_string(&c).unwrap()).unwrap(), c);
     }
 
@@ -621,6 +704,13 @@ mod tests {
                 .contains("tls_key")
         );
         assert!(file("hsts_seconds = 1").is_err());
+        assert!(file("public_url = \"offshoot.example.org\"").is_err());
+        assert!(
+            file("smtp_url = \"smtps://mail.example.org\"")
+                .unwrap_err()
+                .to_string()
+                .contains("mail_from")
+        );
         assert!(
             file("jobs_per_host = 0")
                 .unwrap_err()

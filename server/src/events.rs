@@ -242,6 +242,7 @@ async fn audience(db: &Db, noun: Noun, change: &Change) -> Result<Audience, DbEr
         Noun::Token => Audience::With(Privilege::SelfManage),
         Noun::User => Audience::User(id.to_owned()),
         Noun::Role => Audience::With(Privilege::UserManage),
+        Noun::NoticeChannel => Audience::With(Privilege::NoticeManage),
     })
 }
 

@@ -1,16 +1,11 @@
-//! Fetching an image by its address.
-//!
-//! Where the server stands it reaches more than the web: so an address is resolved here, what is private is refused
-//! unless configured, and the connection goes to the address that was checked, also after a redirect.
+//! Fetching an image by its address. Each one that it is sent on to is looked at as the first is.
 
+use crate::web::Reach;
 use futures::StreamExt;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE};
 use reqwest::{Response, StatusCode, Url};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -18,8 +13,6 @@ use tokio::io::AsyncWriteExt;
 const REDIRECTS: usize = 5;
 /// How often in a row a connection may break without a byte.
 const BREAKS: u32 = 3;
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(20);
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -47,82 +40,10 @@ pub enum FetchError {
     },
 }
 
-/// Whether an address belongs to the web at large.
-pub fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    }
-}
-
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    // "This network", carriers' private addresses, protocol assignments, benchmarks, and what is reserved.
-    let own = matches!(
-        (a, b, c),
-        (0, ..) | (100, 64..=127, _) | (192, 0, 0) | (198, 18..=19, _) | (240.., ..)
-    );
-    !(own
-        || ip.is_private()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || ip.is_multicast()
-        || ip.is_documentation())
-}
-
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let s = ip.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        [0x2002, high, low, ..] => v4(high, low),
-        // Teredo, documentation, and the translation prefix of a network's own.
-        [0x2001, 0, ..] | [0x2001, 0xdb8, ..] | [0x64, 0xff9b, 1, ..] => false,
-        // Only global unicast is left of the rest.
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
-}
-
-/// Resolves names, and gives only addresses that may be connected to.
-struct Checked {
-    private: bool,
-}
-
-impl Resolve for Checked {
-    fn resolve(&self, name: Name) -> Resolving {
-        let private = self.private;
-        Box::pin(async move {
-            let all: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let good: Vec<_> = all
-                .iter()
-                .copied()
-                .filter(|a| private || is_public(a.ip()))
-                .collect();
-            if good.is_empty() {
-                return Err(private_address(all.first().map(SocketAddr::ip)).into());
-            }
-            Ok(Box::new(good.into_iter()) as Addrs)
-        })
-    }
-}
-
-fn private_address(ip: Option<IpAddr>) -> String {
-    match ip {
-        Some(ip) => format!(
-            "it leads to {ip}, which is no public address: image_urls_private = true allows those, if everybody who may \
-             bring images in may reach them"
-        ),
-        None => "its name leads to no address".to_owned(),
-    }
-}
-
 /// Fetches images.
 pub struct Fetcher {
     http: reqwest::Client,
-    private: bool,
+    reach: Reach,
     most: u64,
 }
 
@@ -134,17 +55,9 @@ struct Version {
 impl Fetcher {
     /// One that fetches up to `most` bytes, from private addresses only if that is allowed.
     pub fn new(private: bool, most: u64) -> Result<Self, reqwest::Error> {
-        crate::use_ring();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("offshoot/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(Arc::new(Checked { private }))
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            // A proxy would resolve the names that are checked here.
-            .no_proxy()
-            .build()?;
-        Ok(Self { http, private, most })
+        let reach = Reach::new(private, "image_urls_private");
+        let http = reach.client().read_timeout(SILENCE).build()?;
+        Ok(Self { http, reach, most })
     }
 
     /// Fetches into `to`, anew; a connection that breaks is taken up where it broke, if the server can. Tells bytes done
@@ -225,7 +138,7 @@ impl Fetcher {
         };
         let mut at = Url::parse(url).map_err(|e| refused(&e.to_string()))?;
         for _ in 0..=REDIRECTS {
-            self.check(url, &at)?;
+            self.reach.check(&at).map_err(|why| refused(&why))?;
             let mut request = self.http.get(at.clone());
             if let Some((done, version)) = from.filter(|(done, _)| *done > 0) {
                 request = request
@@ -260,31 +173,6 @@ impl Fetcher {
         Err(refused("it is sent on from one address to another too often"))
     }
 
-    /// A number in place of a name is not resolved: it is looked at here.
-    fn check(&self, url: &str, at: &Url) -> Result<(), FetchError> {
-        let refused = |why: String| {
-            Err(FetchError::Refused {
-                url: url.to_owned(),
-                why,
-            })
-        };
-        if !matches!(at.scheme(), "http" | "https") {
-            return refused(format!(
-                "an image is fetched by http or https, not by {}",
-                at.scheme()
-            ));
-        }
-        let host = at.host_str().unwrap_or_default();
-        let number = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>();
-        match number {
-            Ok(ip) if !self.private && !is_public(ip) => refused(private_address(Some(ip))),
-            _ => Ok(()),
-        }
-    }
-
     fn too_large(&self, url: &str) -> FetchError {
         FetchError::TooLarge {
             url: url.to_owned(),
@@ -313,52 +201,4 @@ fn version_of(response: &Response) -> Option<Version> {
         .filter(|t| !t.starts_with("W/"))
         .or(header(LAST_MODIFIED))?;
     Some(Version { tag: tag.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_public_addresses_are() {
-        for public in [
-            "1.1.1.1",
-            "8.8.8.8",
-            "172.32.0.1",
-            "2606:4700::1111",
-            "::ffff:1.1.1.1",
-            "64:ff9b::101:101",
-        ] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for own in [
-            "127.0.0.1",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "0.1.2.3",
-            "100.64.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "240.0.0.1",
-            "198.18.0.1",
-            "192.0.0.8",
-            "::1",
-            "::",
-            "fe80::1",
-            "fd00::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::7f00:1",
-            "2002:7f00:1::",
-            "2001:db8::1",
-            "2001::1",
-        ] {
-            assert!(!is_public(own.parse().unwrap()), "{own}");
-        }
-    }
 }

@@ -560,6 +560,60 @@ async fn the_demo_says_who_is_in_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_of_jobs_that_fail() {
+    let site = Site::start().await;
+    let made = site
+        .ok("notice create ops --webhook https://hook.example.org/a --on JOB_FAILED,JOB_ON_HOLD")
+        .await;
+    assert!(
+        made.contains("tells JOB_FAILED, JOB_ON_HOLD") && made.contains("\nwhsec_"),
+        "{made}"
+    );
+    let list = site.ok("notice list").await;
+    let row = list.lines().nth(1).unwrap();
+    assert!(
+        row.starts_with("ops   WEBHOOK  https://hook.example.org/a  0"),
+        "{list}"
+    );
+    assert!(site.ok("notice roll-secret ops").await.contains("\nwhsec_"));
+    let off = site.json("notice update ops --name night --enabled false").await;
+    assert_eq!((&off["name"], &off["enabled"]), (&json!("night"), &json!(false)));
+    assert!(
+        site.ok("notice show night")
+            .await
+            .starts_with("night (switched off)")
+    );
+    let test = site.run("notice test night").await;
+    assert_eq!(test.code, 3, "{test:?}");
+    assert!(test.stderr.contains("is switched off"), "{test:?}");
+    assert!(site.ok("notice deliveries night").await.starts_with("TIME"));
+    let mail = site.run("notice create people --mail eve@example.org").await;
+    assert!(mail.code == 3 && mail.stderr.contains("smtp_url"), "{mail:?}");
+    assert_eq!(site.run("notice create neither").await.code, 2);
+    assert!(site.ok("notice delete night").await.contains("is deleted"));
+}
+
+#[tokio::test]
+async fn the_password_of_the_mail_server_is_not_printed() {
+    let config = "config --smtp-url smtps://ops:hidden@mail.example.org --mail-from offshoot@example.org";
+    let printed = ran(offshoot(config)).await;
+    assert_eq!(printed.code, 0, "{printed:?}");
+    assert!(
+        printed.stdout.contains("smtps://ops@mail.example.org"),
+        "{printed:?}"
+    );
+    assert!(!format!("{printed:?}").contains("hidden"), "{printed:?}");
+    let wrong = ran(offshoot(
+        "config --smtp-url smtp://ops:hidden@mail.example.org --mail-from a@b.org",
+    ))
+    .await;
+    assert!(
+        wrong.code == 1 && wrong.stderr.contains("in the clear"),
+        "{wrong:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn people_roles_tokens_and_the_audit() {
     let site = Site::start().await;
     site.machine("web").await;

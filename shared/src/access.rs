@@ -72,6 +72,8 @@ words! {
         AuditRead = "audit.read",
         /// Read how much there is of what, and how long answers take, at `/metrics`.
         MetricsRead = "metrics.read",
+        /// See and manage who is told of jobs that fail.
+        NoticeManage = "notice.manage",
         /// Release what waits in the simulation; only with `--sim`.
         SimRelease = "sim.release",
     }

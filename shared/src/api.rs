@@ -11,6 +11,7 @@ use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
 use crate::job::{Job, LogLine};
+use crate::notice::{CreateNoticeChannel, NewNoticeChannel, Notice, NoticeChannel, PatchNoticeChannel};
 use crate::place::{
     CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
 };
@@ -199,6 +200,10 @@ pages! {
     SessionPage { sessions: Session }
     /// A page of what was done and refused.
     AuditPage { events: AuditEvent }
+    /// A page of channels that notices go through.
+    NoticeChannelPage { notice_channels: NoticeChannel }
+    /// A page of notices.
+    NoticePage { notices: Notice }
 }
 
 /// How many there are of what the console counts.
@@ -309,6 +314,10 @@ pub fn part_path(upload: &str, offset: u64) -> String {
 /// Where the file is that a disk was written to.
 pub fn content_path(export: &str) -> String {
     export_path(export, "/content")
+}
+
+fn channel_path(channel: &str, rest: &str) -> String {
+    format!("/api/v1/noticeChannels/{}{rest}", encode(channel))
 }
 
 fn job_path(job: &str, rest: &str) -> String {
@@ -529,6 +538,28 @@ calls! {
 
     /// What was done and refused, newest first.
     ListAudit { query: ListQuery } -> AuditPage: |c| Get format!("/api/v1/audit{}", c.query.to_query());
+
+    /// Channels that notices go through.
+    ListNoticeChannels { query: ListQuery } -> NoticeChannelPage:
+        |c| Get format!("/api/v1/noticeChannels{}", c.query.to_query());
+    /// One channel, by name or id.
+    GetNoticeChannel { channel: String } -> NoticeChannel: |c| Get channel_path(&c.channel, "");
+    /// Makes a channel.
+    PostNoticeChannel { request: CreateNoticeChannel } -> NewNoticeChannel:
+        |c| Post "/api/v1/noticeChannels".to_owned(), c.request;
+    /// Changes a channel.
+    UpdateNoticeChannel { channel: String, request: PatchNoticeChannel } -> NoticeChannel:
+        |c| Patch channel_path(&c.channel, ""), c.request;
+    /// Deletes a channel, with what waits there.
+    DeleteNoticeChannel { channel: String } -> (): |c| Delete channel_path(&c.channel, "");
+    /// Has a webhook sign with another secret.
+    RollNoticeSecret { channel: String } -> NewNoticeChannel:
+        |c| Post channel_path(&c.channel, "/rollSecret"), serde_json::json!({});
+    /// Sends a notice of nothing.
+    TestNoticeChannel { channel: String } -> Notice: |c| Post channel_path(&c.channel, "/test"), serde_json::json!({});
+    /// What went through a channel, newest first.
+    ListNotices { channel: String, query: ListQuery } -> NoticePage:
+        |c| Get channel_path(&c.channel, &format!("/notices{}", c.query.to_query()));
 
     /// Releases the jobs that wait at this step in the simulation; only with `--sim`.
     ReleaseSim { name: String } -> (): |c| Post format!("/api/v1/sim/{}/release", encode(&c.name)), serde_json::json!({});

@@ -34,6 +34,8 @@ words! {
         Storage = "storage",
         /// A network.
         Network = "network",
+        /// A channel that notices go through, or how far those have come.
+        NoticeChannel = "noticeChannel",
     }
 }
 

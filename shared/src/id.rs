@@ -67,4 +67,8 @@ ids! {
     RoleId
     /// A role that a user has.
     GrantId
+    /// A way to tell people of what happened.
+    NoticeChannelId
+    /// A notice on its way through a channel.
+    NoticeId
 }

@@ -13,6 +13,7 @@ pub mod id;
 pub mod image;
 pub mod job;
 pub mod name;
+pub mod notice;
 pub mod place;
 pub mod seed;
 pub mod snapshot;

@@ -60,6 +60,15 @@ impl Fields {
         }
     }
 
+    /// Whether the box of a value is ticked, among several of one name: as it was when the form went wrong, else `default`.
+    pub fn ticked_of(&self, name: &str, value: &str, default: bool) -> bool {
+        flash().with_untracked(|flash| {
+            let wrong = |f: &&crate::forms::Flash| f.action == self.action && f.error.is_some();
+            let flash = flash.as_ref().filter(wrong);
+            flash.map_or(default, |f| f.fields.iter().any(|(n, v)| n == name && v == value))
+        })
+    }
+
     /// What is wrong with a field.
     fn wrong(&self, name: &'static str) -> impl Fn() -> Option<String> + Clone + Send + Sync + 'static {
         let (action, flash) = (self.action.clone(), flash());

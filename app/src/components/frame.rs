@@ -144,6 +144,7 @@ fn rail(whole: Whole) -> AnyView {
         {entry("/hosts", w().hosts, None)}
         {entry("/jobs", w().jobs, jobs)}
         {may(Privilege::UserManage, None).is_ok().then(|| entry("/users", w().users, None))}
+        {may(Privilege::NoticeManage, None).is_ok().then(|| entry("/notices", w().notices, None))}
         {may(Privilege::AuditRead, None).is_ok().then(|| entry("/audit", w().audit, None))}
         {entry("/settings", w().settings, None)}
         <div class="foot">

@@ -20,6 +20,8 @@ fn pages() -> Vec<Entry> {
         .filter(|_| people);
     let audit = may(Privilege::AuditRead, None).is_ok();
     let audit = [(w().audit, "/audit")].into_iter().filter(|_| audit);
+    let notices = may(Privilege::NoticeManage, None).is_ok();
+    let notices = [(w().notices, "/notices")].into_iter().filter(|_| notices);
     let everybodys = [
         (w().overview, "/"),
         (w().machines, "/vms"),
@@ -32,7 +34,7 @@ fn pages() -> Vec<Entry> {
         (w().hosts, "/hosts"),
         (w().settings, "/settings"),
     ];
-    let all = everybodys.into_iter().chain(people).chain(audit);
+    let all = everybodys.into_iter().chain(people).chain(notices).chain(audit);
     all.map(|(label, href)| Entry {
         label: label.to_owned(),
         sub: w().page,

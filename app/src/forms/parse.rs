@@ -1,6 +1,6 @@
 //! From a form to calls of the API, and from their outcomes to what the person is told.
 
-use super::{Done, Fields, Flash, image, machine, people, place, without_dialog};
+use super::{Done, Fields, Flash, image, machine, notice, people, place, without_dialog};
 use crate::env::Theme;
 use crate::words::{put, w};
 use shared::Status;
@@ -96,6 +96,7 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         .raw(),
         ["jobs", job, action] => job_call(job, action)?,
         [noun @ ("hosts" | "storages" | "networks"), ref rest @ ..] => place::parse(noun, rest, form)?,
+        ["notices", ref rest @ ..] => notice::parse(rest, form)?,
         ["me", "password"] => {
             let password = form.get("password").unwrap_or_default().to_owned();
             if form.get("again") != Some(&*password) {
@@ -199,10 +200,11 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["jobs", ..] => w().flash_cancel.to_owned(),
         ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
         ["hosts" | "storages" | "networks", ref rest @ ..] => place::done(rest).to_owned(),
+        ["notices", ref rest @ ..] => notice::done(rest).to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
         _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };
-    if matches!(parts[..], ["me" | "users" | "roles" | "sessions", ..]) {
+    if matches!(parts[..], ["me" | "users" | "roles" | "sessions" | "notices", ..]) {
         // What has an id there is no job.
         flash.job = None;
     }

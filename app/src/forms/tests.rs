@@ -312,3 +312,63 @@ fn an_image_comes_from_what_its_form_names() {
     );
     assert_eq!((done.to.as_str(), done.flash.job), ("/images?image=a", None));
 }
+
+#[test]
+fn notices_are_their_calls() {
+    let both = [
+        ("name", "ops"),
+        ("kind", "WEBHOOK"),
+        ("url", "https://example.org/hook"),
+        ("to", "a@example.org, b@example.org"),
+        ("event", "JOB_FAILED"),
+        ("event", "JOB_ON_HOLD"),
+    ];
+    let call = one("/do/notices/create", &both);
+    assert_eq!(
+        (call.method, call.path.as_str()),
+        (Method::Post, "/api/v1/noticeChannels")
+    );
+    assert_eq!(
+        body(&call),
+        json!({"name": "ops", "kind": "WEBHOOK", "url": "https://example.org/hook",
+            "on": ["JOB_FAILED", "JOB_ON_HOLD"], "enabled": true})
+    );
+    // The field of the other kind is not meant.
+    let mut mail = both;
+    mail[1].1 = "MAIL";
+    let asked = body(&one("/do/notices/create", &mail));
+    assert_eq!(asked["to"], json!(["a@example.org", "b@example.org"]));
+    assert_eq!(asked.get("url"), None);
+
+    let call = one(
+        "/do/notices/ops/edit",
+        &[("url", "https://b.org"), ("event", "JOB_FAILED")],
+    );
+    assert_eq!(
+        (call.method, call.path.as_str()),
+        (Method::Patch, "/api/v1/noticeChannels/ops")
+    );
+    assert_eq!(body(&call), json!({"url": "https://b.org", "on": ["JOB_FAILED"]}));
+    assert_eq!(body(&one("/do/notices/ops/off", &[])), json!({"enabled": false}));
+    for (action, path) in [("test", "/test"), ("roll", "/rollSecret")] {
+        let call = one(&format!("/do/notices/ops/{action}"), &[]);
+        assert_eq!(call.path, format!("/api/v1/noticeChannels/ops{path}"));
+    }
+    assert_eq!(one("/do/notices/ops/delete", &[]).method, Method::Delete);
+    let wrong = parse("/do/notices/ops/edit", &fields(&[("event", "JOB_LATE")]));
+    assert_eq!(wrong.unwrap_err().field(), Some("on"));
+
+    // The secret is shown where the form was, and the id of a test is no job's.
+    let answer = json!({"channel": {"id": "7"}, "secret": "whsec_a"}).to_string();
+    let done = after(
+        "/do/notices/create",
+        &fields(&[("back", "/notices")]),
+        &[Ok(answer)],
+    );
+    assert_eq!(
+        (done.to.as_str(), done.flash.secret.as_deref()),
+        ("/notices", Some("whsec_a"))
+    );
+    let done = after("/do/notices/ops/test", &[], &[Ok(json!({"id": "7"}).to_string())]);
+    assert_eq!(done.flash.job, None);
+}

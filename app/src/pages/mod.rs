@@ -9,6 +9,7 @@ mod jobs;
 pub mod login;
 mod new_clone;
 mod new_vm;
+mod notices;
 pub mod overview;
 mod people;
 mod places;
@@ -104,6 +105,8 @@ lazy! {
         OneRole: people::roles::one;
         /// `/audit`
         Audit: audit::page;
+        /// `/notices`
+        Notices: notices::page;
     }
 }
 

@@ -1,5 +1,7 @@
-//! Secrets that the server hands out and keeps only as hashes.
+//! Secrets that the server hands out and keeps only as hashes, but for those that it signs with.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 
 /// 256 random bits as text. Not printed by `Debug`.
@@ -17,6 +19,13 @@ impl Secret {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(NoRandom)?;
         Ok(Self(format!("{prefix}{}", hex::encode(bytes))))
+    }
+
+    /// A new one to sign posts with, as the Standard Webhooks specification writes it.
+    pub fn for_webhook() -> Result<Self, NoRandom> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(NoRandom)?;
+        Ok(Self(format!("whsec_{}", STANDARD.encode(bytes))))
     }
 
     /// The text, to hand out once.

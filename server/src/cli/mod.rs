@@ -46,6 +46,8 @@ enum Command {
     Backup(backup::Args),
     /// Has the server's next start take a copy of `offshoot backup` in its database's place.
     Restore(backup::Args),
+    /// Who is told of jobs that fail, on the server that OFFSHOOT_URL names.
+    Notice(Ask<client::notice::NoticeCommand>),
     /// Says what this machine lacks to run guests, and how to get it.
     Doctor(doctor::DoctorArgs),
     /// Clones a running guest while it goes on, and shows it in the browser.
@@ -166,6 +168,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Restore(args) => backup::restore(args).await,
             Command::Completion { shell } => manual::completion(shell),
             Command::Man { dir } => manual::pages(&dir),
+            Command::Notice(ask) => ask.command.run(&ask.api).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Vm(ask) => ask.command.run(&ask.api).await,

@@ -12,6 +12,8 @@ use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
 use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
+use crate::notices::Notices;
+use crate::notices::mail::Mail;
 use shared::place::Accelerator;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
@@ -23,14 +25,15 @@ use tokio::task::JoinHandle;
 /// How long open connections may take to finish when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is taken while the server may still be root: the port, and the key.
+/// What is taken while the server may still be root: the port, the key, and the password of the mail server.
 pub struct Taken {
     listener: std::net::TcpListener,
     tls: Option<Tls>,
+    mail: Option<Mail>,
 }
 
 impl Taken {
-    /// Takes both.
+    /// Takes all of it.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let failed = |e| format!("cannot listen on {}: {e}", config.listen);
         let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
@@ -39,7 +42,8 @@ impl Taken {
             (Some(cert), Some(key)) => Some(Tls::load(cert, key)?),
             _ => None,
         };
-        Ok(Self { listener, tls })
+        let mail = Mail::new(config)?;
+        Ok(Self { listener, tls, mail })
     }
 }
 
@@ -58,12 +62,7 @@ pub struct Running {
 
 /// The address of a one-time link.
 pub fn link_url(config: &Config, address: SocketAddr, link: &Secret) -> String {
-    let scheme = if config.tls_cert.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    format!("{scheme}://{address}/welcome/{}", link.expose())
+    format!("{}://{address}/welcome/{}", config.scheme(), link.expose())
 }
 
 impl Running {
@@ -82,6 +81,8 @@ impl Running {
         let before = backup::take_restored(&config.database())?;
         let db = Db::open(&config.database()).await?;
         let access = Access::new(db.clone());
+        let (private, public_url) = (config.notice_urls_private, config.public_url(address));
+        let notices = Notices::new(db.clone(), private, taken.mail, public_url)?;
         let first_link = access.first_start().await?;
         let machines = match (config.sim, config.accelerator) {
             (true, _) => Machines::Simulated,
@@ -119,7 +120,8 @@ impl Running {
         let jobs = Jobs::start(world, limits, None).await?;
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(audit::keep_pruned(access.clone(), config.audit_days));
-        let server = Server::new(config, jobs, access, address);
+        beside.spawn(notices.clone().deliver());
+        let server = Server::new(config, jobs, access, notices, address);
         let stop = server.stop.clone().cancelled_owned();
         let router = server.router().into_make_service_with_connect_info::<Peer>();
         let listener = match taken.tls {

@@ -303,7 +303,8 @@ pub async fn save(tx: &mut Tx, job: &Job, data: &serde_json::Value) -> Result<()
     .await
     .map_err(sql("save a job"))?;
     tx.changed(Noun::Job, job.id, false);
-    Ok(())
+    // In the same transaction: whoever is to be told of it is, whatever happens next.
+    super::notices::tell(tx, job).await
 }
 
 /// Claims a job for a runner until the lease ends; answers it, or none if another runner holds it or it is over.

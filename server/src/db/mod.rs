@@ -14,6 +14,8 @@ pub mod jobs;
 pub mod layers;
 pub mod list;
 pub mod locks;
+pub mod notice_channels;
+pub mod notices;
 pub mod places;
 pub mod roles;
 pub mod snapshots;

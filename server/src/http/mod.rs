@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::consoles::Consoles;
 use crate::events::Feed;
 use crate::jobs::{Jobs, World};
+use crate::notices::Notices;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub jobs: Jobs,
     /// Who may come in.
     pub access: Access,
+    /// Who is told of jobs that fail.
+    pub notices: Notices,
     /// The live feed.
     pub feed: Feed,
     /// Serial lines that somebody looks at.
@@ -83,7 +86,7 @@ impl Deref for Server {
 
 impl Server {
     /// A server with its engine, listening at this address.
-    pub fn new(config: Config, jobs: Jobs, access: Access, listen: SocketAddr) -> Self {
+    pub fn new(config: Config, jobs: Jobs, access: Access, notices: Notices, listen: SocketAddr) -> Self {
         // Leptos renders on this runtime; told once, a second server in the process finds it told.
         drop(any_spawner::Executor::init_tokio());
         let stop = CancellationToken::new();
@@ -105,6 +108,7 @@ impl Server {
             config,
             jobs,
             access,
+            notices,
             feed,
             stop,
             metrics: Arc::default(),

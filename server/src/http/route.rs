@@ -13,6 +13,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
 use shared::access::Privilege;
+use shared::notice::NoticeMessage;
 use shared::status::ErrorBody;
 use shared::{Code, Status};
 use std::fmt;
@@ -158,6 +159,9 @@ impl Default for Api {
             .insert("token".to_owned(), RefOr::T(bearer));
         let mut schemas = vec![(ErrorBody::name().into_owned(), ErrorBody::schema())];
         ErrorBody::schemas(&mut schemas);
+        // What a webhook is posted is the answer of no route.
+        schemas.push((NoticeMessage::name().into_owned(), NoticeMessage::schema()));
+        NoticeMessage::schemas(&mut schemas);
         components.schemas.extend(schemas);
         let document = OpenApiBuilder::new()
             .info(info)

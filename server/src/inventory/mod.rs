@@ -364,6 +364,16 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
             let found = db::roles::find(&mut conn, &change.id).await?;
             found.map(|role| db::to_json(&role))
         }
+        Noun::NoticeChannel => {
+            let mut conn = world
+                .db
+                .read()
+                .acquire()
+                .await
+                .map_err(db::sql("give a connection"))?;
+            let found = db::notice_channels::find(&mut conn, &change.id).await?;
+            found.map(|channel| db::to_json(&channel))
+        }
         // There are few, and they hardly change: who shows them asks again.
         Noun::Host | Noun::Storage | Noun::Network => {
             let (id, generation) = (&change.id, change.generation);

@@ -18,7 +18,7 @@ pub fn offshoot(dir: &Path, args: &[&str]) -> Command {
 }
 
 /// A server of its own process, ended with the test.
-pub struct Served(pub Child, pub String, BufReader<std::process::ChildStderr>);
+pub struct Served(pub Child, pub String, pub BufReader<std::process::ChildStderr>);
 
 impl Served {
     fn start(dir: &Path) -> Self {
@@ -27,8 +27,14 @@ impl Served {
 
     /// With further arguments.
     pub fn with(dir: &Path, more: &[&str]) -> Self {
-        let mut child = offshoot(dir, &["serve", "--sim", "--log-format", "json"])
-            .args(more)
+        let mut command = offshoot(dir, &["serve", "--sim", "--log-format", "json"]);
+        command.args(more);
+        Self::run(command)
+    }
+
+    /// By a command that logs in JSON.
+    pub fn run(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -143,6 +143,7 @@ async fn pages_about_people_are_for_those_who_manage_them() {
         ("/roles", "Works with machines"),
         ("/roles/operator", "comes with Offshoot and stays as it is"),
         ("/audit", "POST /api/v1/users"),
+        ("/notices", "Nobody is told"),
         ("/settings", "Set up two-factor"),
     ] {
         let answer = page(&site, &session, path).await;
@@ -168,7 +169,7 @@ async fn pages_about_people_are_for_those_who_manage_them() {
         .to_owned();
     let vera = send(site.bare(Method::POST, &path).header("origin", site.url(""))).await;
     let vera = cookie(&vera);
-    for path in ["/users", "/audit"] {
+    for path in ["/users", "/audit", "/notices"] {
         let answer = page(&site, &vera, path).await;
         assert!(
             answer.status == 403 && answer.body.contains("lacks the privilege"),

@@ -104,8 +104,15 @@ impl Site {
 
     /// The same directory after a stop and a start.
     pub async fn restart(self) -> Self {
+        self.restart_with(|_| ()).await
+    }
+
+    /// The same, configured so from then on.
+    pub async fn restart_with(self, more: impl FnOnce(&mut Config)) -> Self {
         self.running.stop().await.unwrap();
-        Self::start_in(self.dir).await
+        let mut config = Config::simulated(self.dir.path());
+        more(&mut config);
+        Self::start_with(self.dir, config).await
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -9,6 +9,7 @@ pub mod fork;
 pub mod http;
 pub mod image;
 pub mod job;
+pub mod notice;
 pub mod people;
 pub mod place;
 pub mod power;

@@ -13,6 +13,7 @@ mod images;
 mod instant_clones;
 mod jobs;
 mod me;
+mod notices;
 mod places;
 mod roles;
 mod sessions;
@@ -59,6 +60,7 @@ pub fn all(sim: bool) -> Api {
     let api = roles::routes(api);
     let api = sessions::routes(api);
     let api = audit::routes(api);
+    let api = notices::routes(api);
     let api = events::routes(api);
     if sim { sim::routes(api) } else { api }
 }
