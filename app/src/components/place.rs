@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use shared::can::limit;
 use shared::place::{Image, Network, NetworkKind, Storage};
 
-pub const fn kind(kind: NetworkKind) -> &'static str {
+pub fn kind(kind: NetworkKind) -> &'static str {
     match kind {
         NetworkKind::User => w().net_user,
         NetworkKind::Bridge => w().net_bridge,
