@@ -52,5 +52,5 @@ mkdir -p "$out/pkg"
 mv "$work/pkg" "$out/pkg/$version"
 printf '{"version":"%s"}\n' "$version" >"$out/manifest.json"
 
-kb=$(($(cd "$out/pkg/$version" && cat app.js.br __wasm_split.js.br app_bg.wasm.br | wc -c) / 1024))
-echo "site: $out, $kb KB of JavaScript and WASM with brotli on the overview"
+kb=$(($(cd "$out/pkg/$version" && cat app.js.br __wasm_split.js.br app_bg.wasm.br words-en.txt.br | wc -c) / 1024))
+echo "site: $out, $kb KB of JavaScript, WASM and words with brotli on the overview"

@@ -7,11 +7,12 @@
 mod languages;
 
 use languages::Language;
+use std::path::PathBuf;
 
 fn main() -> std::io::Result<()> {
-    let folder = std::env::args_os().nth(1).unwrap_or_else(|| ".".into());
+    let folder: PathBuf = std::env::args_os().nth(1).unwrap_or_default().into();
     for language in Language::ALL {
-        std::fs::write(std::path::Path::new(&folder).join(language.file()), language.lines())?;
+        std::fs::write(folder.join(language.file()), language.lines())?;
     }
     Ok(())
 }

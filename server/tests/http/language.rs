@@ -7,7 +7,12 @@ use reqwest::Method;
 
 async fn page(site: &Site, headers: &[(&str, &str)], path: &str) -> Answer {
     let request = site.bare(Method::GET, path).header("accept", "text/html");
-    send(headers.iter().fold(request, |r, (name, value)| r.header(*name, *value))).await
+    send(
+        headers
+            .iter()
+            .fold(request, |r, (name, value)| r.header(*name, *value)),
+    )
+    .await
 }
 
 /// That a page is in this language and has no sentence of another.
@@ -22,7 +27,10 @@ fn speaks(language: Language, path: &str, answer: &Answer) {
             // What is shorter may stand in an attribute.
             let telling = foreign.len() > 11 && foreign.contains(' ') && !foreign.contains('{');
             if telling && foreign != text {
-                assert!(!body.contains(foreign), "{path} in {language:?} says {name}: {body}");
+                assert!(
+                    !body.contains(foreign),
+                    "{path} in {language:?} says {name}: {body}"
+                );
             }
         }
     }
@@ -32,7 +40,10 @@ fn speaks(language: Language, path: &str, answer: &Answer) {
         Language::German => [" s ago", "just now"],
     };
     for words in foreign {
-        assert!(!body.contains(words), "{path} in {language:?} says {words}: {body}");
+        assert!(
+            !body.contains(words),
+            "{path} in {language:?} says {words}: {body}"
+        );
     }
 }
 
@@ -46,9 +57,19 @@ async fn pages_that_are_rendered_at_once_have_each_their_own_language() {
         let (site, cookie) = (&site, cookie(language));
         async move { (language, path, page(site, &[("cookie", &cookie)], path).await) }
     };
-    let paths = ["/", "/vms", "/vms/web-1", "/vms/new", "/jobs", "/settings", "/users"];
+    let paths = [
+        "/",
+        "/vms",
+        "/vms/web-1",
+        "/vms/new",
+        "/jobs",
+        "/settings",
+        "/users",
+    ];
     for _ in 0..10 {
-        let asked = paths.iter().flat_map(|path| Language::ALL.map(|language| ask(language, path)));
+        let asked = paths
+            .iter()
+            .flat_map(|path| Language::ALL.map(|language| ask(language, path)));
         for (language, path, answer) in futures::future::join_all(asked).await {
             speaks(language, path, &answer);
             let w = language.words();
@@ -73,7 +94,10 @@ async fn the_browser_is_asked_until_a_person_has_chosen() {
     ] {
         let headers = [("accept-language", accepted), ("cookie", cookie)];
         let answer = page(&site, &headers, "/login?next=%2Fjobs").await;
-        assert!(answer.body.contains(words.sign_in_hint), "{accepted}, {cookie}: {answer:?}");
+        assert!(
+            answer.body.contains(words.sign_in_hint),
+            "{accepted}, {cookie}: {answer:?}"
+        );
         assert_eq!(answer.header("vary"), "accept-language, cookie");
     }
     let welcome = page(&site, &[("accept-language", "de")], "/welcome/spent").await;
@@ -121,7 +145,10 @@ async fn a_language_is_chosen_without_scripts_and_by_nobody_yet() {
     assert_eq!(post("/do/tokens/create", &cookies, &fields).await.status, 303);
     let settings = page(&site, &[("cookie", &cookies)], "/settings").await;
     assert!(
-        settings.body.to_lowercase().contains("there is a token called by-form already"),
+        settings
+            .body
+            .to_lowercase()
+            .contains("there is a token called by-form already"),
         "{settings:?}"
     );
 }
