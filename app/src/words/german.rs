@@ -210,7 +210,7 @@ pub static GERMAN: Words = Words {
     cons_offline: "aus",
     cons_offline_why: "Die VM war aus: Die Daten sind vollständig.",
     cons_online: "laufend",
-    cons_online_why: "Im laufenden Betrieb erstellt, wie nach einem Stromausfall: Journale werden nachgefahren.",
+    cons_online_why: "Im laufenden Betrieb erstellt, wie nach einem Stromausfall: Journale werden wieder eingespielt.",
     cons_agent: "eingefroren",
     cons_agent_why: "Der Gast-Agent hat die Dateisysteme für den Moment eingefroren: Die Daten sind vollständig.",
     cons_no_agent: "kein Agent",
@@ -363,7 +363,7 @@ pub static GERMAN: Words = Words {
     step_freezing_disks: "Datenträger einfrieren",
     step_adapting_os: "Betriebssystem anpassen",
     step_preparing_disks: "Datenträger der VM vorbereiten",
-    step_instantiating: "Instanzieren",
+    step_instantiating: "Instanziieren",
     step_preparing: "Vorbereiten",
     step_freezing_source: "Quelle anhalten",
     step_capturing_memory: "Arbeitsspeicher sichern",
@@ -511,7 +511,7 @@ pub static GERMAN: Words = Words {
     fig_running: "VMs laufen",
     fig_snapshots: "Snapshots",
     fig_active: "Jobs in Arbeit oder wartend",
-    fig_failed: "Jobs am letzten Tag fehlgeschlagen",
+    fig_failed: "Jobs in 24 h fehlgeschlagen",
 
     // Settings.
     tokens: "Tokens",

@@ -146,6 +146,31 @@ pub async fn fallback(State(server): State<Server>, request: Request) -> Respons
     page(State(server), request).await.into_response()
 }
 
+/// Draws a page. Leptos draws what comes after an await without an owner: it would find the context, and so the
+/// language, of whatever page was drawn last on the thread. So the page's own is set at each poll.
+async fn draw(
+    request: Request,
+    context: impl Fn() + Clone + Send + Sync + 'static,
+    options: ShellOptions,
+) -> Response {
+    let owner: Arc<OnceLock<Owner>> = Arc::default();
+    let own = owner.clone();
+    let context = move || {
+        if let Some(page) = Owner::current() {
+            // It is set once: a page is drawn once.
+            _ = own.set(page);
+        }
+        context();
+    };
+    let draw = render_app_async_with_context(context, move || shell(options.clone()));
+    let mut draw = draw(request);
+    poll_fn(|cx| {
+        let owner = owner.get().cloned().unwrap_or_default();
+        owner.with(|| draw.as_mut().poll(cx))
+    })
+    .await
+}
+
 /// GET of a page.
 pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<Response> {
     let jar = CookieJar::from_headers(request.headers());
@@ -185,13 +210,7 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
         host: request.headers().get(header::HOST).cloned(),
     });
     let csp = policy(&nonce);
-    let owner: Arc<OnceLock<Owner>> = Arc::default();
-    let own = owner.clone();
     let context = move || {
-        if let Some(page) = Owner::current() {
-            // Only this sets it, once.
-            _ = own.set(page);
-        }
         provide_context(backend.clone());
         provide_context(nonce.clone());
         if let Some(response) = use_context::<ResponseOptions>() {
@@ -202,15 +221,7 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
             })));
         }
     };
-    let render = render_app_async_with_context(context, move || shell(options.clone()));
-    let mut render = render(request);
-    // Leptos draws what came after an await without an owner: it would find the context, and so the language, of
-    // whatever page was drawn last on this thread.
-    let render = poll_fn(|cx| {
-        let owner = owner.get().cloned().unwrap_or_default();
-        owner.with(|| render.as_mut().poll(cx))
-    });
-    let mut response = render.await;
+    let mut response = draw(request, context, options).await;
     let headers = response.headers_mut();
     if let Ok(csp) = HeaderValue::from_str(&csp) {
         headers.insert(header::CONTENT_SECURITY_POLICY, csp);
