@@ -44,6 +44,7 @@ super::table! {
     yes: "Yes",
     no: "No",
     nothing: "nothing",
+    ctrl_k: "Ctrl K",
 
     // Signing in.
     sign_in: "Sign in",

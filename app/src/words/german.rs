@@ -12,7 +12,7 @@ pub static GERMAN: Words = Words {
     breadcrumb: "Pfad",
     skip: "Zum Inhalt springen",
     search: "Suchen oder Befehl ausführen",
-    search_hint: "Eine VM, eine Seite, „web klonen“…",
+    search_hint: "Eine VM, eine Seite, „klonen web“…",
     nothing_found: "Nichts passt.",
     page: "Seite",
     action: "Aktion",
@@ -46,6 +46,7 @@ pub static GERMAN: Words = Words {
     yes: "Ja",
     no: "Nein",
     nothing: "nichts",
+    ctrl_k: "Strg K",
 
     // Signing in.
     sign_in: "Anmelden",
