@@ -29,6 +29,8 @@ case $variant in demo | menu | panic) ;; *) die "no variant \`$variant\`: there 
 # --- what must be installed ---------------------------------------------------------------------------------------
 
 mbr=$(first /usr/lib/{SYSLINUX,syslinux/mbr}/mbr.bin || true)
+efi=/usr/lib/SYSLINUX.EFI/efi64/syslinux.efi
+efi_core=/usr/lib/syslinux/modules/efi64/ldlinux.e64
 missing=()
 need() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || missing+=("$2"); }
 need apt-get apt
@@ -41,6 +43,8 @@ need mke2fs e2fsprogs
 need qemu-img qemu-utils
 need zstd zstd
 [[ -n $mbr ]] || missing+=(syslinux)
+[[ -e $efi ]] || missing+=(syslinux-efi)
+[[ -e $efi_core ]] || missing+=(syslinux-common)
 if ((${#missing[@]})); then
     packages=$(printf '%s\n' "${missing[@]}" | sort -u | tr '\n' ' ')
     die "tools are missing; install them with: sudo apt-get install --no-install-recommends $packages"
@@ -157,7 +161,7 @@ add_module() {
 # Not in every kernel: the checksum that ext4 asks for by an alias, and what vfat may want for names.
 for module in crc32c_generic nls_ascii nls_iso8859-1 nls_utf8; do add_module $module || true; done
 for module in virtio_pci virtio_blk ext4 isofs vfat nls_cp437 \
-    virtio_console virtio_net virtio_balloon qemu_fw_cfg vmgenid button evdev; do
+    virtio_console virtio_net virtio_balloon qemu_fw_cfg vmgenid button evdev efivarfs; do
     add_module $module || die "the kernel ${kernel##*/} has no module $module"
 done
 touch "$initramfs/modules/order"
@@ -207,6 +211,10 @@ entry() { printf "\\x$1\\xfe\\xff\\xff\\x$2\\xfe\\xff\\xff$(le32 "$3")$(le32 "$4
 fat=$disk@@$((fat_start * 512))
 mformat -i "$fat" -v BOOT -T $fat_size -h 255 -s 63 -H $fat_start ::
 syslinux --install --offset $((fat_start * 512)) "$disk"
+# The same boot loader where the firmware is EFI.
+mmd -i "$fat" ::EFI ::EFI/BOOT
+mcopy -i "$fat" "$efi" ::EFI/BOOT/BOOTX64.EFI
+mcopy -i "$fat" "$efi_core" ::EFI/BOOT/ldlinux.e64
 mcopy -i "$fat" "$kernel" ::vmlinuz
 mcopy -i "$fat" "$work/initrd" ::initrd
 
@@ -232,7 +240,7 @@ LABEL linux
   INITRD /initrd
   APPEND root=LABEL=$label console=tty0 console=ttyS0 cryptomgr.notests no_timer_check mitigations=off
 CFG
-    mcopy -o -i "$fat" "$work/syslinux.cfg" ::syslinux.cfg
+    for place in ::syslinux.cfg ::EFI/BOOT/syslinux.cfg; do mcopy -o -i "$fat" "$work/syslinux.cfg" "$place"; done
     qemu-img convert -f raw -O qcow2 "$disk" "$work/result/$name.qcow2"
 done
 mv "$work/result" "$result"

@@ -65,6 +65,9 @@ if wants demo; then
     need flock util-linux
     need mformat mtools
     need syslinux syslinux
+    [[ -e /usr/lib/SYSLINUX.EFI/efi64/syslinux.efi ]] || missing+=(syslinux-efi)
+    [[ -e /usr/lib/syslinux/modules/efi64/ldlinux.e64 ]] || missing+=(syslinux-common)
+    compgen -G '/usr/share/OVMF/OVMF_CODE*' >/dev/null || missing+=(ovmf)
     compgen -G '/usr/lib/*/*/mbr.bin' >/dev/null || [[ -e /usr/lib/SYSLINUX/mbr.bin ]] || missing+=(syslinux)
     need mke2fs e2fsprogs
     need zstd zstd

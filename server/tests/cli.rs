@@ -3,6 +3,8 @@
 
 #[path = "cli/console.rs"]
 mod console;
+#[path = "cli/upkeep.rs"]
+mod upkeep;
 
 use serde_json::{Value, json};
 use server::cli::serve::Running;

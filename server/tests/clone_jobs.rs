@@ -356,7 +356,7 @@ fn identity(jobs: &Jobs, vm: VmId) -> Vec<String> {
     let process = std::fs::read_to_string(run.join("process")).unwrap();
     let pid = process.split_whitespace().next().unwrap();
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    let found = regex::Regex::new(r"(?:-uuid\x00|guid=|\bmac=)([0-9a-f:-]+)").unwrap();
+    let found = regex::Regex::new(r#"(?:-uuid\x00|guid=|"mac":")([0-9a-f:-]+)"#).unwrap();
     found.captures_iter(&command).map(|c| c[1].to_owned()).collect()
 }
 

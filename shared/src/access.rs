@@ -70,6 +70,8 @@ words! {
         UserManage = "user.manage",
         /// See who did what, and what was refused.
         AuditRead = "audit.read",
+        /// Read how much there is of what, and how long answers take, at `/metrics`.
+        MetricsRead = "metrics.read",
         /// Release what waits in the simulation; only with `--sim`.
         SimRelease = "sim.release",
     }

@@ -6,7 +6,7 @@ use crate::image::Upload;
 use crate::job::{Job, JobKind, JobState};
 use crate::place::{HostState, ISOLATED_NETWORK, Network, OWN_STORAGE, Storage, USER_NETWORK};
 use crate::snapshot::{Snapshot, SnapshotState};
-use crate::vm::{ConnectNics, Firmware, LineageKind, PauseReason, PowerAction, Vm, VmState};
+use crate::vm::{ConnectNics, LineageKind, PauseReason, PowerAction, Vm, VmState};
 use crate::{Code, Name, Status};
 
 /// Allowed, or the reason why not, as a person reads it.
@@ -352,17 +352,6 @@ pub fn can_rename_storage(storage: &Storage) -> Verdict {
         return refuse(format!("{} is that of the server's own directory", storage.name));
     }
     Ok(())
-}
-
-/// Whether machines with this firmware can be made.
-pub fn can_use_firmware(firmware: Firmware) -> Verdict {
-    match firmware {
-        Firmware::Bios => Ok(()),
-        Firmware::Efi => Err(Status::invalid(
-            "firmware",
-            "EFI is not offered in this version: choose BIOS",
-        )),
-    }
 }
 
 /// Whether a job may be cancelled.

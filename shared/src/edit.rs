@@ -1,7 +1,7 @@
 //! What a machine is made of, changed: at once where QEMU can, else at its next start.
 
 use crate::can::limit;
-use crate::vm::{Disk, NewDisk, NewNic, Nic, Vm};
+use crate::vm::{Disk, Firmware, NewDisk, NewNic, Nic, Vm};
 use crate::{Name, Status, words};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -103,6 +103,9 @@ pub struct EditVm {
     /// Memory in MiB, from the next start on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// The firmware, from the next start on. Another forgets what the one before remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
     /// Numbers of the disks that are booted from first, in this order, from the next start on; the others follow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot_order: Vec<u32>,
@@ -238,6 +241,10 @@ impl Vm {
         let last = next.boot_order.len();
         let turn = |d: &Disk| next.boot_order.iter().position(|n| *n == d.number);
         vm.disks.sort_by_key(|d| turn(d).unwrap_or(last));
+        vm.firmware = match vm.variables() {
+            Some(_) => Firmware::Efi,
+            None => Firmware::Bios,
+        };
         vm.network_interfaces
             .retain(|n| !next.remove_nics.contains(&n.number));
         vm.network_interfaces.extend(next.add_nics);
@@ -255,11 +262,16 @@ pub fn reduce(vm: &Vm, request: &mut EditVm) {
     let next = vm.started_next();
     request.cpus = request.cpus.filter(|n| *n != next.cpus);
     request.memory_mib = request.memory_mib.filter(|n| *n != next.memory_mib);
-    let mut order = next.disks.iter().map(|d| d.number);
+    request.firmware = request.firmware.filter(|f| *f != next.firmware);
+    let mut order = next.guest_disks().map(|d| d.number);
     if request.boot_order.iter().all(|n| order.next() == Some(*n)) {
         request.boot_order.clear();
     }
-    let size = |n: u32| next.disks.iter().find(|d| d.number == n).map(|d| d.virtual_bytes);
+    let size = |n: u32| {
+        next.guest_disks()
+            .find(|d| d.number == n)
+            .map(|d| d.virtual_bytes)
+    };
     request
         .grow_disks
         .retain(|grow| size(grow.disk) != Some(u64::from(grow.size_gib) << 30));
@@ -293,7 +305,7 @@ pub fn check(vm: &Vm, request: &EditVm) -> Result<(), Status> {
         limit::memory("memoryMib", mib)?;
     }
     let disk = |field: &str, number: u32| {
-        let found = next.disks.iter().find(|d| d.number == number);
+        let found = next.guest_disks().find(|d| d.number == number);
         found.ok_or_else(|| missing(field, &vm.name, "disk", number))
     };
     let nic = |field: &str, number: u32| {
@@ -338,7 +350,7 @@ pub fn check(vm: &Vm, request: &EditVm) -> Result<(), Status> {
             ));
         }
     }
-    let disks = next.disks.len() + request.add_disks.len() - request.remove_disks.len();
+    let disks = next.guest_disks().count() + request.add_disks.len() - request.remove_disks.len();
     limit::within("addDisks", disks as u64, 1, limit::DISKS as u64, "disks")?;
     for &number in &request.remove_nics {
         nic("removeNics", number)?;

@@ -266,7 +266,8 @@ pub struct Disk {
     /// Its number, as long as the machine has it.
     #[serde(default)]
     pub number: u32,
-    /// The PCI slot that its guest sees it in.
+    /// The PCI slot that its guest sees it in; 0 for what an EFI firmware remembers, its variables: they are kept as a disk is,
+    /// and stand on no bus.
     #[serde(default)]
     pub slot: u32,
     /// The active layer, the one that is written.
@@ -278,6 +279,25 @@ pub struct Disk {
     /// Bytes that the active layer takes on the host: what has changed since the last snapshot. Given for one VM, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocated_bytes: Option<u64>,
+}
+
+impl Disk {
+    /// Whether it is no disk of the guest's, but the variables of its firmware.
+    pub fn is_variables(&self) -> bool {
+        self.slot == 0
+    }
+}
+
+impl Vm {
+    /// The disks that its guest sees.
+    pub fn guest_disks(&self) -> impl Iterator<Item = &Disk> {
+        self.disks.iter().filter(|disk| !disk.is_variables())
+    }
+
+    /// The variables of its firmware, where that is EFI.
+    pub fn variables(&self) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.is_variables())
+    }
 }
 
 /// A NIC of a machine.

@@ -6,6 +6,7 @@ use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can::limit;
 use shared::place::{Image, Network, NetworkKind, Storage};
+use shared::vm::Firmware;
 
 pub fn kind(kind: NetworkKind) -> &'static str {
     match kind {
@@ -36,6 +37,13 @@ pub fn storage(fields: &Fields, all: &[Storage], none: &'static str) -> Option<A
     let mut options = vec![(String::new(), none.to_owned())];
     options.extend(all.iter().map(|s| (s.name.to_string(), word(s))));
     (all.len() > 1).then(|| fields.choice("storage", w().storage, String::new(), options, ""))
+}
+
+/// BIOS or EFI.
+pub fn firmware(fields: &Fields, now: Firmware, hint: &str) -> AnyView {
+    let word = |f: &Firmware| (f.word().to_owned(), f.word().to_owned());
+    let all = Firmware::ALL.iter().map(word).collect();
+    fields.choice("firmware", w().firmware, hint.to_owned(), all, now.word())
 }
 
 /// Whether it is started with its host.

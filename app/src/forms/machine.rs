@@ -3,6 +3,7 @@
 use super::parse::Form;
 use super::{NETWORK_NONE, SOURCE_NOW};
 use crate::words::{put, w};
+use shared::Status;
 use shared::api::{
     Call, Connect, DeleteSnapshot, DeleteVm, Disconnect, Edit, Pause, PostCloneJob, PostInstantClone,
     PostRevert, PostSnapshot, PostVm, RawCall, Reset, Resume, Start, Stop, UpdateVm,
@@ -17,7 +18,6 @@ use shared::vm::{
     BlankDisk, CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, PatchVm, StopMode,
     StopVm,
 };
-use shared::{Status, can};
 use std::collections::BTreeMap;
 
 pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
@@ -47,7 +47,7 @@ pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
         name: form.need("name")?,
         cpus: number(form, "cpus", limit::cpus)?.unwrap_or(1),
         memory_mib: number(form, "memoryMib", limit::memory)?.unwrap_or(512),
-        firmware: Firmware::Bios,
+        firmware: form.parse("firmware")?.unwrap_or(Firmware::Bios),
         disks,
         network_interfaces: Some(if network == NETWORK_NONE {
             Vec::new()
@@ -62,7 +62,6 @@ pub fn create(form: Form<'_>) -> Result<RawCall, Status> {
         storage: form.parse("storage")?,
         request_id: form.parse("requestId")?,
     };
-    can::can_use_firmware(request.firmware)?;
     Ok(PostVm { request }.raw())
 }
 
@@ -177,6 +176,7 @@ fn edit(form: Form<'_>) -> Result<EditVm, Status> {
     Ok(EditVm {
         cpus: number(form, "cpus", limit::cpus)?,
         memory_mib: number(form, "memoryMib", limit::memory)?,
+        firmware: form.parse("firmware")?,
         boot_order: numbers(form, "bootFirst")?,
         add_disks,
         grow_disks,

@@ -85,7 +85,7 @@ fn a_wrong_field_is_named() {
             &[("name", "Web"), ("image", "demo")][..],
             "name",
         ),
-        ("/do/vms/create", &[("name", "web")], "image"),
+        ("/do/vms/create", &[("name", "web")], "blankGib"),
         (
             "/do/vms/create",
             &[("name", "web"), ("image", "demo"), ("cpus", "0")],

@@ -158,8 +158,7 @@ fn hardware(data: &Data) -> AnyView {
         )
     };
     let boot: Vec<_> = next
-        .disks
-        .iter()
+        .guest_disks()
         .map(|d| (d.number.to_string(), word(d)))
         .collect();
     let first = boot.first().map(|(n, _)| n.clone()).unwrap_or_default();
@@ -173,7 +172,7 @@ fn hardware(data: &Data) -> AnyView {
     images.extend(place::images(&data.images));
     let mut networks = vec![(NETWORK_NONE.to_owned(), w().no_image.to_owned())];
     networks.extend(place::networks(&data.networks));
-    let disks: Vec<_> = next.disks.iter().map(|d| disk(&fields, d)).collect();
+    let disks: Vec<_> = next.guest_disks().map(|d| disk(&fields, d)).collect();
     let nics: Vec<_> = next
         .network_interfaces
         .iter()
@@ -188,6 +187,7 @@ fn hardware(data: &Data) -> AnyView {
                 <p class="soft lead">{w().hardware_lead}</p>
                 {fields.error(&format!("/vms/{}/edit", vm.id))}
                 <div class="two">{cpus} {memory}</div>
+                {place::firmware(&fields, next.firmware, later)}
                 {fields.choice("bootFirst", w().boot_first, later.to_owned(), boot, &first)}
                 {disks}
                 {blank}

@@ -370,7 +370,7 @@ fn happens(data: &Data, source: &str, full: bool, start: bool) -> AnyView {
             }
         }
     };
-    let bytes: u64 = data.vm.disks.iter().map(|d| d.virtual_bytes).sum();
+    let bytes: u64 = data.vm.guest_disks().map(|d| d.virtual_bytes).sum();
     let disks = if full {
         put(w().happens_full, &[&format::bytes(bytes)])
     } else {

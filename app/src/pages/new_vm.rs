@@ -16,6 +16,7 @@ use shared::api::{
 };
 use shared::can::limit;
 use shared::place::{Host, Image, Network, Storage, USER_NETWORK};
+use shared::vm::Firmware;
 
 /// What the form needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +151,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         {forwards}
                         {about}
                         {fields.text("labels", w().labels, w().labels_hint)}
+                        {place::firmware(&fields, Firmware::Bios, "")}
                         {place::autostart(&fields, None)}
                     </div>
                 </details>

@@ -54,7 +54,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     let gone = Memo::new(move |_| data.with(|d| d.gone));
     let tree_of_snapshots = move || {
         data.with(|d| {
-            let changed: Option<u64> = d.vm.disks.iter().map(|k| k.allocated_bytes).sum();
+            let changed: Option<u64> = d.vm.guest_disks().map(|k| k.allocated_bytes).sum();
             tree::snapshots(&d.vm, &d.snapshots, changed)
         })
     };
@@ -252,7 +252,7 @@ fn cable(vm: &Vm, nic: &Nic, connect: bool) -> AnyView {
 }
 
 /// What waits for the next start, a line for each.
-fn next_start(next: &NextStart) -> Vec<String> {
+fn next_start(vm: &Vm, next: &NextStart) -> Vec<String> {
     let mut lines = Vec::new();
     let mut say = |sentence: &str, parts: &[&str]| lines.push(put(sentence, parts));
     if let Some(n) = next.cpus {
@@ -264,7 +264,11 @@ fn next_start(next: &NextStart) -> Vec<String> {
     if let Some(n) = next.boot_order.first() {
         say(w().next_boot, &[&n.to_string()]);
     }
-    for disk in &next.add_disks {
+    let firmware = vm.started_next().firmware;
+    if firmware != vm.firmware {
+        say(w().next_firmware, &[firmware.word()]);
+    }
+    for disk in next.add_disks.iter().filter(|d| !d.is_variables()) {
         say(
             w().next_disk_added,
             &[&disk.number.to_string(), &format::bytes(disk.virtual_bytes)],
@@ -315,7 +319,11 @@ fn facts(data: &Data) -> AnyView {
         (w().cpus, vm.cpus.into_any()),
         (w().memory, format::mib(vm.memory_mib.into()).into_any()),
     ]);
-    let waiting = vm.at_next_start.as_ref().map(next_start).unwrap_or_default();
+    let waiting = vm
+        .at_next_start
+        .as_ref()
+        .map(|next| next_start(vm, next))
+        .unwrap_or_default();
     if !waiting.is_empty() {
         let lines: Vec<_> = waiting
             .into_iter()
@@ -332,7 +340,7 @@ fn facts(data: &Data) -> AnyView {
             put(w().autostart_turn, &[&turn.to_string()]).into_any(),
         ));
     }
-    for disk in &vm.disks {
+    for disk in vm.guest_disks() {
         let chain = match disk.chain_length {
             0 | 1 => String::new(),
             n => format!(" · {}", put(w().chain_of, &[&n.to_string()])),

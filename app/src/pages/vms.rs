@@ -145,7 +145,7 @@ fn one((_, vm): Row<Vm>) -> AnyView {
 
 fn cells(vm: &Vm) -> AnyView {
     let href = format!("/vms/{}", vm.name);
-    let disk: u64 = vm.disks.iter().map(|d| d.virtual_bytes).sum();
+    let disk: u64 = vm.guest_disks().map(|d| d.virtual_bytes).sum();
     let busy = vm.locked_by.as_ref().map(|lock| {
         let href = format!("/jobs/{}", lock.job);
         view! { <a class="sub" href=href>{crate::components::job::kind_word(lock.kind)}</a> }

@@ -106,6 +106,7 @@ super::table! {
     disk: "Disk",
     network: "Network",
     firmware: "Firmware",
+    next_firmware: "{0} firmware",
     origin: "Origin",
     label: "Label",
     made: "Made",

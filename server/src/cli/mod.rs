@@ -1,9 +1,11 @@
 //! The command line.
 
 pub mod access;
+mod backup;
 mod client;
 mod demo;
 mod doctor;
+mod manual;
 pub mod run_as;
 pub mod serve;
 
@@ -40,6 +42,10 @@ enum Command {
     Session(Ask<client::people::SessionCommand>),
     /// Who did what, and what was refused, on the server that OFFSHOOT_URL names.
     Audit(Ask<client::people::AuditCommand>),
+    /// Writes a copy of the database to a new file, also while the server runs.
+    Backup(backup::Args),
+    /// Has the server's next start take a copy of `offshoot backup` in its database's place.
+    Restore(backup::Args),
     /// Says what this machine lacks to run guests, and how to get it.
     Doctor(doctor::DoctorArgs),
     /// Clones a running guest while it goes on, and shows it in the browser.
@@ -79,6 +85,16 @@ enum Command {
     /// Converts an image from outside, shut in; the server runs this itself.
     #[command(hide = true)]
     ImageHelper(crate::disks::helper::HelperArgs),
+    /// Prints what completes commands in a shell, such as for `source <(offshoot completion bash)`.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual's pages into a directory, one for each command.
+    Man {
+        /// The directory; it is made if it is not there.
+        dir: std::path::PathBuf,
+    },
     /// Jobs, on the server that OFFSHOOT_URL names.
     Job(Ask<client::job::JobCommand>),
 }
@@ -146,6 +162,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Role(ask) => ask.command.run(&ask.api).await,
             Command::Session(ask) => ask.command.run(&ask.api).await,
             Command::Audit(ask) => ask.command.run(&ask.api).await,
+            Command::Backup(args) => backup::backup(args).await,
+            Command::Restore(args) => backup::restore(args).await,
+            Command::Completion { shell } => manual::completion(shell),
+            Command::Man { dir } => manual::pages(&dir),
             Command::Doctor(args) => doctor::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Vm(ask) => ask.command.run(&ask.api).await,

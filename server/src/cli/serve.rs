@@ -4,7 +4,7 @@ use super::{Failure, say};
 use crate::access::secret::Secret;
 use crate::access::{Access, audit};
 use crate::config::{AcceleratorChoice, Config, DataDirLock};
-use crate::db::Db;
+use crate::db::{Db, backup};
 use crate::http::Server;
 use crate::http::audit::Peer;
 use crate::http::tls::{Prompt, Tls, TlsListener};
@@ -79,6 +79,7 @@ impl Running {
         let lock = DataDirLock::take(&config)?;
         let listener = TcpListener::from_std(taken.listener)?;
         let address = listener.local_addr()?;
+        let before = backup::take_restored(&config.database())?;
         let db = Db::open(&config.database()).await?;
         let access = Access::new(db.clone());
         let first_link = access.first_start().await?;
@@ -93,6 +94,12 @@ impl Running {
             None => std::env::current_exe().map_err(|e| format!("cannot find the program that runs: {e}"))?,
         };
         let mut world = World::open(&config.data_dir, db, machines, &program).await?;
+        if let Some(before) = before {
+            tracing::warn!(before = %before.display(), "a back-up was taken in the database's place; what was there is kept");
+            for layer in world.db.missing(|id| world.layer_file(id).path).await? {
+                tracing::warn!(%layer, "the back-up knows a layer whose file is not there: what stands on it cannot start");
+            }
+        }
         world.memory_dir.clone_from(&config.memory_dir);
         world.memory_overcommit = config.memory_overcommit;
         world.chain_length = config.chain_length as usize;

@@ -4,7 +4,7 @@ use super::vms::ADD;
 use super::{DbError, Tx, json, sql, to_json};
 use shared::edit::{EditVm, NextStart, PortForward};
 use shared::feed::Noun;
-use shared::vm::{Disk, Nic, PatchVm, Vm};
+use shared::vm::{Disk, Firmware, Nic, PatchVm, Vm};
 use shared::{LayerId, Name, NetworkId, VmId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -119,6 +119,14 @@ pub async fn want(tx: &mut Tx, vm: VmId, request: &EditVm, added: &Added) -> Res
         next.boot_order.clone_from(&request.boot_order);
     }
     set_next(tx, &id, &next).await?;
+    if request.firmware == Some(Firmware::Efi) {
+        // Its variables were to be forgotten.
+        sqlx::query("UPDATE vm_disks SET change = NULL WHERE vm = $1 AND slot = 0 AND change = 'REMOVE'")
+            .bind(&id)
+            .execute(tx.conn())
+            .await
+            .map_err(sql("keep the firmware of a VM"))?;
+    }
     for disk in &added.disks {
         sqlx::query(
             "INSERT INTO vm_disks (vm, position, slot, boot, layer, change)
@@ -168,6 +176,19 @@ pub async fn want(tx: &mut Tx, vm: VmId, request: &EditVm, added: &Added) -> Res
         .execute(tx.conn())
         .await
         .map_err(sql("change a NIC"))?;
+    }
+    if request.firmware == Some(Firmware::Bios) {
+        for forget in [
+            // Those that are to come are not there yet.
+            "DELETE FROM vm_disks WHERE vm = $1 AND slot = 0 AND change = 'ADD'",
+            "UPDATE vm_disks SET change = 'REMOVE' WHERE vm = $1 AND slot = 0",
+        ] {
+            sqlx::query(forget)
+                .bind(&id)
+                .execute(tx.conn())
+                .await
+                .map_err(sql("change the firmware of a VM"))?;
+        }
     }
     for (update, numbers) in [
         (
@@ -304,6 +325,7 @@ pub async fn started(tx: &mut Tx, vm: VmId) -> Result<Vec<LayerId>, DbError> {
             .await
             .map_err(sql("change the boot order of a VM"))?;
     }
+    super::vms::follow_firmware(tx, vm).await?;
     Ok(gone)
 }
 

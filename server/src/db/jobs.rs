@@ -213,6 +213,16 @@ pub async fn counts(db: &Db, since: Timestamp, sees: &Sees) -> Result<(u64, u64)
     ))
 }
 
+/// How many jobs there are of each kind in each state.
+pub async fn by_state(db: &Db) -> Result<Vec<(String, String, u64)>, DbError> {
+    let rows = sqlx::query("SELECT kind, state, COUNT(*) AS n FROM jobs GROUP BY kind, state")
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("count the jobs"))?;
+    let one = |row: &SqliteRow| (row.get("kind"), row.get("state"), row.get::<i64, _>("n") as u64);
+    Ok(rows.iter().map(one).collect())
+}
+
 /// The machine that a job works on, and the one that it makes; none if there is no such job.
 pub async fn machines(db: &Db, id: JobId) -> Result<Vec<VmId>, DbError> {
     let row = sqlx::query("SELECT vm, product FROM jobs WHERE id = $1")

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod backup;
 pub mod exports;
 pub mod fork_points;
 pub mod hardware;

@@ -458,8 +458,22 @@ pub async fn set_disks(tx: &mut Tx, vm: VmId, disks: &[Disk]) -> Result<Vec<Laye
         }
         put_disk(tx, vm, boot, &disk).await?;
     }
+    follow_firmware(tx, vm).await?;
     tx.changed(Noun::Vm, vm, false);
     rows.iter().map(|r| word(r, "layer")).collect()
+}
+
+/// A machine whose disks are others has the firmware that they say: an EFI firmware has variables.
+pub async fn follow_firmware(tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE vms SET firmware = CASE WHEN EXISTS (SELECT 1 FROM vm_disks WHERE vm = vms.id AND slot = 0
+             AND change IS NOT 'ADD') THEN 'EFI' ELSE 'BIOS' END WHERE id = $1",
+    )
+    .bind(vm.to_string())
+    .execute(tx.conn())
+    .await
+    .map_err(sql("set a VM's firmware"))
+    .map(drop)
 }
 
 /// Gives a machine another generation id: its guest is not where it was.

@@ -91,6 +91,9 @@ pub trait Disks: Send + Sync {
     /// Makes an empty layer that stands on nothing.
     async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError>;
 
+    /// Makes a layer of what an EFI firmware remembers at first, which stands in a raw file.
+    async fn create_variables(&self, layer: &LayerFile, template: &Path) -> Result<(), DiskError>;
+
     /// Makes empty layers that stand on the same `backing`, with its size.
     async fn create_overlays(&self, layers: &[LayerFile], backing: &LayerFile) -> Result<(), DiskError>;
 

@@ -205,6 +205,16 @@ impl Disks for QemuImg {
         finish(&layer.path).await
     }
 
+    async fn create_variables(&self, layer: &LayerFile, template: &Path) -> Result<(), DiskError> {
+        if layer.path.exists() {
+            return Ok(());
+        }
+        let mut command = qemu_img(&["convert", "-f", "raw", "-O", "qcow2"]);
+        command.arg(template).arg(part(&layer.path));
+        run("make the firmware's variables", &layer.path, &mut command).await?;
+        finish(&layer.path).await
+    }
+
     async fn create_overlays(&self, layers: &[LayerFile], backing: &LayerFile) -> Result<(), DiskError> {
         let missing: Vec<_> = layers.iter().filter(|l| !l.path.exists()).collect();
         let Some(first) = missing.first() else {

@@ -50,6 +50,13 @@ impl Disks for SimDisks {
         )
     }
 
+    async fn create_variables(&self, layer: &LayerFile, template: &Path) -> Result<(), DiskError> {
+        let size = std::fs::metadata(template)
+            .map_err(DiskError::io("look at", template))?
+            .len();
+        self.create_blank(layer, size).await
+    }
+
     async fn create_overlays(&self, layers: &[LayerFile], backing: &LayerFile) -> Result<(), DiskError> {
         for layer in layers {
             self.create_overlay(layer, backing, None).await?;

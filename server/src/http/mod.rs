@@ -8,6 +8,7 @@ pub mod error;
 pub mod extract;
 pub mod guard;
 pub mod health;
+pub mod metrics;
 pub mod pages;
 pub mod route;
 pub mod sign_in;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub stop: CancellationToken,
     /// The names of the console's files.
     pub assets: app::Assets,
+    /// What a Prometheus reads.
+    pub metrics: Arc<metrics::Metrics>,
     flashes: pages::Flashes,
     docs: OnceLock<docs::Written>,
     // Without its state: with it the server would hold itself.
@@ -104,6 +107,7 @@ impl Server {
             access,
             feed,
             stop,
+            metrics: Arc::default(),
             flashes: pages::Flashes::default(),
             docs: OnceLock::new(),
             api: OnceLock::new(),
@@ -149,6 +153,7 @@ impl Server {
             .layer(from_fn_with_state(self.clone(), guard::layer))
             .layer(from_fn_with_state(self.access.clone(), audit::layer))
             .layer(from_fn(trace::layer))
+            .layer(from_fn_with_state(self.metrics.clone(), metrics::layer))
             .with_state(self.clone())
     }
 }
@@ -157,6 +162,7 @@ fn own() -> Own {
     Own::default()
         .route(Method::Get, "/healthz", health::live)
         .route(Method::Get, "/readyz", health::ready)
+        .route(Method::Get, "/metrics", metrics::show)
         .route(Method::Get, "/login", pages::page)
         .route(Method::Post, "/login", sign_in::log_in)
         .route(Method::Get, "/login/code", pages::page)

@@ -25,10 +25,17 @@ pub use crate::disks::{LayerFile, Progress};
 pub struct DiskSpec {
     /// Its number.
     pub number: u32,
-    /// Its PCI slot.
+    /// Its PCI slot; 0 for the variables of the firmware.
     pub slot: u32,
     /// Its layers: the base first, the active one last.
     pub chain: Vec<LayerFile>,
+}
+
+impl DiskSpec {
+    /// Whether it is no disk of the guest's, but the variables of its firmware.
+    pub fn is_variables(&self) -> bool {
+        self.slot == 0
+    }
 }
 
 /// A NIC of a machine.
@@ -67,8 +74,10 @@ pub struct MachineSpec {
     pub bios_uuid: Uuid,
     /// The generation id: new for every copy of a machine.
     pub vmgenid: Uuid,
-    /// Its disks, in boot order.
+    /// Its disks, in boot order, and the variables of its firmware, where it is EFI.
     pub disks: Vec<DiskSpec>,
+    /// The file of its firmware; BIOS if none.
+    pub firmware: Option<PathBuf>,
     /// Its NoCloud seed, if it has one.
     pub seed: Option<PathBuf>,
     /// The PCI slot of that.

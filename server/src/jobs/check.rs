@@ -2,7 +2,7 @@
 
 use super::kinds;
 use shared::Status;
-use shared::can::{self, limit};
+use shared::can::limit;
 use shared::clone::CloneVm;
 use shared::edit::{PortForward, Protocol};
 use shared::fork::{self, InstantClone};
@@ -22,7 +22,6 @@ pub(super) fn check_turn(turn: u32) -> Result<(), Status> {
 pub(super) fn check_create(request: &CreateVm) -> Result<(), Status> {
     limit::cpus("cpus", request.cpus)?;
     limit::memory("memoryMib", request.memory_mib)?;
-    can::can_use_firmware(request.firmware)?;
     limit::within(
         "disks",
         request.disks.len() as u64,

@@ -447,10 +447,14 @@ async fn ready(tx: &mut Tx, vm: &Vm, id: SnapshotId, disk: u32, field: &str) -> 
 }
 
 fn has_disk(of: &Name, disks: &[Disk], number: u32, field: &str) -> Result<(), DbError> {
-    if disks.iter().any(|disk| disk.number == number) {
+    if disks
+        .iter()
+        .any(|disk| disk.number == number && !disk.is_variables())
+    {
         return Ok(());
     }
-    let all: Vec<_> = disks.iter().map(|disk| disk.number.to_string()).collect();
+    let all = disks.iter().filter(|disk| !disk.is_variables());
+    let all: Vec<_> = all.map(|disk| disk.number.to_string()).collect();
     let text = match all.as_slice() {
         [] => format!("{of} has no disks"),
         all => format!("{of} has no disk {number}, but {}", all.join(", ")),

@@ -17,7 +17,7 @@ use shared::job::{
 };
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
-use shared::vm::{ConnectNics, CreateVm, PatchVm, PowerAction, Vm};
+use shared::vm::{ConnectNics, CreateVm, Firmware, PatchVm, PowerAction, Vm};
 use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
 use uuid::Uuid;
 
@@ -32,6 +32,9 @@ impl Jobs {
     /// Makes a machine.
     pub async fn create_vm(&self, mut request: CreateVm, by: By) -> Result<Job, Status> {
         check_create(&request)?;
+        if request.firmware == Firmware::Efi {
+            self.world().efi()?;
+        }
         for (n, disk) in request.disks.iter_mut().enumerate() {
             self.resolve_disk(&format!("disks[{n}]"), disk).await?;
         }
@@ -90,6 +93,9 @@ impl Jobs {
             }
         }
         edit::reduce(&now, &mut request);
+        if request.firmware == Some(Firmware::Efi) {
+            self.world().efi()?;
+        }
         for (n, disk) in request.add_disks.iter_mut().enumerate() {
             self.resolve_disk(&format!("addDisks[{n}]"), disk).await?;
         }

@@ -6,7 +6,7 @@ use crate::db::{self, Db, DbError, now};
 use crate::disks::helper::Helper;
 use crate::disks::image::Found;
 use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
-use crate::hypervisor::qemu::Qemu;
+use crate::hypervisor::qemu::{Efi, Qemu};
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor, Point};
 use crate::jobs::spares::Spares;
@@ -46,6 +46,8 @@ pub struct World {
     pub chain_length: usize,
     /// The boot of this host, as the kernel names it.
     pub boot: String,
+    /// The EFI firmware of machines that have one; none if none is installed.
+    pub efi: Option<Efi>,
     /// What holds for images from outside.
     pub images: ImageRules,
     /// Processes that wait for the next fork of a point.
@@ -183,6 +185,16 @@ impl World {
             paths: others.into_iter().map(|s| (s.id, s.path.into())).collect(),
         };
         let run = data_dir.join("run");
+        let efi = match machines {
+            Machines::Simulated => {
+                let made = Efi::simulated(&run);
+                Some(made.map_err(|source| OpenError::Make {
+                    path: run.clone(),
+                    source,
+                })?)
+            }
+            Machines::Real(_) => Efi::find(),
+        };
         let (hypervisor, disks): (Arc<dyn Hypervisor>, Arc<dyn Disks>) = match machines {
             Machines::Simulated => (Arc::new(Sim::new(&run)?), Arc::new(SimDisks)),
             Machines::Real(forced) => (
@@ -202,6 +214,7 @@ impl World {
             memory_dir: None,
             memory_overcommit: crate::config::MEMORY_OVERCOMMIT,
             chain_length: crate::config::CHAIN_LENGTH as usize,
+            efi,
             images: ImageRules {
                 roots: Vec::new(),
                 urls_private: false,
@@ -321,6 +334,13 @@ impl World {
             ))));
         }
         Ok((dir, place))
+    }
+
+    /// The EFI firmware, for machines that are to have one.
+    pub fn efi(&self) -> Result<&Efi, Status> {
+        self.efi.as_ref().ok_or_else(|| {
+            Status::precondition("this host has no EFI firmware for machines: install the package ovmf, and start the server again")
+        })
     }
 
     /// Where a machine is, in the words of VMware's specs.

@@ -61,7 +61,7 @@ async fn a_running_guest_is_frozen_cloned_and_shut_down() {
         .write_seed(&seed, "i-2", "the-clone", &CloudInit::default())
         .await
         .unwrap();
-    clone.seed = Some(seed);
+    (clone.seed, clone.seed_slot) = (Some(seed), 5);
     host.hv().start(&clone).await.unwrap();
     host.sees(clone.id, r"offshoot-guest nonce=\w+ tick=\d+ host=the-clone")
         .await

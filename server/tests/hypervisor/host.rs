@@ -116,6 +116,7 @@ impl Host {
                 slot: 4,
                 chain: chain.iter().copied().cloned().collect(),
             }],
+            firmware: None,
             seed: None,
             seed_slot: 0,
             nics: Vec::new(),

@@ -120,7 +120,7 @@ fn disk() -> Vec<u8> {
 
 /// A file of the test's own with the disk in this format.
 fn disk_as(dir: &Path, format: &str, options: &[&str]) -> PathBuf {
-    let raw = dir.join("disk.raw");
+    let raw = dir.join("whole");
     std::fs::write(&raw, disk()).unwrap();
     let to = dir.join(format!("disk.{format}"));
     let mut args = vec!["convert", "-f", "raw", "-O", format];

@@ -1,5 +1,6 @@
 //! Machines whose disks and NICs come and go while they run.
 
+use crate::support::counting::answers;
 use crate::support::{by, clean_up, vm_id};
 use crate::*;
 use shared::Code;
@@ -219,6 +220,7 @@ async fn a_guest_that_lets_go_of_nothing_keeps_its_disk_until_it_is_started_next
 async fn a_guest_is_shut_down_by_its_agent_and_powered_off_when_it_does_not_listen() {
     let dir = support::dir();
     let (jobs, source) = counting(dir.path()).await;
+    answers(&jobs, source).await;
     let said = |job: &Job| job.steps[0].message.clone().unwrap();
     let off = jobs.shut_down(source, Some(100), by()).await.unwrap();
     let off = succeeded(&jobs, off.id).await;

@@ -5,6 +5,7 @@
 mod support;
 
 mod edited;
+mod efi;
 mod isolated;
 mod killed;
 mod lives;

@@ -75,6 +75,16 @@ pub async fn counting(dir: &Path) -> (Jobs, VmId) {
     (jobs, source)
 }
 
+/// Waits until its agent answers: it has booted, or goes on.
+pub async fn answers(jobs: &Jobs, vm: VmId) {
+    let expect = server::hypervisor::BootExpectation {
+        pattern: None,
+        timeout: super::PATIENCE,
+    };
+    let proof = jobs.world().hypervisor.watch_boot(vm, &expect, &|_| ()).await;
+    assert_eq!(proof.unwrap().strength, shared::clone::ProofStrength::Agent);
+}
+
 pub async fn off_and_gone(jobs: &Jobs, vm: VmId) {
     let off = jobs.power(vm, PowerAction::PowerOff, by()).await.unwrap();
     succeeded(jobs, off.id).await;

@@ -118,10 +118,10 @@ pub fn delete(vm: Memo<Vm>) -> AnyView {
         let action = format!("/do/vms/{name}/delete");
         let (here, fields) = (format!("/vms/{name}"), Fields::of(&action));
         let lost = vm.with_untracked(|v| {
-            let bytes: u64 = v.disks.iter().map(|d| d.virtual_bytes).sum();
+            let bytes: u64 = v.guest_disks().map(|d| d.virtual_bytes).sum();
             put(
                 w().delete_loss,
-                &[&v.disks.len().to_string(), &format::bytes(bytes), &name],
+                &[&v.guest_disks().count().to_string(), &format::bytes(bytes), &name],
             )
         });
         let confirm = fields.line(Line {

@@ -22,7 +22,7 @@ fn snapshots(data: &Data) -> Vec<(String, String)> {
 
 /// Which disk, where there are several.
 fn disk(fields: &Fields, data: &Data) -> Option<AnyView> {
-    let disks = &data.vm.disks;
+    let disks: Vec<_> = data.vm.guest_disks().collect();
     let first = disks.first()?.number.to_string();
     // A form that does not say is about disk 0.
     (disks.len() > 1 || first != "0").then(|| {

@@ -5,7 +5,7 @@ use super::{Api, Failure, Wait};
 use shared::Name;
 use shared::api::{Edit, UpdateVm};
 use shared::edit::{ChangeNic, EditVm, GrowDisk, PortForward};
-use shared::vm::{BlankDisk, DiskOfImage, NewDisk, NewNic, PatchVm};
+use shared::vm::{BlankDisk, DiskOfImage, Firmware, NewDisk, NewNic, PatchVm};
 use std::str::FromStr;
 
 /// `offshoot vm edit …`
@@ -19,6 +19,9 @@ pub struct EditArgs {
     /// Memory in MiB, from its next start on.
     #[arg(long)]
     memory_mib: Option<u32>,
+    /// The firmware, BIOS or EFI, from its next start on. Another forgets what the one before remembered.
+    #[arg(long)]
+    firmware: Option<Firmware>,
     /// Numbers of the disks that are booted from first, in this order.
     #[arg(long, value_delimiter = ',')]
     boot_order: Vec<u32>,
@@ -105,6 +108,7 @@ impl EditArgs {
         let request = EditVm {
             cpus: self.cpus,
             memory_mib: self.memory_mib,
+            firmware: self.firmware,
             boot_order: self.boot_order,
             add_disks: self
                 .add_blank_gib

@@ -146,6 +146,9 @@ pub struct Create {
     /// An empty disk of so many GiB.
     #[arg(long)]
     blank_gib: Vec<u32>,
+    /// The firmware: BIOS or EFI.
+    #[arg(long, default_value_t = Firmware::Bios)]
+    firmware: Firmware,
     /// Number of processors.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
@@ -281,7 +284,7 @@ impl Create {
             name: self.name,
             cpus: self.cpus,
             memory_mib: self.memory_mib,
-            firmware: Firmware::Bios,
+            firmware: self.firmware,
             disks: self
                 .image
                 .into_iter()
@@ -350,7 +353,7 @@ fn shown(vm: &Vm) -> String {
     field("error", text(vm.error.as_ref().map(ToString::to_string)));
     field("processors", vm.cpus.to_string());
     field("memory", format!("{} MiB", vm.memory_mib));
-    for disk in &vm.disks {
+    for disk in vm.guest_disks() {
         let changed = disk
             .allocated_bytes
             .map(|n| format!(", {} changed since the last snapshot", bytes(n)));

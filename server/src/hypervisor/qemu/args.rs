@@ -20,6 +20,8 @@ pub const MACHINE: &str = "pc-i440fx-7.2";
 pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// What the guest is told has one size for ever: Linux keeps the size that it saw first.
 const TOLD_BYTES: usize = 64 << 10;
+/// The name of the node of an EFI firmware.
+const FIRMWARE: &str = "firmware";
 /// The name of the node of the seed.
 const SEED: &str = "seed";
 /// The id of the guest agent's port and channel.
@@ -84,15 +86,12 @@ pub fn arguments(
         Accelerator::Tcg => ("tcg", "max"),
         Accelerator::Sim => return Err(refuse("QEMU does not simulate")),
     };
-    args.add(
-        "-machine",
-        format!(
-            "{MACHINE},accel={accelerator},usb=off,vmport=off{}",
-            origin
-                .point()
-                .map_or_else(String::new, |_| format!(",memory-backend={MEMORY}"))
-        ),
-    );
+    let mut machine = format!("{MACHINE},accel={accelerator},usb=off,vmport=off");
+    if origin.point().is_some() {
+        machine.push_str(&format!(",memory-backend={MEMORY}"));
+    }
+    machine.push_str(&flash(spec)?);
+    args.add("-machine", machine);
     if let Some(point) = origin.point() {
         args.add(
             "-object",
@@ -187,6 +186,23 @@ pub fn arguments(
         args.add("-netdev", format!("user,id={}", old_network(n)));
     }
     Ok(args.0)
+}
+
+/// The machine's flash: an EFI firmware, and its variables.
+fn flash(spec: &MachineSpec) -> Result<String, HvError> {
+    let variables = spec.disks.iter().find(|disk| disk.is_variables());
+    let active = variables.and_then(|disk| disk.chain.last());
+    match (&spec.firmware, active) {
+        (None, None) => Ok(String::new()),
+        (Some(_), Some(layer)) => {
+            let variables = blockdev::node_name(layer.id);
+            Ok(format!(",pflash0={FIRMWARE},pflash1={variables}"))
+        }
+        (Some(_), None) | (None, Some(_)) => Err(HvError::Spec {
+            vm: spec.id,
+            why: "an EFI firmware goes with its variables, and they with it".into(),
+        }),
+    }
 }
 
 /// The end of a network that a fork's state was loaded into; it goes before the fork runs.
@@ -304,17 +320,29 @@ pub fn nodes(spec: &MachineSpec) -> Result<Vec<Node>, HvError> {
             below = name.into();
         }
     }
+    if let Some(firmware) = &spec.firmware {
+        nodes.push(Node {
+            name: FIRMWARE.into(),
+            options: raw(FIRMWARE, firmware),
+            frozen: true,
+        });
+    }
     if let Some(seed) = &spec.seed {
         nodes.push(Node {
             name: SEED.into(),
-            options: json!({
-                "driver": "raw", "node-name": SEED, "read-only": true,
-                "file": { "driver": "file", "filename": seed.to_string_lossy(), "read-only": true },
-            }),
+            options: raw(SEED, seed),
             frozen: false,
         });
     }
     Ok(nodes)
+}
+
+/// A file that nobody writes, as it is.
+fn raw(name: &str, file: &Path) -> Value {
+    json!({
+        "driver": "raw", "node-name": name, "read-only": true,
+        "file": { "driver": "file", "filename": file.to_string_lossy(), "read-only": true },
+    })
 }
 
 #[derive(Default)]
@@ -339,7 +367,8 @@ impl Args {
     }
 
     fn disks(&mut self, spec: &MachineSpec) -> Result<(), &'static str> {
-        for (n, disk) in spec.disks.iter().enumerate() {
+        let disks = spec.disks.iter().filter(|disk| !disk.is_variables());
+        for (n, disk) in disks.enumerate() {
             let device = disk_device(disk, Some(n + 1)).ok_or("a disk has no layers")?;
             self.add("-device", device.to_string());
         }

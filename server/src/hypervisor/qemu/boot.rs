@@ -41,6 +41,8 @@ static KERNEL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"Linux version \d"
 static INIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"Run \S+ as init process").expect("a regex"));
 const PANIC: &str = "Kernel panic - not syncing";
 const NOTHING_TO_BOOT: &str = "No bootable device";
+/// The same by an EFI firmware, which says it on the serial port.
+const NOTHING_TO_BOOT_EFI: &str = "No bootable option or device was found";
 
 /// What has been seen of a boot.
 #[derive(Default)]
@@ -168,6 +170,9 @@ impl Signs {
         }
         if !whole {
             return;
+        }
+        if self.nothing_to_boot.is_none() && line.contains(NOTHING_TO_BOOT_EFI) {
+            self.nothing_to_boot = Some(shown(line));
         }
         if self.kernel.is_none() && KERNEL.is_match(line) {
             say(&format!("the kernel has started: {}", shown(line)));

@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod block_jobs;
 mod boot;
+mod firmware;
 mod fork;
 mod guardian;
 mod identity;
@@ -20,6 +21,7 @@ mod switch;
 mod tap;
 
 pub use args::{MACHINE, SANDBOX};
+pub use firmware::Efi;
 pub use guardian::{Guardian, LIMIT as STANDS_STILL_AT_MOST, watch as guard};
 pub use rundir::check as check_run_dir;
 pub use switch::serve as switch;

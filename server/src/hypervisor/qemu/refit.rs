@@ -68,7 +68,8 @@ pub async fn refit(program: &Path, machine: &Machine, spec: &MachineSpec) -> Res
 }
 
 fn wanted(spec: &MachineSpec) -> HashSet<String> {
-    let disks = spec.disks.iter().map(|disk| format!("disk{}", disk.number));
+    let disks = spec.disks.iter().filter(|disk| !disk.is_variables());
+    let disks = disks.map(|disk| format!("disk{}", disk.number));
     disks
         .chain(spec.nics.iter().map(|nic| format!("nic{}", nic.number)))
         .collect()
@@ -140,7 +141,7 @@ async fn put_in(machine: &Machine, spec: &MachineSpec, unfit: &mut Unfit) -> Res
     let vm = machine.vm;
     let there = devices(machine).await?;
     let mut missing = Vec::new();
-    for disk in &spec.disks {
+    for disk in spec.disks.iter().filter(|disk| !disk.is_variables()) {
         let id = format!("disk{}", disk.number);
         if !there.contains(&id)
             && let Some(device) = args::disk_device(disk, None)

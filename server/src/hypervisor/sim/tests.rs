@@ -11,6 +11,7 @@ fn machine(name: &str) -> MachineSpec {
         bios_uuid: Uuid::nil(),
         vmgenid: Uuid::nil(),
         disks: Vec::new(),
+        firmware: None,
         seed: None,
         seed_slot: 0,
         nics: Vec::new(),

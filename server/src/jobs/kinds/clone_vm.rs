@@ -76,10 +76,12 @@ async fn mint(cx: &Cx, spec: &CloneSpec, source: &Vm) -> Result<Minted, StepErro
         None => None,
     };
     // The disks are those of the snapshot: the machine may have others by now.
-    let disks = match spec.snapshot {
-        Some(id) => snapshot::layers(cx, id).await?.len(),
-        None => source.disks.len(),
+    let mut disks = match spec.snapshot {
+        Some(id) => snapshot::disks(cx, id).await?,
+        None => source.disks.clone(),
     };
+    disks.retain(|disk| is_cloned(spec, disk));
+    let disks = disks.len();
     let layers: Vec<_> = (0..disks).map(|_| LayerId(Uuid::now_v7())).collect();
     let product = match &spec.request.disks_only {
         Some(disks) => {
@@ -135,6 +137,11 @@ async fn mint_vm(cx: &Cx, target: &CloneTarget, source: &Vm, disks: usize) -> Re
         nics,
         networks,
     })
+}
+
+/// What a firmware remembers is no use without a machine.
+fn is_cloned(spec: &CloneSpec, disk: &Disk) -> bool {
+    spec.request.disks_only.is_none() || !disk.is_variables()
 }
 
 async fn minting(cx: &Cx) -> Result<(), StepError> {
@@ -281,7 +288,8 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     let snapshot = spec.snapshot.or(minted.snapshot.as_ref().map(|s| s.snapshot));
     let snapshot = snapshot.ok_or_else(|| is_now("snapshot", "of the clone job"))?;
-    let frozen = snapshot::layers(cx, snapshot).await?;
+    let mut frozen = snapshot::disks(cx, snapshot).await?;
+    frozen.retain(|disk| is_cloned(&spec, disk));
     let (world, mode) = (cx.world(), spec.request.mode);
     let chosen = match &target(&spec).storage {
         Some(asked) => Some(storage_for(cx, Some(asked)).await?),
@@ -289,7 +297,8 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
     };
     let mut layers = Vec::new();
     let mut sources = Vec::new();
-    for (&id, &from) in minted.layers.iter().zip(&frozen) {
+    for (&id, below) in minted.layers.iter().zip(&frozen) {
+        let from = below.layer;
         let chain = db::layers::chain_of(cx.db(), from).await?;
         let virtual_bytes = chain.last().map_or(0, |l| l.virtual_bytes);
         let parent = (mode == CloneMode::Linked).then_some(from);
@@ -309,13 +318,17 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
     let product = minted.product.clone();
     cx.commit(move |tx| {
         Box::pin(async move {
-            for (position, layer) in layers.iter().enumerate() {
+            for (position, (layer, below)) in layers.iter().zip(&frozen).enumerate() {
                 db::layers::insert(tx, layer).await?;
                 match &product {
                     Product::Vm(new) => {
                         let disk = Disk {
                             number: position as u32,
-                            slot: slot_of(position),
+                            slot: if below.is_variables() {
+                                0
+                            } else {
+                                slot_of(position)
+                            },
                             layer: layer.id,
                             virtual_bytes: layer.virtual_bytes,
                             chain_length: 1,
@@ -327,6 +340,7 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
                 }
             }
             if let Product::Vm(new) = &product {
+                db::vms::follow_firmware(tx, new.id).await?;
                 tx.changed(Noun::Vm, new.id, false);
             }
             Ok(())

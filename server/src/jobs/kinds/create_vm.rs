@@ -3,12 +3,13 @@
 use super::{Taken, is_now, mint_nics, power_off, power_on, unmake};
 use crate::db::locks::LockMode;
 use crate::db::{self, DbError, Tx, layers::Layer, now};
+use crate::disks::DiskError;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
-use shared::vm::{self, Disk, Lineage, LineageKind, NewDisk, NewNic, Nic, Vm, VmState};
+use shared::vm::{self, Disk, Firmware, Lineage, LineageKind, NewDisk, NewNic, Nic, Vm, VmState};
 use shared::{Code, HostId, ImageId, LayerId, NetworkId, StorageId, VmId};
 use uuid::Uuid;
 
@@ -98,6 +99,20 @@ pub(super) async fn mint_disks(
     Ok(layers)
 }
 
+/// What an EFI firmware will remember: behind the disks, on no bus.
+pub(super) fn mint_variables(cx: &Cx, taken: &mut Taken) -> Result<MintedLayer, StepError> {
+    let template = &cx.world().efi()?.variables;
+    let found = std::fs::metadata(template).map_err(DiskError::io("look at", template))?;
+    Ok(MintedLayer {
+        id: LayerId(Uuid::now_v7()),
+        number: taken.disk(),
+        slot: 0,
+        parent: None,
+        image: None,
+        virtual_bytes: found.len(),
+    })
+}
+
 /// Writes layers down that are about to be made in this storage.
 pub(super) async fn note_layers(
     tx: &mut Tx,
@@ -132,6 +147,10 @@ pub(super) async fn make_disks(cx: &Cx, layers: &[MintedLayer]) -> Result<(), St
                     .create_overlay(&file, &world.layer_file(parent), size)
                     .await?;
             }
+            None if layer.disk().is_variables() => {
+                let template = &world.efi()?.variables;
+                cx.disks().create_variables(&file, template).await?;
+            }
             None => cx.disks().create_blank(&file, layer.virtual_bytes).await?,
         }
     }
@@ -140,7 +159,10 @@ pub(super) async fn make_disks(cx: &Cx, layers: &[MintedLayer]) -> Result<(), St
 
 async fn mint(cx: &Cx, request: &vm::CreateVm) -> Result<Minted, StepError> {
     let mut taken = Taken::default();
-    let layers = mint_disks(cx, &request.disks, &mut taken).await?;
+    let mut layers = mint_disks(cx, &request.disks, &mut taken).await?;
+    if request.firmware == Firmware::Efi {
+        layers.push(mint_variables(cx, &mut taken)?);
+    }
     let seed_slot = match request.cloud_init {
         Some(_) => taken.slot()?,
         None => 0,
@@ -258,7 +280,7 @@ async fn preparing(cx: &Cx) -> Result<(), StepError> {
             .write_seed(&world.seed_file(minted.vm), &id, request.name.as_str(), ci)
             .await?;
     }
-    cx.message(match minted.layers.len() {
+    cx.message(match request.disks.len() {
         1 => "1 disk".to_owned(),
         n => format!("{n} disks"),
     });

@@ -4,7 +4,7 @@
 //! the rest stays wanted, and [`take_next`] makes it so before the machine is started. So behind the files of new
 //! disks nothing fails that could be undone: it is done now, or at the next start.
 
-use super::create_vm::{MintedLayer, make_disks, mint_disks, note_layers, storage_for};
+use super::create_vm::{MintedLayer, make_disks, mint_disks, mint_variables, note_layers, storage_for};
 use super::{Taken, is_now, machine_spec, mint_nics, release, remove_files, remove_loose, vm};
 use crate::db;
 use crate::db::hardware::{Added, Left};
@@ -13,9 +13,9 @@ use crate::hypervisor::{HvError, RunState, Unfit};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use shared::edit::{self, EditVm as Request};
+use shared::edit::{self, EditVm as Request, NextStart};
 use shared::job::{EditSpec, JobSpec, step};
-use shared::vm::{Nic, Vm};
+use shared::vm::{Disk, Firmware, Nic, Vm};
 use shared::{Code, LayerId, NetworkId, StorageId, VmId};
 
 pub(super) struct EditVm;
@@ -45,7 +45,12 @@ async fn mint(cx: &Cx, spec: &EditSpec) -> Result<Minted, StepError> {
     let seed = hidden.filter(|h| h.has_seed).map(|h| h.seed_slot);
     let networks = db::places::networks(cx.db()).await?;
     let mut taken = Taken::of(&machine, seed);
-    let disks = mint_disks(cx, &request.add_disks, &mut taken).await?;
+    let mut disks = mint_disks(cx, &request.add_disks, &mut taken).await?;
+    let comes = |next: &NextStart| next.add_disks.iter().any(Disk::is_variables);
+    let has = machine.variables().is_some() || machine.at_next_start.as_ref().is_some_and(comes);
+    if request.firmware == Some(Firmware::Efi) && !has {
+        disks.push(mint_variables(cx, &mut taken)?);
+    }
     let (nics, ids) = mint_nics(&request.add_nics, &networks, &mut taken)?;
     let mut moves = Vec::new();
     for change in &request.change_nics {
@@ -54,10 +59,10 @@ async fn mint(cx: &Cx, spec: &EditSpec) -> Result<Minted, StepError> {
         moves.push((change.nic, network.ok_or_else(|| is_now("network", asked))?.id));
     }
     let mut layers = Vec::new();
-    let out = machine
-        .disks
-        .iter()
-        .filter(|d| request.remove_disks.contains(&d.number));
+    let forgets = |d: &Disk| request.firmware == Some(Firmware::Bios) && d.is_variables();
+    let next = machine.at_next_start.iter().flat_map(|next| &next.add_disks);
+    let all = machine.disks.iter().chain(next);
+    let out = all.filter(|d| request.remove_disks.contains(&d.number) || forgets(d));
     for disk in out {
         let chain = db::layers::chain_of(cx.db(), disk.layer).await?;
         layers.extend(chain.iter().map(|layer| layer.id));
@@ -144,6 +149,10 @@ async fn change_running(cx: &Cx, spec: &EditSpec) -> Result<(), StepError> {
         why: left,
     } = unfit;
     why.extend(left);
+    // A running machine keeps its firmware.
+    let next = machine.at_next_start.iter().flat_map(|next| &next.add_disks);
+    let variables = machine.disks.iter().chain(next).filter(|d| d.is_variables());
+    let disks = disks.into_iter().chain(variables.map(|d| d.number)).collect();
     let left = Left { disks, nics };
     cx.commit(move |tx| {
         Box::pin(async move {
@@ -156,9 +165,12 @@ async fn change_running(cx: &Cx, spec: &EditSpec) -> Result<(), StepError> {
     let waits = next.cpus.is_some()
         || next.memory_mib.is_some()
         || !next.boot_order.is_empty()
-        || !next.macs.is_empty();
+        || !next.macs.is_empty()
+        || spec.request.firmware.is_some();
     if waits {
-        why.push("processors, memory, boot order and addresses change at the next start".to_owned());
+        why.push(
+            "processors, memory, firmware, boot order and addresses change at the next start".to_owned(),
+        );
     }
     for line in &why {
         cx.log(line.clone());
@@ -174,8 +186,11 @@ async fn change_running(cx: &Cx, spec: &EditSpec) -> Result<(), StepError> {
 fn wanted_now(machine: &Vm) -> Vm {
     let mut wanted = machine.clone();
     if let Some(next) = wanted.at_next_start.take() {
-        wanted.disks.retain(|d| !next.remove_disks.contains(&d.number));
-        wanted.disks.extend(next.add_disks);
+        let goes = |d: &Disk| next.remove_disks.contains(&d.number) && !d.is_variables();
+        wanted.disks.retain(|d| !goes(d));
+        wanted
+            .disks
+            .extend(next.add_disks.into_iter().filter(|d| !d.is_variables()));
         wanted
             .network_interfaces
             .retain(|n| !next.remove_nics.contains(&n.number));
@@ -239,7 +254,8 @@ pub(super) async fn take_next(cx: &Cx, id: VmId) -> Result<(), StepError> {
 #[async_trait]
 impl Kind for EditVm {
     fn plan(&self, spec: &JobSpec) -> Vec<Plan> {
-        let adds = |request: &Request| !request.add_disks.is_empty();
+        let adds =
+            |request: &Request| !request.add_disks.is_empty() || request.firmware == Some(Firmware::Efi);
         let adds = matches!(spec, JobSpec::EditVm(spec) if adds(&spec.request));
         vec![
             Plan::always(step::MINTING),

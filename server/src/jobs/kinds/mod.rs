@@ -237,6 +237,10 @@ async fn machine_spec(world: &World, vm: &Vm) -> Result<MachineSpec, StepError> 
         memory_mib: vm.memory_mib,
         bios_uuid: vm.bios_uuid,
         vmgenid: hidden.vmgenid,
+        firmware: match vm.variables() {
+            Some(_) => Some(world.efi()?.code.clone()),
+            None => None,
+        },
         disks,
         seed: hidden.has_seed.then(|| world.seed_file(vm.id)),
         seed_slot: hidden.seed_slot,

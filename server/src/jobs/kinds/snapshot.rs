@@ -256,7 +256,8 @@ pub(super) async fn forget(cx: &Cx, minted: &Minted) -> Result<(), StepError> {
         .await
 }
 
-async fn frozen(cx: &Cx, id: SnapshotId) -> Result<Vec<Disk>, StepError> {
+/// The disks of a snapshot that is ready, each with its frozen layer.
+pub(super) async fn disks(cx: &Cx, id: SnapshotId) -> Result<Vec<Disk>, StepError> {
     let snapshot = db::snapshots::by_id(cx.db(), id).await?;
     match snapshot {
         Some(s) if s.state == SnapshotState::Ready => Ok(db::snapshots::disks_of(cx.db(), id).await?),
@@ -266,12 +267,12 @@ async fn frozen(cx: &Cx, id: SnapshotId) -> Result<Vec<Disk>, StepError> {
 
 /// The frozen layers of a snapshot that is ready, in the order of the disks.
 pub(super) async fn layers(cx: &Cx, id: SnapshotId) -> Result<Vec<LayerId>, StepError> {
-    Ok(frozen(cx, id).await?.iter().map(|disk| disk.layer).collect())
+    Ok(disks(cx, id).await?.iter().map(|disk| disk.layer).collect())
 }
 
 /// The frozen layer of the disk of this number, of a snapshot that is ready.
 pub(super) async fn layer(cx: &Cx, id: SnapshotId, number: u32) -> Result<LayerId, StepError> {
-    let disks = frozen(cx, id).await?;
+    let disks = disks(cx, id).await?;
     let disk = disks.iter().find(|disk| disk.number == number);
     Ok(disk
         .ok_or_else(|| is_now("disk", format_args!("{number} of snapshot {id}")))?

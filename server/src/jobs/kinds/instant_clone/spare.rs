@@ -7,6 +7,7 @@ use crate::hypervisor::{DiskSpec, MachineSpec, NicSpec};
 use crate::jobs::kinds::chain_files;
 use crate::jobs::step::{Cx, StepError};
 use shared::ForkPointId;
+use shared::vm::Disk;
 use std::collections::BTreeMap;
 
 pub(super) async fn keep(cx: &Cx, id: ForkPointId) -> Result<(), StepError> {
@@ -19,6 +20,10 @@ pub(super) async fn keep(cx: &Cx, id: ForkPointId) -> Result<(), StepError> {
     };
     check_room(cx.world(), &stored, true, 1).await?;
     let frozen = kept_disks(cx, id).await?;
+    if frozen.iter().any(Disk::is_variables) {
+        // Its flash would have to be there before the machine is asked for.
+        return Ok(());
+    }
     let clone = mint_clone(&stored, frozen.len())?;
     let mut disks = Vec::new();
     for (below, &own) in frozen.iter().zip(&clone.layers) {
@@ -38,6 +43,7 @@ pub(super) async fn keep(cx: &Cx, id: ForkPointId) -> Result<(), StepError> {
         bios_uuid: clone.bios_uuid,
         vmgenid: clone.vmgenid,
         disks,
+        firmware: None,
         seed: stored.has_seed.then(|| cx.world().seed_file(clone.id)),
         seed_slot: stored.seed_slot,
         nics: nics
