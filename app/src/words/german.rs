@@ -108,6 +108,7 @@ pub static GERMAN: Words = Words {
     disk: "Datenträger",
     network: "Netzwerk",
     firmware: "Firmware",
+    next_firmware: "Firmware {0}",
     origin: "Herkunft",
     label: "Label",
     made: "Erstellt",
