@@ -158,7 +158,7 @@ async function pixels(count) {
   return taken;
 }
 
-/** What the first page loads of JavaScript and WASM, in bytes as they are sent. */
+/** What the first page loads of JavaScript, WASM and words, in bytes as they are sent. */
 async function firstLoad() {
   const page = await fresh(1);
   const encodings = new Map();
@@ -167,7 +167,7 @@ async function firstLoad() {
   await live(page);
   const files = await page.evaluate(() =>
     performance.getEntriesByType('resource').map((e) => [e.name, e.encodedBodySize]));
-  const code = new Map(files.filter(([name]) => /\.(js|wasm)$/.test(name)));
+  const code = new Map(files.filter(([name]) => /\.(js|wasm|txt)$/.test(name)));
   for (const name of code.keys())
     if (encodings.get(name) !== 'br') throw new Error(`${name} is not sent with brotli`);
   if (![...code.keys()].some((name) => name.endsWith('.wasm'))) throw new Error('the page loads no WASM');

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds what the browser loads: WASM in parts (see app/src/pages/mod.rs), JavaScript and style sheet, plain and with
-# brotli, in a folder whose name is a hash of it all, and the manifest that tells the server that name.
+# Builds what the browser loads: WASM in parts (see app/src/pages/mod.rs), JavaScript, words and style sheet, plain and
+# with brotli, in a folder whose name is a hash of it all, and the manifest that tells the server that name.
 # Usage: scripts/site.sh [output folder]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,9 @@ wasm-bindgen --target web --no-typescript --keep-lld-exports --no-demangle --rem
 rm "$work/split/app.wasm"
 mv "$work"/split/* "$work/pkg/"
 cat style/*.css >"$work/pkg/app.css"
+# The words are no part of the WASM: a page loads those of its language.
+"${RUSTC:-rustc}" --edition 2024 -o "$work/words" scripts/words.rs
+"$work/words" "$work/pkg"
 # The pages of consoles load these, and no other does.
 mkdir "$work/pkg/vendor"
 cp viewer/viewer.js "$work/pkg/"
@@ -49,5 +52,5 @@ mkdir -p "$out/pkg"
 mv "$work/pkg" "$out/pkg/$version"
 printf '{"version":"%s"}\n' "$version" >"$out/manifest.json"
 
-kb=$(($(cd "$out/pkg/$version" && cat app.js.br __wasm_split.js.br app_bg.wasm.br | wc -c) / 1024))
-echo "site: $out, $kb KB of JavaScript and WASM with brotli on the overview"
+kb=$(($(cd "$out/pkg/$version" && cat app.js.br __wasm_split.js.br app_bg.wasm.br words-en.txt.br | wc -c) / 1024))
+echo "site: $out, $kb KB of JavaScript, WASM and words with brotli on the overview"

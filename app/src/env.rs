@@ -2,7 +2,7 @@
 //! browser reads the very same: so both render the same page.
 
 use crate::forms::Flash;
-use crate::words::{put, w};
+use crate::words::{Language, put, w};
 use leptos::prelude::*;
 use shared::access::Privilege;
 use shared::access::rights::Rights;
@@ -56,6 +56,8 @@ pub struct Env {
     pub feed_place: String,
     /// The person's colours.
     pub theme: Theme,
+    /// The person's language.
+    pub language: Language,
     /// How the form went that was posted just before.
     pub flash: Option<Flash>,
     /// What the person may do.
@@ -105,6 +107,7 @@ impl Env {
             now: get("data-now").parse().unwrap_or_default(),
             feed_place: get("data-feed"),
             theme: get("data-theme").parse().unwrap_or(Theme::System),
+            language: get("lang").parse().unwrap_or(Language::English),
             flash: serde_json::from_str(&get("data-flash")).ok(),
             rights: Arc::new(serde_json::from_str(&get("data-rights")).unwrap_or_default()),
         }
@@ -116,6 +119,7 @@ impl Env {
             now: Timestamp::default(),
             feed_place: String::new(),
             theme: Theme::System,
+            language: Language::English,
             flash: None,
             rights: Arc::default(),
         }

@@ -1,11 +1,17 @@
-//! Sizes, times and counts as people read them.
+//! Sizes, times and counts as people read them, in their language.
 
+use crate::words::{put, w};
 use shared::Timestamp;
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
+
+/// A number with the language's decimal mark.
+fn marked(n: String) -> String {
+    n.replace('.', w().decimal)
+}
 
 /// The unit in which a size reads well: its name and its bytes.
 fn unit(bytes: u64) -> (&'static str, u64) {
@@ -21,13 +27,15 @@ fn unit(bytes: u64) -> (&'static str, u64) {
 /// Three digits that tell: 1.31, 15.2, 412. Whole numbers stay whole if `trim`.
 fn three(bytes: u64, unit: u64, trim: bool) -> String {
     let n = bytes as f64 / unit as f64;
-    if unit == 1 || n >= 99.95 || (trim && bytes.is_multiple_of(unit)) {
-        format!("{n:.0}")
-    } else if n >= 9.995 {
-        format!("{n:.1}")
-    } else {
-        format!("{n:.2}")
-    }
+    marked(
+        if unit == 1 || n >= 99.95 || (trim && bytes.is_multiple_of(unit)) {
+            format!("{n:.0}")
+        } else if n >= 9.995 {
+            format!("{n:.1}")
+        } else {
+            format!("{n:.2}")
+        },
+    )
 }
 
 /// A size: `2.10 GiB`.
@@ -64,7 +72,7 @@ pub fn rate(bytes_per_second: f64) -> (String, &'static str) {
     } else {
         format!("{n:.1}")
     };
-    (n, unit)
+    (marked(n), unit)
 }
 
 /// How long something took, number and unit apart: `420`, `ms`.
@@ -73,9 +81,9 @@ pub fn duration_parts(micros: i64) -> (String, &'static str) {
     let n = micros as f64;
     match micros {
         0..1000 => (micros.to_string(), "µs"),
-        1000..10_000 => (format!("{:.1}", n / 1e3), "ms"),
+        1000..10_000 => (marked(format!("{:.1}", n / 1e3)), "ms"),
         10_000..SECOND => (format!("{:.0}", n / 1e3), "ms"),
-        SECOND..10_000_000 => (format!("{:.1}", n / 1e6), "s"),
+        SECOND..10_000_000 => (marked(format!("{:.1}", n / 1e6)), "s"),
         10_000_000..MINUTE => ((micros / SECOND).to_string(), "s"),
         MINUTE..HOUR => {
             let s = micros % MINUTE / SECOND;
@@ -103,30 +111,29 @@ pub fn elapsed(micros: i64) -> String {
 /// How long ago: `12 s ago`; a date when it is more than a week.
 pub fn ago(now: Timestamp, then: Timestamp) -> String {
     let micros = now.since(then);
-    match micros {
-        ..2_000_000 => "just now".to_owned(),
-        2_000_000..MINUTE => format!("{} s ago", micros / SECOND),
-        MINUTE..HOUR => format!("{} min ago", micros / MINUTE),
-        HOUR..DAY => format!("{} h ago", micros / HOUR),
-        DAY..604_800_000_000 => format!("{} d ago", micros / DAY),
-        _ => date(now, then),
-    }
+    let (one, unit) = match micros {
+        ..2_000_000 => return w().just_now.to_owned(),
+        2_000_000..MINUTE => (SECOND, "s"),
+        MINUTE..HOUR => (MINUTE, "min"),
+        HOUR..DAY => (HOUR, "h"),
+        DAY..604_800_000_000 => (DAY, "d"),
+        _ => return date(now, then),
+    };
+    put(w().time_ago, &[&(micros / one).to_string(), unit])
 }
 
 /// `12 Nov`, or `12 Nov 2025` in another year than `now`.
 fn date(now: Timestamp, t: Timestamp) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
     let (now, text) = (now.to_string(), t.to_string());
     let number = |from, to| text.get(from..to).and_then(|n| n.parse::<usize>().ok());
     let (Some(month), Some(day)) = (number(5, 7), number(8, 10)) else {
         return text;
     };
-    let month = MONTHS.get(month.wrapping_sub(1)).copied().unwrap_or_default();
+    let month = w().months.split(' ').nth(month.wrapping_sub(1));
+    let date = put(w().day_of_month, &[&day.to_string(), month.unwrap_or_default()]);
     match text.get(..4) {
-        year if year == now.get(..4) => format!("{day} {month}"),
-        year => format!("{day} {month} {}", year.unwrap_or_default()),
+        year if year == now.get(..4) => date,
+        year => format!("{date} {}", year.unwrap_or_default()),
     }
 }
 
@@ -162,7 +169,7 @@ pub fn count(n: u64) -> String {
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, c) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
+            out.push_str(w().thousands);
         }
         out.push(c);
     }
@@ -172,6 +179,7 @@ pub fn count(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::{Language, speaking};
 
     #[test]
     fn sizes_keep_three_digits() {
@@ -222,5 +230,20 @@ mod tests {
         assert_eq!(time_of_day(now, 60), "03:14:07.113");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(999), "999");
+    }
+
+    #[test]
+    fn numbers_and_moments_are_said_in_the_language() {
+        speaking(Language::German, || {
+            let now: Timestamp = "2026-11-20T02:14:07.113Z".parse().unwrap();
+            assert_eq!(bytes(2_254_857_830), "2,10 GiB");
+            assert_eq!(rate(1.26e6), ("1,3".into(), "MB/s"));
+            assert_eq!(duration(3_100), "3,1 ms");
+            assert_eq!(duration(2_300_000), "2,3 s");
+            assert_eq!(count(1_234_567), "1.234.567");
+            assert_eq!(ago(now, now.plus_micros(-12 * SECOND)), "vor 12 s");
+            assert_eq!(ago(now, now.plus_micros(-8 * DAY)), "12. Nov.");
+            assert_eq!(ago(now, "2025-03-01T00:00:00Z".parse().unwrap()), "1. März 2025");
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! The forms of the console: what every button that changes something posts.
 //!
 //! Each is a real `<form method="post" action="/do/…">`, so that a click before the WASM is there, or without it,
-//! does the same. For `POST /do/{*path}` the server asks [`parse`] for the calls of the API (or the theme to remember),
+//! does the same. For `POST /do/{*path}` the server asks [`parse`] for the calls of the API (or the theme or language to remember),
 //! runs them through its own API with the person's session, one after another, also when one fails, and asks [`after`]
 //! where to go then and what to tell the person: the [`Done`]. The live page sends the same post, with
 //! `Accept: application/json`, and gets the [`Done`]; else the [`Flash`] is kept for the session's next page
@@ -39,6 +39,7 @@
 //! | `/do/notices/create`, `/do/notices/{channel}/edit` | name kind url to event … | `PostNoticeChannel`, `UpdateNoticeChannel` |
 //! | `/do/notices/{channel}/on` `off` `test` `roll` `delete` | | `UpdateNoticeChannel` … |
 //! | `/do/theme` | theme | the cookie `theme` |
+//! | `/do/language` | language | the cookie `offshoot_language` |
 //!
 //! Every form may have `back`, the page it stands on, and `inline`, when it shows its own errors.
 
@@ -67,6 +68,10 @@ pub type Fields = [(String, String)];
 
 /// The cookie that keeps the [`crate::Theme`], for a year.
 pub const THEME_COOKIE: &str = "theme";
+/// The cookie that keeps the [`crate::Language`], for a year.
+pub const LANGUAGE_COOKIE: &str = "offshoot_language";
+/// The form that chooses the language. Its post is the browser's: the page is loaded anew, in other words.
+pub(crate) const LANGUAGE: &str = "/do/language";
 /// What `source` says for "snapshot now and clone"; else it is a snapshot's id, or nothing for the latest.
 pub(crate) const SOURCE_NOW: &str = "now";
 /// What `network` says for no NIC at all; else it is a network, or nothing for the isolated one.

@@ -20,11 +20,17 @@ pub use app::App;
 pub use backend::Backend;
 pub use env::{SetStatus, Theme};
 pub use shell::{Assets, ShellOptions, shell};
+#[cfg(not(feature = "hydrate"))]
+pub use words::speaking;
+pub use words::{Language, Words, put};
 
-/// Brings the page that the server rendered to life.
+/// Brings the page that the server rendered to life, in these words. Where they are not all there it stays as it is:
+/// it works as HTML, too.
 #[cfg(feature = "hydrate")]
 #[wasm_bindgen::prelude::wasm_bindgen]
-pub fn hydrate() {
+pub fn hydrate(words: String) {
     console_error_panic_hook::set_once();
-    hydration::start(App);
+    if words::learn(words) {
+        hydration::start(App);
+    }
 }

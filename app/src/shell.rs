@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::env::{Env, Theme};
 use crate::forms::Flash;
+use crate::words::Language;
 use leptos::nonce::use_nonce;
 use leptos::prelude::*;
 use leptos_meta::MetaTags;
@@ -29,6 +30,8 @@ pub struct ShellOptions {
     pub now: Timestamp,
     /// From the cookie [`crate::forms::THEME_COOKIE`].
     pub theme: Theme,
+    /// That of the person; see [`Language::of`].
+    pub language: Language,
     /// How the form went that the session posted just before; taken once.
     pub flash: Option<Flash>,
     /// What the person may do.
@@ -55,35 +58,41 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         feed_place,
         now,
         theme,
+        language,
         flash,
         rights,
     } = options;
     let pkg = |file: &str| format!("/pkg/{}/{file}", assets.version);
-    let (js, split, wasm, css) = (
+    let (js, split, wasm, css, words) = (
         pkg("app.js"),
         pkg("__wasm_split.js"),
         pkg("app_bg.wasm"),
         pkg("app.css"),
+        pkg(&language.file()),
     );
+    // What comes alive says what the server has said: so the words are there first.
     let script = format!(
-        "{RELOAD}import init,{{hydrate}} from \"{js}\";init({{module_or_path:\"{wasm}\"}}).then(()=>hydrate());"
+        "{RELOAD}import init,{{hydrate}} from \"{js}\";\
+         Promise.all([fetch(\"{words}\").then(a=>a.text()),init({{module_or_path:\"{wasm}\"}})]).then(([words])=>hydrate(words));"
     );
     // A flash is strings and numbers: it always serialises.
     let said = flash.as_ref().and_then(|f| serde_json::to_string(f).ok());
     // Whoever is nobody yet may do nothing.
     let may = (*rights != Rights::default()).then(|| serde_json::to_string(&*rights).ok());
     provide_context(assets.clone());
+    provide_context(language);
     provide_context(Env {
         now,
         feed_place: feed_place.clone(),
         theme,
+        language,
         flash,
         rights,
     });
     view! {
         <!DOCTYPE html>
         <html
-            lang="en"
+            lang=language.code()
             data-theme=theme.word()
             data-now=now.to_string()
             data-feed=feed_place
@@ -99,6 +108,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
                 <link rel="modulepreload" href=js nonce=use_nonce()/>
                 <link rel="modulepreload" href=split nonce=use_nonce()/>
                 <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin=""/>
+                <link rel="preload" href=words r#as="fetch" crossorigin=""/>
                 <script type="module" nonce=use_nonce() inner_html=script></script>
                 <MetaTags/>
             </head>

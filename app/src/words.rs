@@ -2,12 +2,49 @@
 //!
 //! A language is a [`Words`]: the compiler sees to it that none is missing. `{0}`, `{1}` … stand for what [`put`]
 //! fills in, so that a language may have them in its own order.
+//!
+//! The server has all languages. The browser has none built in: it loads the file of the page's language beside the
+//! WASM, and [`learn`]s it before the page comes alive.
 
-mod english;
+mod languages;
 
-/// The words in the language of the person.
-pub const fn w() -> &'static Words {
-    &english::ENGLISH
+#[cfg(not(feature = "hydrate"))]
+mod server;
+
+#[cfg(feature = "hydrate")]
+pub use browser::{learn, w};
+pub use languages::{Language, Words};
+#[cfg(not(feature = "hydrate"))]
+pub use server::{speaking, w};
+
+#[cfg(feature = "hydrate")]
+mod browser {
+    use super::languages::{COUNT, Words};
+    use std::sync::OnceLock;
+
+    static WORDS: OnceLock<&'static Words> = OnceLock::new();
+
+    /// The words in the language of the page.
+    pub fn w() -> &'static Words {
+        // Nothing is said before they are there.
+        WORDS.get_or_init(|| of(Box::new([""; COUNT])))
+    }
+
+    /// Takes the words of a language, a line for each. False if they are not those of this program.
+    pub fn learn(lines: String) -> bool {
+        let lines: Vec<&'static str> = lines.leak().split('\n').collect();
+        let texts: Result<Box<[&'static str; COUNT]>, _> = lines.into_boxed_slice().try_into();
+        texts.is_ok_and(|texts| WORDS.set(of(texts)).is_ok())
+    }
+
+    /// A field for each would be some kilobytes of code.
+    fn of(texts: Box<[&'static str; COUNT]>) -> &'static Words {
+        const { assert!(size_of::<Words>() == size_of::<[&str; COUNT]>()) };
+        let texts: *const [&'static str; COUNT] = Box::leak(texts);
+        // SAFETY: it is leaked, so it stays and nobody changes it; a `repr(C)` struct whose fields are all of one type
+        // has them where an array has its elements.
+        unsafe { &*texts.cast::<Words>() }
+    }
 }
 
 /// A sentence with its parts filled in.
@@ -31,43 +68,5 @@ pub fn put(sentence: &str, parts: &[&str]) -> String {
     out
 }
 
-macro_rules! table {
-    ($($name:ident: $text:literal,)*) => {
-        /// The words of a language.
-        // Some are said in the browser alone, some by the server alone.
-        #[allow(dead_code)]
-        pub struct Words { $(pub $name: &'static str,)* }
-
-        pub static ENGLISH: Words = Words { $($name: $text,)* };
-
-        /// Every word, for a test that looks at them.
-        #[cfg(test)]
-        pub const ALL: &[(&str, &str)] = &[$((stringify!($name), $text),)*];
-    };
-}
-use table;
-
-pub use english::Words;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_stand_where_the_language_wants_them() {
-        assert_eq!(put("{1} of {0}, {0}", &["a", "b"]), "b of a, a");
-        assert_eq!(put("plain", &[]), "plain");
-        assert_eq!(put("{7}!", &[]), "!");
-    }
-
-    #[test]
-    fn no_word_is_empty_and_every_brace_is_a_number() {
-        for (name, text) in english::ALL {
-            assert!(!text.trim().is_empty(), "{name} is empty");
-            for part in text.split('{').skip(1) {
-                let number = part.split('}').next().unwrap();
-                assert!(number.parse::<usize>().is_ok(), "{name}: {{{number}}}");
-            }
-        }
-    }
-}
+#[cfg(all(test, not(feature = "hydrate")))]
+mod tests;

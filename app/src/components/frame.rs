@@ -205,7 +205,7 @@ pub fn bar(trail: Vec<(String, String)>, here: String) -> AnyView {
             </nav>
             <button type="button" class="find" data-opens="palette">
                 <span>{w().search}</span>
-                <kbd aria-hidden="true">"Ctrl K"</kbd>
+                <kbd aria-hidden="true">{w().ctrl_k}</kbd>
             </button>
         </div>
     }

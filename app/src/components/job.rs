@@ -92,7 +92,7 @@ pub fn title(job: &Job) -> String {
     }
 }
 
-const fn power_title(action: PowerAction) -> &'static str {
+fn power_title(action: PowerAction) -> &'static str {
     match action {
         PowerAction::Start => w().title_start,
         PowerAction::ShutDown => w().title_shutdown,
@@ -103,7 +103,7 @@ const fn power_title(action: PowerAction) -> &'static str {
     }
 }
 
-pub const fn kind_word(kind: JobKind) -> &'static str {
+pub fn kind_word(kind: JobKind) -> &'static str {
     match kind {
         JobKind::CreateVm => w().kind_create,
         JobKind::PowerVm => w().kind_power,

@@ -7,6 +7,7 @@ pub mod field;
 pub mod fork_point;
 pub mod frame;
 pub mod job;
+pub mod language;
 pub mod lineage;
 pub mod list;
 pub mod load;

@@ -199,7 +199,7 @@ fn find(typed: RwSignal<String>, machines: RwSignal<Vec<String>>) {
 #[component]
 pub fn Keys() -> AnyView {
     let rows = [
-        ("Ctrl K", w().key_palette),
+        (w().ctrl_k, w().key_palette),
         ("/", w().key_search),
         ("?", w().key_keys),
         ("Esc", w().key_close),

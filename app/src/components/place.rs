@@ -8,7 +8,7 @@ use shared::can::limit;
 use shared::place::{Image, Network, NetworkKind, Storage};
 use shared::vm::Firmware;
 
-pub const fn kind(kind: NetworkKind) -> &'static str {
+pub fn kind(kind: NetworkKind) -> &'static str {
     match kind {
         NetworkKind::User => w().net_user,
         NetworkKind::Bridge => w().net_bridge,

@@ -2,7 +2,7 @@
 
 use super::{Done, Fields, Flash, image, machine, notice, people, place, without_dialog};
 use crate::env::Theme;
-use crate::words::{put, w};
+use crate::words::{Language, put, w};
 use shared::Status;
 use shared::access::{CreateToken, SetPassword};
 use shared::api::{
@@ -16,6 +16,8 @@ pub enum Action {
     Calls(Vec<RawCall>),
     /// Colours to remember in [`super::THEME_COOKIE`].
     Theme(Theme),
+    /// A language to remember in [`super::LANGUAGE_COOKIE`].
+    Language(Language),
 }
 
 /// A form's fields by name.
@@ -79,6 +81,7 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let call = match parts[..] {
         ["theme"] => return Ok(Action::Theme(form.need("theme")?)),
+        ["language"] => return Ok(Action::Language(form.need("language")?)),
         [noun @ ("vms" | "jobs"), "bulk"] => return bulk(noun, form),
         ["vms", "create"] => machine::create(form)?,
         ["vms", vm, "image"] => image::of_snapshot(vm, form)?,
@@ -146,8 +149,8 @@ fn bulk(noun: &str, form: Form<'_>) -> Result<Action, Status> {
     Ok(Action::Calls(calls))
 }
 
-/// Where to go after a form, and what to tell. `results` has the outcome of each call; it is empty for a theme, and
-/// has the one error when [`parse`] found it.
+/// Where to go after a form, and what to tell. `results` has the outcome of each call; it is empty for a theme or a
+/// language, and has the one error when [`parse`] found it.
 pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -> Done {
     let form = Form(fields);
     let parts = parts(path).unwrap_or_default();
@@ -187,7 +190,7 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     flash.job = word("/offshoot/id").or_else(|| word("/id")).filter(|_| is_job);
     flash.secret = word("/secret");
     flash.text = match parts[..] {
-        ["theme"] => String::new(),
+        ["theme" | "language"] => String::new(),
         [_, "bulk"] => put(w().bulk_done, &[&results.len().to_string()]),
         ["vms", "create"] => w().flash_create.to_owned(),
         ["vms", _, "image"] => w().flash_image_of.to_owned(),

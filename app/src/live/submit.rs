@@ -75,7 +75,7 @@ fn submitted(e: &Event, navigate: &Navigate, flashes: Flashes) {
         return;
     }
     let action = form.get_attribute("action").unwrap_or_default();
-    if !action.starts_with("/do/") {
+    if !action.starts_with("/do/") || action == forms::LANGUAGE {
         return;
     }
     e.prevent_default();

@@ -301,7 +301,7 @@ fn log(data: RwSignal<Data>) -> AnyView {
 }
 
 /// How strong a proof is: its tone, its word, what it means.
-const fn strength(strength: ProofStrength) -> (Tone, &'static str, &'static str) {
+fn strength(strength: ProofStrength) -> (Tone, &'static str, &'static str) {
     match strength {
         ProofStrength::Agent => (Tone::Good, w().proof_agent, w().proof_agent_why),
         ProofStrength::Serial => (Tone::Good, w().proof_serial, w().proof_serial_why),

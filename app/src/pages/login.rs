@@ -2,6 +2,7 @@
 
 use super::query;
 use crate::components::frame::leaf;
+use crate::components::language;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -51,6 +52,8 @@ fn door(
     hint: &'static str,
 ) -> AnyView {
     let wrong = error.map(|_| "true");
+    let next = query("next").get_untracked();
+    let here = format!("{action}?next={}", shared::api::encode(&next));
     let fields: Vec<_> = fields
         .into_iter()
         .enumerate()
@@ -81,7 +84,7 @@ fn door(
                 <div class="sheet-in">
                     <div class="brand">{leaf()} "Offshoot"</div>
                     <h1 tabindex="-1">{w().sign_in}</h1>
-                    <input type="hidden" name="next" value=query("next").get_untracked()/>
+                    <input type="hidden" name="next" value=next/>
                     {lead.map(|lead| view! { <p class="soft">{lead}</p> })}
                     {error
                         .map(|why| {
@@ -96,6 +99,7 @@ fn door(
                     <p class="faint">{hint}</p>
                 </div>
             </form>
+            {language::choice(here)}
         </main>
     }
     .into_any()

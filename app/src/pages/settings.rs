@@ -1,8 +1,9 @@
-//! Settings: who one is, one's password, one's tokens, the colours.
+//! Settings: who one is, one's password, one's tokens, the colours, the language.
 
 use crate::components::button::{self, copy};
 use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
+use crate::components::language;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::time::ago;
 use crate::env::{Env, Theme, flash};
@@ -110,6 +111,12 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         <h2 id="theme-title">{w().theme}</h2>
                     </header>
                     <div class="in">{theme()}</div>
+                </section>
+                <section class="panel" aria-labelledby="language-title">
+                    <header>
+                        <h2 id="language-title">{w().language}</h2>
+                    </header>
+                    <div class="in">{language::choice(HERE.to_owned())}</div>
                 </section>
                 <section class="panel" aria-labelledby="me-title">
                     <header>

@@ -403,7 +403,7 @@ fn facts(data: &Data) -> AnyView {
     view! { <dl class="facts">{rows}</dl> }.into_any()
 }
 
-const fn kind(kind: LineageKind) -> &'static str {
+fn kind(kind: LineageKind) -> &'static str {
     match kind {
         LineageKind::Created => w().from_image,
         LineageKind::Imported => w().imported,

@@ -44,6 +44,7 @@ super::table! {
     yes: "Yes",
     no: "No",
     nothing: "nothing",
+    ctrl_k: "Ctrl K",
 
     // Signing in.
     sign_in: "Sign in",
@@ -52,6 +53,11 @@ super::table! {
     sign_in_hint: "No account yet? The one-time link that the server printed at its first start lets you in.",
     user_name: "Name",
     password: "Password",
+    welcome: "Welcome to Offshoot",
+    welcome_lead: "This link signs you in once.",
+    link_spent: "This link is spent",
+    link_spent_why: "This link has been used, or is too old. {0} makes a new one.",
+    by_password: "Sign in with a password",
 
     // Errors.
     not_found: "Not found",
@@ -532,6 +538,7 @@ super::table! {
     password_again: "The same again",
     password_hint: "At least ten characters.",
     version: "Offshoot {0}.",
+    language: "Language",
 
     // Images.
     images: "Images",
@@ -863,4 +870,12 @@ super::table! {
     switched_off: "Switched off",
     flash_notice_test: "The test is on its way.",
     flash_notice_secret: "From now on the new secret signs, and the one before for another day.",
+
+    // Numbers and moments.
+    decimal: ".",
+    thousands: ",",
+    just_now: "just now",
+    time_ago: "{0} {1} ago",
+    day_of_month: "{0} {1}",
+    months: "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec",
 }

@@ -28,6 +28,7 @@ pub const OPEN: &[Open] = &[
     Open::Path("/login"),
     Open::Path("/login/code"),
     Open::Path("/do/theme"),
+    Open::Path("/do/language"),
     Open::Path("/favicon.svg"),
     Open::Under("/welcome/"),
     Open::Under("/pkg/"),

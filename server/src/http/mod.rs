@@ -173,6 +173,7 @@ fn own() -> Own {
         .route(Method::Post, "/login/code", sign_in::give_code)
         .route(Method::Post, "/do/{*form}", pages::form)
         .route(Method::Post, "/do/theme", pages::form)
+        .route(Method::Post, "/do/language", pages::form)
         .route(Method::Post, "/logout", sign_in::log_out)
         .route(Method::Get, "/welcome/{link}", sign_in::welcome)
         .route(Method::Post, "/welcome/{link}", sign_in::welcome_posted)

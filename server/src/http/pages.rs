@@ -10,8 +10,8 @@ use crate::access::secret::Secret;
 use crate::access::{Caller, Via};
 use crate::db::now;
 use app::backend::{Outcome, Pending, outcome};
-use app::forms::{self, Action, Flash, THEME_COOKIE};
-use app::{Backend, SetStatus, ShellOptions, Theme, shell};
+use app::forms::{self, Action, Flash, LANGUAGE_COOKIE, THEME_COOKIE};
+use app::{Backend, Language, SetStatus, ShellOptions, Theme, shell, speaking};
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -20,12 +20,13 @@ use axum::{Extension, Json, Router};
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use leptos::nonce::Nonce;
-use leptos::prelude::{provide_context, use_context};
+use leptos::prelude::{Owner, provide_context, use_context};
 use leptos_axum::{ResponseOptions, render_app_async_with_context};
 use shared::api::RawCall;
 use shared::{Code, SessionId, Status};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
 
@@ -108,6 +109,25 @@ fn theme(jar: &CookieJar) -> Theme {
         .unwrap_or(Theme::System)
 }
 
+/// The language of whoever asks.
+pub fn language(headers: &HeaderMap, jar: &CookieJar) -> Language {
+    let accepted = headers.get(header::ACCEPT_LANGUAGE);
+    Language::of(
+        jar.get(LANGUAGE_COOKIE).map(Cookie::value),
+        accepted.and_then(|v| v.to_str().ok()),
+    )
+}
+
+/// A cookie of the console that is kept for a year.
+fn kept(server: &Server, name: &'static str, value: &'static str, same_site: SameSite) -> Cookie<'static> {
+    Cookie::build((name, value))
+        .path("/")
+        .secure(server.tls)
+        .same_site(same_site)
+        .max_age(time::Duration::days(365))
+        .build()
+}
+
 fn policy(nonce: &str) -> String {
     format!(
         "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'wasm-unsafe-eval'; style-src 'self'; \
@@ -124,6 +144,31 @@ pub async fn fallback(State(server): State<Server>, request: Request) -> Respons
         return unknown(request).await.into_response();
     }
     page(State(server), request).await.into_response()
+}
+
+/// Draws a page. Leptos draws what comes after an await without an owner: it would find the context, and so the
+/// language, of whatever page was drawn last on the thread. So the page's own is set at each poll.
+async fn draw(
+    request: Request,
+    context: impl Fn() + Clone + Send + Sync + 'static,
+    options: ShellOptions,
+) -> Response {
+    let owner: Arc<OnceLock<Owner>> = Arc::default();
+    let own = owner.clone();
+    let context = move || {
+        if let Some(page) = Owner::current() {
+            // It is set once: a page is drawn once.
+            _ = own.set(page);
+        }
+        context();
+    };
+    let draw = render_app_async_with_context(context, move || shell(options.clone()));
+    let mut draw = draw(request);
+    poll_fn(|cx| {
+        let owner = owner.get().cloned().unwrap_or_default();
+        owner.with(|| draw.as_mut().poll(cx))
+    })
+    .await
 }
 
 /// GET of a page.
@@ -153,6 +198,7 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
         },
         now: now(),
         theme: theme(&jar),
+        language: language(request.headers(), &jar),
         flash,
         rights: caller.as_ref().map(|c| c.rights.clone()).unwrap_or_default(),
     };
@@ -175,13 +221,12 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
             })));
         }
     };
-    let render = render_app_async_with_context(context, move || shell(options.clone()));
-    let mut response = render(request).await;
+    let mut response = draw(request, context, options).await;
+    let headers = response.headers_mut();
     if let Ok(csp) = HeaderValue::from_str(&csp) {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_SECURITY_POLICY, csp);
+        headers.insert(header::CONTENT_SECURITY_POLICY, csp);
     }
+    headers.insert(header::VARY, HeaderValue::from_static("accept-language, cookie"));
     Ok(response)
 }
 
@@ -197,16 +242,17 @@ pub async fn form(
     Fields(fields): Fields,
 ) -> ApiResult<Response> {
     let caller = caller.map(|Extension(caller)| caller);
-    let results: Vec<Outcome> = match forms::parse(uri.path(), &fields) {
+    let language = language(&headers, &jar);
+    let results: Vec<Outcome> = match speaking(language, || forms::parse(uri.path(), &fields)) {
         Err(status) if status.code == Code::NotFound => return Err(ApiError(status)),
         Err(status) => vec![Err(status)],
         Ok(Action::Theme(theme)) => {
-            jar = jar.add(
-                Cookie::build((THEME_COOKIE, theme.word()))
-                    .path("/")
-                    .same_site(SameSite::Strict)
-                    .max_age(time::Duration::days(365)),
-            );
+            jar = jar.add(kept(&server, THEME_COOKIE, theme.word(), SameSite::Strict));
+            Vec::new()
+        }
+        Ok(Action::Language(language)) => {
+            // A link from elsewhere opens the console in it, too.
+            jar = jar.add(kept(&server, LANGUAGE_COOKIE, language.code(), SameSite::Lax));
             Vec::new()
         }
         Ok(Action::Calls(calls)) => {
@@ -224,7 +270,7 @@ pub async fn form(
             results
         }
     };
-    let done = forms::after(uri.path(), &fields, &results);
+    let done = speaking(language, || forms::after(uri.path(), &fields, &results));
     let accepts = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     if accepts.is_some_and(|a| a.contains("application/json")) {
         return Ok((jar, Json(done)).into_response());

@@ -3,8 +3,10 @@
 use super::audit::{SignIn, address};
 use super::error::{ApiResult, escape};
 use super::extract::{Fields, Path};
+use super::pages::language;
 use super::{Server, guard};
 use crate::access::{COOKIE_SECONDS, Entry, Origin, SignedIn, TICKET_SECONDS};
+use app::{Language, put};
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
@@ -192,34 +194,46 @@ pub async fn welcome(
     from: Origin,
     Path(link): Path<String>,
 ) -> ApiResult<Response> {
+    let language = language(&headers, &jar);
     if method == Method::GET && opened_by_person(&headers) {
-        return redeem(&server, jar, &link, &from).await;
+        return redeem(&server, jar, &link, &from, language).await;
     }
+    let w = language.words();
     let page = format!(
-        "<form method=\"post\" action=\"/welcome/{}\"><p>This link signs you in once.</p>\
-         <p><button type=\"submit\">Sign in</button></p></form>",
-        escape(&shared::api::encode(&link))
+        "<form method=\"post\" action=\"/welcome/{}\"><p>{}</p><p><button type=\"submit\">{}</button></p></form>",
+        escape(&shared::api::encode(&link)),
+        w.welcome_lead,
+        w.sign_in
     );
-    Ok(small_page("Welcome to Offshoot", &page).into_response())
+    Ok(small_page(language, w.welcome, &page).into_response())
 }
 
 /// POST /welcome/{link}.
 pub async fn welcome_posted(
     State(server): State<Server>,
+    headers: HeaderMap,
     jar: CookieJar,
     from: Origin,
     Path(link): Path<String>,
 ) -> ApiResult<Response> {
-    redeem(&server, jar, &link, &from).await
+    let language = language(&headers, &jar);
+    redeem(&server, jar, &link, &from, language).await
 }
 
-async fn redeem(server: &Server, jar: CookieJar, link: &str, from: &Origin) -> ApiResult<Response> {
+async fn redeem(
+    server: &Server,
+    jar: CookieJar,
+    link: &str,
+    from: &Origin,
+    language: Language,
+) -> ApiResult<Response> {
     match server.access.redeem(link, from).await? {
         Some(entry) => on(server, jar, entry, "/").await,
         None => {
-            let text = "<p>This link has been used, or is too old. <code>offshoot user link</code> makes a new one.</p>\
-                        <p><a href=\"/login\">Sign in with a password</a></p>";
-            let page = small_page("This link is spent", text);
+            let w = language.words();
+            let why = put(w.link_spent_why, &["<code>offshoot user link</code>"]);
+            let text = format!("<p>{why}</p><p><a href=\"/login\">{}</a></p>", w.by_password);
+            let page = small_page(language, w.link_spent, &text);
             let spent = Status::new(
                 Code::Unauthenticated,
                 "a one-time link that is spent, too old or none of ours",
@@ -232,9 +246,10 @@ async fn redeem(server: &Server, jar: CookieJar, link: &str, from: &Origin) -> A
     }
 }
 
-fn small_page(title: &str, body: &str) -> Html<String> {
+fn small_page(language: Language, title: &str, body: &str) -> Html<String> {
+    let lang = language.code();
     Html(format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+        "<!doctype html><html lang=\"{lang}\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\"></head>\
          <body><main><h1>{title}</h1>{body}</main></body></html>"
     ))

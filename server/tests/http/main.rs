@@ -7,6 +7,7 @@ mod commands;
 mod consoles;
 mod errors;
 mod feed;
+mod language;
 mod notices;
 mod pages;
 mod people;

@@ -240,7 +240,7 @@ pub fn clones(job: &Job) -> Option<AnyView> {
     )
 }
 
-const fn identity_word(identity: Identity) -> &'static str {
+fn identity_word(identity: Identity) -> &'static str {
     match identity {
         Identity::Hook => w().identity_hook,
         Identity::Agent => w().identity_agent,
@@ -403,6 +403,6 @@ fn clone_rows(request: &CloneVm, rows: &mut Vec<(&'static str, AnyView)>) {
     rows.push((w().starts, start.into_any()));
 }
 
-const fn yes_no(yes: bool) -> &'static str {
+fn yes_no(yes: bool) -> &'static str {
     if yes { w().yes } else { w().no }
 }
