@@ -58,6 +58,8 @@ pub struct Env {
     pub theme: Theme,
     /// How the form went that was posted just before.
     pub flash: Option<Flash>,
+    /// What the button says that leads to the OpenID Connect provider, or nothing for its own words; none without a provider.
+    pub oidc: Option<String>,
     /// What the person may do.
     pub rights: Arc<Rights>,
 }
@@ -106,6 +108,7 @@ impl Env {
             feed_place: get("data-feed"),
             theme: get("data-theme").parse().unwrap_or(Theme::System),
             flash: serde_json::from_str(&get("data-flash")).ok(),
+            oidc: root.get_attribute("data-oidc"),
             rights: Arc::new(serde_json::from_str(&get("data-rights")).unwrap_or_default()),
         }
     }
@@ -117,6 +120,7 @@ impl Env {
             feed_place: String::new(),
             theme: Theme::System,
             flash: None,
+            oidc: None,
             rights: Arc::default(),
         }
     }

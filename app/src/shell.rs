@@ -31,6 +31,8 @@ pub struct ShellOptions {
     pub theme: Theme,
     /// How the form went that the session posted just before; taken once.
     pub flash: Option<Flash>,
+    /// What the button says that leads to the OpenID Connect provider, or nothing for its own words; none without a provider.
+    pub oidc: Option<String>,
     /// What the person may do.
     pub rights: Arc<Rights>,
 }
@@ -56,6 +58,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         now,
         theme,
         flash,
+        oidc,
         rights,
     } = options;
     let pkg = |file: &str| format!("/pkg/{}/{file}", assets.version);
@@ -78,6 +81,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         feed_place: feed_place.clone(),
         theme,
         flash,
+        oidc: oidc.clone(),
         rights,
     });
     view! {
@@ -89,6 +93,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
             data-feed=feed_place
             data-flash=said
             data-rights=may.flatten()
+            data-oidc=oidc
         >
             <head>
                 <meta charset="utf-8"/>

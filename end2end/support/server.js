@@ -35,6 +35,9 @@ function guests(dir) {
 }
 
 export class Server {
+  /** Further arguments of the program, from its next start on. */
+  more = [];
+
   /** Starts one; `real` has guests under QEMU, else they are simulated. */
   static async start(real = false) {
     const server = new Server();
@@ -54,7 +57,7 @@ export class Server {
 
   /** Runs the program; on its first start it prints a one-time link, which also tells the port. */
   async run(listen) {
-    const args = ['serve', '--data-dir', this.data, '--listen', listen, '--site-dir', site, '--image', `demo=${this.image}`];
+    const args = ['serve', '--data-dir', this.data, '--listen', listen, '--site-dir', site, '--image', `demo=${this.image}`, ...this.more];
     this.process = spawn(program, this.real ? args : [...args, '--sim'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.process.stderr.pipe(createWriteStream(join(this.dir, 'log'), { flags: 'a' }));
     this.ended = once(this.process, 'exit');

@@ -12,6 +12,7 @@ pub mod http;
 pub mod hypervisor;
 pub mod inventory;
 pub mod jobs;
+pub mod oidc;
 
 /// Says which cryptography TLS is spoken with, for clients that are not told by themselves; saying it again is no change.
 pub fn use_ring() {

@@ -52,6 +52,7 @@ super::table! {
     sign_in_hint: "No account yet? The one-time link that the server printed at its first start lets you in.",
     user_name: "Name",
     password: "Password",
+    sign_in_oidc: "Sign in with single sign-on",
 
     // Errors.
     not_found: "Not found",
@@ -729,6 +730,11 @@ super::table! {
     flash_role_made: "The role was made.",
     flash_role_changed: "The role was changed.",
     flash_role_deleted: "The role was deleted.",
+    oidc: "Single sign-on",
+    oidc_subject: "Subject",
+    oidc_link: "Link to single sign-on",
+    oidc_unlink: "Unlink from single sign-on",
+    oidc_hint: "What the provider calls the person who is to sign in as this user.",
 
     // What a machine is made of.
     title_edit: "Edit {0}",

@@ -12,6 +12,7 @@ use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
 use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
+use crate::oidc::{ClientSecret, Provider};
 use shared::place::Accelerator;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
@@ -23,14 +24,15 @@ use tokio::task::JoinHandle;
 /// How long open connections may take to finish when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is taken while the server may still be root: the port, and the key.
+/// What is taken while the server may still be root: the port, and what is secret.
 pub struct Taken {
     listener: std::net::TcpListener,
     tls: Option<Tls>,
+    client_secret: Option<ClientSecret>,
 }
 
 impl Taken {
-    /// Takes both.
+    /// Takes all of it.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let failed = |e| format!("cannot listen on {}: {e}", config.listen);
         let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
@@ -39,7 +41,12 @@ impl Taken {
             (Some(cert), Some(key)) => Some(Tls::load(cert, key)?),
             _ => None,
         };
-        Ok(Self { listener, tls })
+        let secret_file = config.oidc.as_ref().and_then(|o| o.client_secret_file.as_deref());
+        Ok(Self {
+            listener,
+            tls,
+            client_secret: secret_file.map(ClientSecret::read).transpose()?,
+        })
     }
 }
 
@@ -119,7 +126,13 @@ impl Running {
         let jobs = Jobs::start(world, limits, None).await?;
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(audit::keep_pruned(access.clone(), config.audit_days));
-        let server = Server::new(config, jobs, access, address);
+        let oidc = match (&config.oidc, &config.public_url) {
+            (Some(oidc), Some(public_url)) => {
+                Some(Provider::new(oidc.clone(), taken.client_secret, public_url)?)
+            }
+            _ => None,
+        };
+        let server = Server::new(config, jobs, access, oidc, address);
         let stop = server.stop.clone().cancelled_owned();
         let router = server.router().into_make_service_with_connect_info::<Peer>();
         let listener = match taken.tls {

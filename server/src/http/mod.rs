@@ -9,6 +9,7 @@ pub mod extract;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod oidc;
 pub mod pages;
 pub mod route;
 pub mod sign_in;
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::consoles::Consoles;
 use crate::events::Feed;
 use crate::jobs::{Jobs, World};
+use crate::oidc::Provider;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -45,6 +47,8 @@ pub struct Parts {
     pub jobs: Jobs,
     /// Who may come in.
     pub access: Access,
+    /// The OpenID Connect provider that people may sign in by.
+    pub oidc: Option<Provider>,
     /// The live feed.
     pub feed: Feed,
     /// Serial lines that somebody looks at.
@@ -83,7 +87,13 @@ impl Deref for Server {
 
 impl Server {
     /// A server with its engine, listening at this address.
-    pub fn new(config: Config, jobs: Jobs, access: Access, listen: SocketAddr) -> Self {
+    pub fn new(
+        config: Config,
+        jobs: Jobs,
+        access: Access,
+        oidc: Option<Provider>,
+        listen: SocketAddr,
+    ) -> Self {
         // Leptos renders on this runtime; told once, a second server in the process finds it told.
         drop(any_spawner::Executor::init_tokio());
         let stop = CancellationToken::new();
@@ -93,7 +103,7 @@ impl Server {
             None => listen.port().to_string(),
         };
         Self(Arc::new(Parts {
-            hosts: Hosts::new(listen, &config.allowed_hosts),
+            hosts: Hosts::new(listen, &config.allowed_hosts, config.public_url.as_deref()),
             cookie: format!("offshoot-{instance}"),
             tls: config.tls_cert.is_some(),
             hsts: match config.hsts_seconds {
@@ -105,6 +115,7 @@ impl Server {
             config,
             jobs,
             access,
+            oidc,
             feed,
             stop,
             metrics: Arc::default(),
@@ -172,6 +183,8 @@ fn own() -> Own {
         .route(Method::Post, "/logout", sign_in::log_out)
         .route(Method::Get, "/welcome/{link}", sign_in::welcome)
         .route(Method::Post, "/welcome/{link}", sign_in::welcome_posted)
+        .route(Method::Get, oidc::BEGIN, oidc::begin)
+        .route(Method::Get, oidc::CALLBACK, oidc::callback)
         .route(Method::Get, "/pkg/{*file}", assets::serve)
 }
 

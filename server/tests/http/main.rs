@@ -7,6 +7,8 @@ mod commands;
 mod consoles;
 mod errors;
 mod feed;
+mod idp;
+mod oidc;
 mod pages;
 mod people;
 mod places;
