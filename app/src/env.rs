@@ -60,6 +60,8 @@ pub struct Env {
     pub language: Language,
     /// How the form went that was posted just before.
     pub flash: Option<Flash>,
+    /// What the button says that leads to the OpenID Connect provider, or nothing for its own words; none without a provider.
+    pub oidc: Option<String>,
     /// What the person may do.
     pub rights: Arc<Rights>,
 }
@@ -109,6 +111,7 @@ impl Env {
             theme: get("data-theme").parse().unwrap_or(Theme::System),
             language: get("lang").parse().unwrap_or(Language::English),
             flash: serde_json::from_str(&get("data-flash")).ok(),
+            oidc: root.get_attribute("data-oidc"),
             rights: Arc::new(serde_json::from_str(&get("data-rights")).unwrap_or_default()),
         }
     }
@@ -121,6 +124,7 @@ impl Env {
             theme: Theme::System,
             language: Language::English,
             flash: None,
+            oidc: None,
             rights: Arc::default(),
         }
     }

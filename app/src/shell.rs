@@ -34,6 +34,8 @@ pub struct ShellOptions {
     pub language: Language,
     /// How the form went that the session posted just before; taken once.
     pub flash: Option<Flash>,
+    /// What the button says that leads to the OpenID Connect provider, or nothing for its own words; none without a provider.
+    pub oidc: Option<String>,
     /// What the person may do.
     pub rights: Arc<Rights>,
 }
@@ -60,6 +62,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         theme,
         language,
         flash,
+        oidc,
         rights,
     } = options;
     let pkg = |file: &str| format!("/pkg/{}/{file}", assets.version);
@@ -87,6 +90,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
         theme,
         language,
         flash,
+        oidc: oidc.clone(),
         rights,
     });
     view! {
@@ -98,6 +102,7 @@ pub fn shell(options: ShellOptions) -> impl IntoView {
             data-feed=feed_place
             data-flash=said
             data-rights=may.flatten()
+            data-oidc=oidc
         >
             <head>
                 <meta charset="utf-8"/>

@@ -35,6 +35,9 @@ function guests(dir) {
 }
 
 export class Server {
+  /** Further arguments of the program, from its next start on. */
+  settings = [];
+
   /** Starts one; `real` has guests under QEMU, else they are simulated. `settings` are further flags of the program. */
   static async start(real = false, settings = []) {
     const server = new Server();

@@ -1,6 +1,10 @@
 //! What the server is told: flags, then the environment (`OFFSHOOT_*`), then a TOML file, then defaults.
 
+mod oidc;
 mod smtp;
+
+pub use oidc::{GroupRole, Oidc, OidcError};
+pub(crate) use oidc::{is_safe, on_this_machine};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -171,9 +175,6 @@ pub struct Settings {
     /// Whom the mail is from, such as `Offshoot <offshoot@example.org>`.
     #[arg(long, env = "OFFSHOOT_MAIL_FROM")]
     pub mail_from: Option<String>,
-    /// Where people reach the console, for links in notices: https://host. Where it listens if not given.
-    #[arg(long, env = "OFFSHOOT_PUBLIC_URL")]
-    pub public_url: Option<String>,
     /// Largest image, as a file and as a disk, in GiB.
     #[arg(long, env = "OFFSHOOT_IMAGE_MAX_GIB")]
     pub image_max_gib: Option<u32>,
@@ -202,6 +203,42 @@ pub struct Settings {
     /// The user that the server becomes when root starts it, by name or number; `root` to stay. `offshoot` if there is such a user.
     #[arg(long, env = "OFFSHOOT_RUN_AS")]
     pub run_as: Option<String>,
+    /// Where browsers come by, such as https://console.example: for links in notices, and needed for sign-in by OpenID Connect.
+    /// Where it listens if not given.
+    #[arg(long, env = "OFFSHOOT_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// The OpenID Connect provider that people may sign in by: its address, letter for letter as it names itself.
+    #[arg(long, env = "OFFSHOOT_OIDC_ISSUER")]
+    pub oidc_issuer: Option<String>,
+    /// What the provider calls this server.
+    #[arg(long, env = "OFFSHOOT_OIDC_CLIENT_ID")]
+    pub oidc_client_id: Option<String>,
+    /// The file with the secret that the provider shares with this server; none for a public client.
+    #[arg(long, env = "OFFSHOOT_OIDC_CLIENT_SECRET_FILE")]
+    pub oidc_client_secret_file: Option<PathBuf>,
+    /// What the provider is asked for.
+    #[arg(long = "oidc-scope", env = "OFFSHOOT_OIDC_SCOPES", value_delimiter = ',')]
+    pub oidc_scopes: Option<Vec<String>>,
+    /// The claim that is the name of somebody who comes for the first time.
+    #[arg(long, env = "OFFSHOOT_OIDC_NAME_CLAIM")]
+    pub oidc_name_claim: Option<String>,
+    /// The claim that has somebody's groups.
+    #[arg(long, env = "OFFSHOOT_OIDC_GROUPS_CLAIM")]
+    pub oidc_groups_claim: Option<String>,
+    /// Roles on everything for groups of the provider; a group with a comma in its name is given in the file.
+    #[arg(
+        long = "oidc-role",
+        env = "OFFSHOOT_OIDC_ROLES",
+        value_delimiter = ',',
+        value_name = "GROUP=ROLE"
+    )]
+    pub oidc_roles: Option<Vec<GroupRole>>,
+    /// The role of those whose groups give none; they are refused if not given.
+    #[arg(long, env = "OFFSHOOT_OIDC_DEFAULT_ROLE")]
+    pub oidc_default_role: Option<Name>,
+    /// The text of the button that leads to the provider.
+    #[arg(long, env = "OFFSHOOT_OIDC_LABEL")]
+    pub oidc_label: Option<String>,
     /// How long it is kept who did what, in days.
     #[arg(long, env = "OFFSHOOT_AUDIT_DAYS")]
     pub audit_days: Option<u32>,
@@ -269,9 +306,6 @@ pub struct Config {
     /// Whom the mail is from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mail_from: Option<String>,
-    /// Where people reach the console; where it listens if none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public_url: Option<String>,
     /// Largest image, as a file and as a disk, in GiB.
     pub image_max_gib: u32,
     /// The user that images from outside are converted as, where the server is root.
@@ -295,6 +329,12 @@ pub struct Config {
     /// The user that the server becomes when root starts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_as: Option<String>,
+    /// Where browsers come by: scheme, host and port; where it listens if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+    /// The provider that people may sign in by.
+    #[serde(flatten)]
+    pub oidc: Option<Oidc>,
     /// How long it is kept who did what, in days.
     pub audit_days: u32,
     /// How log lines look.
@@ -349,10 +389,10 @@ pub enum ConfigError {
     NoSmtpUser,
     #[error("smtp_url would have a password travel in the clear: write smtps://, or ?tls=required")]
     SmtpInTheClear,
-    #[error("public_url = {0:?}: it is no address like https://offshoot.example.org")]
-    PublicUrl(String),
     #[error("image {0} is given twice")]
     TwiceImage(Name),
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     #[error("cannot make the data directory {path}")]
     DataDir {
         path: PathBuf,
@@ -424,6 +464,30 @@ impl ConfigArgs {
 
 impl Config {
     fn new(first: Settings, then: Settings) -> Result<Self, ConfigError> {
+        let allow_plain_http = first.allow_plain_http.or(then.allow_plain_http).unwrap_or(false);
+        let passwords_in_the_clear = first
+            .passwords_in_the_clear
+            .or(then.passwords_in_the_clear)
+            .unwrap_or(false);
+        let public_url = match first.public_url.or(then.public_url) {
+            Some(url) => Some(oidc::public_url(
+                &url,
+                allow_plain_http && passwords_in_the_clear,
+            )?),
+            None => None,
+        };
+        let provider = oidc::Given {
+            issuer: first.oidc_issuer.or(then.oidc_issuer),
+            client_id: first.oidc_client_id.or(then.oidc_client_id),
+            client_secret_file: first.oidc_client_secret_file.or(then.oidc_client_secret_file),
+            scopes: first.oidc_scopes.or(then.oidc_scopes),
+            name_claim: first.oidc_name_claim.or(then.oidc_name_claim),
+            groups_claim: first.oidc_groups_claim.or(then.oidc_groups_claim),
+            roles: first.oidc_roles.or(then.oidc_roles),
+            default_role: first.oidc_default_role.or(then.oidc_default_role),
+            label: first.oidc_label.or(then.oidc_label),
+        };
+        let oidc = provider.check(public_url.as_deref())?;
         let config = Self {
             data_dir: first.data_dir.or(then.data_dir).unwrap_or_else(default_data_dir),
             listen: first
@@ -459,7 +523,6 @@ impl Config {
             smtp_url: first.smtp_url.or(then.smtp_url),
             smtp_password_file: first.smtp_password_file.or(then.smtp_password_file),
             mail_from: first.mail_from.or(then.mail_from),
-            public_url: first.public_url.or(then.public_url),
             image_max_gib: first
                 .image_max_gib
                 .or(then.image_max_gib)
@@ -469,12 +532,11 @@ impl Config {
             tls_cert: first.tls_cert.or(then.tls_cert),
             tls_key: first.tls_key.or(then.tls_key),
             hsts_seconds: first.hsts_seconds.or(then.hsts_seconds).unwrap_or(0),
-            allow_plain_http: first.allow_plain_http.or(then.allow_plain_http).unwrap_or(false),
-            passwords_in_the_clear: first
-                .passwords_in_the_clear
-                .or(then.passwords_in_the_clear)
-                .unwrap_or(false),
+            allow_plain_http,
+            passwords_in_the_clear,
             run_as: first.run_as.or(then.run_as),
+            public_url,
+            oidc,
             audit_days: first.audit_days.or(then.audit_days).unwrap_or(KEPT_DAYS),
             log_format: first.log_format.or(then.log_format).unwrap_or_default(),
             log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
@@ -523,12 +585,6 @@ impl Config {
             self.smtp_password_file.as_ref(),
             self.mail_from.as_deref(),
         )?;
-        if let Some(url) = &self.public_url {
-            let parsed = reqwest::Url::parse(url).ok();
-            if !parsed.is_some_and(|u| matches!(u.scheme(), "http" | "https") && u.query().is_none()) {
-                return Err(ConfigError::PublicUrl(url.clone()));
-            }
-        }
         for (n, image) in self.images.iter().enumerate() {
             if self.images[..n].iter().any(|i| i.name == image.name) {
                 return Err(ConfigError::TwiceImage(image.name.clone()));
@@ -559,7 +615,6 @@ impl Config {
             smtp_url: None,
             smtp_password_file: None,
             mail_from: None,
-            public_url: None,
             image_max_gib: IMAGE_MAX_GIB,
             image_helper_user: None,
             instance: None,
@@ -569,6 +624,8 @@ impl Config {
             allow_plain_http: false,
             passwords_in_the_clear: false,
             run_as: None,
+            public_url: None,
+            oidc: None,
             audit_days: KEPT_DAYS,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
@@ -579,7 +636,7 @@ impl Config {
     /// Where people reach the console of a server that listens here, without a slash at its end.
     pub fn public_url(&self, address: SocketAddr) -> String {
         match &self.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
+            Some(url) => url.clone(),
             None => format!("{}://{address}", self.scheme()),
         }
     }
@@ -723,6 +780,30 @@ mod tests {
             Err(ConfigError::TwiceImage(_))
         ));
         assert!("a".parse::<ImageSource>().is_err() && "A=/x".parse::<ImageSource>().is_err());
+    }
+
+    #[test]
+    fn a_provider_is_given_whole_or_not_at_all() {
+        const WHOLE: &str = "oidc_issuer = \"https://login.example/a\"\noidc_client_id = \"o\"\n\
+            oidc_client_secret_file = \"/s\"\noidc_roles = [\"a,b=admin\"]\npublic_url = \"https://c.example\"\n";
+        let c = file(WHOLE).unwrap();
+        let oidc = c.oidc.clone().unwrap();
+        assert_eq!(oidc.scopes, ["openid", "profile", "email"]);
+        assert_eq!((oidc.roles[0].group.as_str(), oidc.default_role), ("a,b", None));
+        assert_eq!(file(&toml::to_string(&c).unwrap()).unwrap(), c);
+        let why = |text: &str| file(text).unwrap_err().to_string();
+        for (without, named) in [
+            ("oidc_issuer", "without oidc_issuer"),
+            ("oidc_client_id", "without oidc_client_id"),
+            ("public_url", "without public_url"),
+        ] {
+            let rest: Vec<_> = WHOLE.lines().filter(|l| !l.starts_with(without)).collect();
+            let why = why(&rest.join("\n"));
+            assert!(why.contains(named), "{why}");
+        }
+        assert!(why(&WHOLE.replace("https://login", "http://login")).contains("in the clear"));
+        assert!(why(&format!("{WHOLE}oidc_scopes = [\"email\"]")).contains("openid"));
+        assert!(file(&WHOLE.replace("https://login.example", "http://127.0.0.1:1")).is_ok());
     }
 
     #[test]

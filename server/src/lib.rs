@@ -13,6 +13,7 @@ pub mod hypervisor;
 pub mod inventory;
 pub mod jobs;
 pub mod notices;
+pub mod oidc;
 pub mod web;
 
 /// Says which cryptography TLS is spoken with, for clients that are not told by themselves; saying it again is no change.

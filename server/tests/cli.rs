@@ -3,6 +3,8 @@
 
 #[path = "cli/console.rs"]
 mod console;
+#[path = "cli/oidc.rs"]
+mod oidc;
 #[path = "cli/upkeep.rs"]
 mod upkeep;
 
@@ -26,17 +28,23 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// One that is configured otherwise.
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image.qcow2");
         // What the simulation takes for an image: its size, and what it occupies.
         std::fs::write(&image, "1073741824 196608\n").unwrap();
-        let config = Config {
+        let mut config = Config {
             images: vec![ImageSource {
                 name: "demo".parse().unwrap(),
                 path: image,
             }],
             ..Config::simulated(dir.path().join("data"))
         };
+        change(&mut config);
         let running = Running::start(config.clone()).await.unwrap();
         let access = &running.server.access;
         let token = access

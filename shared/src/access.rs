@@ -106,6 +106,9 @@ pub struct User {
     /// Whether signing in asks for a code as well.
     #[serde(default)]
     pub two_factor: bool,
+    /// What the OpenID Connect provider calls the user, for those who sign in by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc_subject: Option<String>,
     /// The roles of the user, and what they are given on.
     #[serde(default)]
     pub grants: Vec<Grant>,
@@ -217,6 +220,15 @@ pub struct CreateGrant {
     /// The machine that it is given on, by name or id; on everything if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
+}
+
+/// A request to have somebody of the OpenID Connect provider sign in as a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinkOidc {
+    /// What the provider calls the person: the claim `sub`.
+    pub subject: String,
 }
 
 /// A link that signs a user in, once.

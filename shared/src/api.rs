@@ -3,8 +3,8 @@
 
 use crate::access::audit::AuditEvent;
 use crate::access::{
-    CreateGrant, CreateRole, CreateToken, CreateUser, GiveCode, Me, NewToken, OneTimeLink, PatchRole,
-    PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
+    CreateGrant, CreateRole, CreateToken, CreateUser, GiveCode, LinkOidc, Me, NewToken, OneTimeLink,
+    PatchRole, PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
 };
 use crate::clone::{CloneJobView, CloneVm};
 use crate::edit::EditVm;
@@ -519,6 +519,10 @@ calls! {
     PostUserLink { user: String } -> OneTimeLink: |c| Post user_path(&c.user, "/link"), serde_json::json!({});
     /// Asks a user for no second factor any more.
     DeleteUserTwoFactor { user: String } -> User: |c| Delete user_path(&c.user, "/twoFactor");
+    /// Has somebody of the OpenID Connect provider sign in as a user.
+    PutUserOidc { user: String, request: LinkOidc } -> User: |c| Put user_path(&c.user, "/oidc"), c.request;
+    /// Lets nobody of the provider sign in as a user any more.
+    DeleteUserOidc { user: String } -> User: |c| Delete user_path(&c.user, "/oidc");
     /// Gives a user a role.
     PostGrant { user: String, request: CreateGrant } -> User: |c| Post user_path(&c.user, "/grants"), c.request;
     /// Takes a role away from a user.

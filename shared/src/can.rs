@@ -409,6 +409,8 @@ pub mod limit {
     pub const BOOT_TIMEOUT_SECONDS: u32 = 3600;
     /// Last turn of a machine that is started with its host.
     pub const TURN: u32 = 9999;
+    /// Longest subject of an OpenID Connect provider, in bytes.
+    pub const SUBJECT_BYTES: usize = 255;
     /// Longest description, in bytes.
     pub const DESCRIPTION_BYTES: usize = 4096;
 

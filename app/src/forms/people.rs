@@ -3,12 +3,12 @@
 use super::parse::Form;
 use crate::words::w;
 use shared::access::{
-    CreateGrant, CreateRole, CreateUser, GiveCode, PatchRole, PatchUser, Privilege, SetPassword,
+    CreateGrant, CreateRole, CreateUser, GiveCode, LinkOidc, PatchRole, PatchUser, Privilege, SetPassword,
 };
 use shared::api::{
     Call, ConfirmTwoFactor, DeleteGrant, DeleteRole, DeleteSession, DeleteTwoFactor, DeleteUser,
-    DeleteUserTwoFactor, PostGrant, PostRole, PostTwoFactor, PostUser, PostUserLink, PutUserPassword,
-    RawCall, UpdateRole, UpdateUser,
+    DeleteUserOidc, DeleteUserTwoFactor, PostGrant, PostRole, PostTwoFactor, PostUser, PostUserLink,
+    PutUserOidc, PutUserPassword, RawCall, UpdateRole, UpdateUser,
 };
 use shared::{Status, Timestamp};
 
@@ -108,6 +108,11 @@ fn act(user: &str, action: &[&str], form: Form<'_>) -> Option<Result<RawCall, St
         }),
         ["link"] => Ok(PostUserLink { user }.raw()),
         ["reset-two-factor"] => Ok(DeleteUserTwoFactor { user }.raw()),
+        ["oidc", "link"] => form.need("subject").map(|subject| {
+            let request = LinkOidc { subject };
+            PutUserOidc { user, request }.raw()
+        }),
+        ["oidc", "unlink"] => Ok(DeleteUserOidc { user }.raw()),
         ["delete"] => {
             let typed = form.get("confirm").unwrap_or_default();
             let name = form.get("name").unwrap_or(&user);

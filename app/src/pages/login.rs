@@ -3,9 +3,11 @@
 use super::query;
 use crate::components::frame::leaf;
 use crate::components::language;
+use crate::env::Env;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
+use shared::api::encode;
 
 /// A field of a form that lets in: its name, its label, its type, what it is for the browser, what stands in it.
 type Field = (&'static str, &'static str, &'static str, &'static str, String);
@@ -30,7 +32,21 @@ pub fn page() -> AnyView {
             String::new(),
         ),
     ];
-    door("/login", error, None, fields, w().sign_in_hint)
+    let provider = Env::of_page().oidc.map(|label| {
+        let label = if label.is_empty() {
+            w().sign_in_oidc.to_owned()
+        } else {
+            label
+        };
+        let to = format!("/sign-in/oidc?next={}", encode(&query("next").get_untracked()));
+        view! {
+            <a class="button wide" rel="external" href=to>
+                {label}
+            </a>
+        }
+        .into_any()
+    });
+    door("/login", error, None, fields, w().sign_in_hint, provider)
 }
 
 /// The second step.
@@ -41,7 +57,14 @@ pub fn code() -> AnyView {
         _ => None,
     };
     let fields = vec![("code", w().code, "text", "one-time-code", String::new())];
-    door("/login/code", error, Some(w().code_lead), fields, w().code_hint)
+    door(
+        "/login/code",
+        error,
+        Some(w().code_lead),
+        fields,
+        w().code_hint,
+        None,
+    )
 }
 
 fn door(
@@ -50,6 +73,7 @@ fn door(
     lead: Option<&'static str>,
     fields: Vec<Field>,
     hint: &'static str,
+    provider: Option<AnyView>,
 ) -> AnyView {
     let wrong = error.map(|_| "true");
     let next = query("next").get_untracked();
@@ -96,6 +120,7 @@ fn door(
                         })}
                     {fields}
                     <button class="go wide">{w().sign_in}</button>
+                    {provider}
                     <p class="faint">{hint}</p>
                 </div>
             </form>

@@ -58,6 +58,7 @@ super::table! {
     link_spent: "This link is spent",
     link_spent_why: "This link has been used, or is too old. {0} makes a new one.",
     by_password: "Sign in with a password",
+    sign_in_oidc: "Sign in with single sign-on",
 
     // Errors.
     not_found: "Not found",
@@ -736,6 +737,11 @@ super::table! {
     flash_role_made: "The role was made.",
     flash_role_changed: "The role was changed.",
     flash_role_deleted: "The role was deleted.",
+    oidc: "Single sign-on",
+    oidc_subject: "Subject",
+    oidc_link: "Link to single sign-on",
+    oidc_unlink: "Unlink from single sign-on",
+    oidc_hint: "What the provider calls the person who is to sign in as this user.",
 
     // What a machine is made of.
     title_edit: "Edit {0}",

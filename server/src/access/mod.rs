@@ -3,6 +3,7 @@
 pub mod audit;
 mod command_line;
 pub mod guesses;
+pub mod oidc;
 pub mod password;
 pub mod reach;
 mod roles;
@@ -202,6 +203,7 @@ fn new_user(name: Name) -> User {
         disabled: false,
         has_password: false,
         two_factor: false,
+        oidc_subject: None,
         grants: Vec::new(),
         create_time: now(),
         last_sign_in_time: None,

@@ -84,6 +84,15 @@ impl Tickets {
     }
 }
 
+/// Refuses a user who is kept out.
+pub(super) fn disabled(user: &User) -> Status {
+    let why = format!(
+        "{} may not sign in: an administrator has disabled the user",
+        user.name
+    );
+    Status::new(Code::Unauthenticated, why)
+}
+
 fn too_many(what: &str, name: &str, wait: Duration) -> Status {
     let seconds = wait.as_secs().max(1);
     let why = format!("too many wrong {what} for {name}: wait {seconds} seconds");
@@ -141,11 +150,7 @@ impl Access {
     /// Lets somebody in who has shown a password or a link, or asks for a code.
     async fn enter(&self, user: User, from: &Origin) -> Result<Entry> {
         if user.disabled {
-            let why = format!(
-                "{} may not sign in: an administrator has disabled the user",
-                user.name
-            );
-            return Err(Status::new(Code::Unauthenticated, why).into());
+            return Err(disabled(&user).into());
         }
         if user.two_factor {
             let ticket = Secret::new("")?;
@@ -185,7 +190,7 @@ impl Access {
     }
 
     /// Begins a session under a fresh secret, whatever the browser had before.
-    async fn begin(&self, user: User, from: &Origin) -> Result<SignedIn> {
+    pub(super) async fn begin(&self, user: User, from: &Origin) -> Result<SignedIn> {
         let secret = Secret::new("")?;
         let (hash, user_id, now) = (secret.hash(), user.id, now());
         let mut user_agent = from.user_agent.clone();

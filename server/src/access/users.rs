@@ -22,7 +22,7 @@ async fn managed(tx: &mut Tx, rights: &Rights, reference: &str) -> std::result::
 impl Access {
     /// Changes a user in one transaction, and answers the user as they are then. Afterwards there is still an
     /// administrator, or nothing has changed.
-    async fn change<F>(&self, caller: &Caller, reference: &str, work: F) -> Result<User>
+    pub(super) async fn change<F>(&self, caller: &Caller, reference: &str, work: F) -> Result<User>
     where
         F: for<'t> FnOnce(&'t mut Tx, User, Arc<Rights>) -> BoxFuture<'t, std::result::Result<(), DbError>>
             + Send

@@ -5,15 +5,16 @@ use crate::access::secret::Secret;
 use crate::access::{Access, audit};
 use crate::config::{AcceleratorChoice, Config, DataDirLock};
 use crate::db::{Db, backup};
-use crate::http::Server;
 use crate::http::audit::Peer;
 use crate::http::tls::{Prompt, Tls, TlsListener};
+use crate::http::{Doors, Server};
 use crate::jobs::Jobs;
 use crate::jobs::queue::Limits;
 use crate::jobs::spares::Spares;
 use crate::jobs::world::{Machines, World};
 use crate::notices::Notices;
 use crate::notices::mail::Mail;
+use crate::oidc::{ClientSecret, Provider};
 use shared::place::Accelerator;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
@@ -25,11 +26,12 @@ use tokio::task::JoinHandle;
 /// How long open connections may take to finish when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is taken while the server may still be root: the port, the key, and the password of the mail server.
+/// What is taken while the server may still be root: the port, and what is secret.
 pub struct Taken {
     listener: std::net::TcpListener,
     tls: Option<Tls>,
     mail: Option<Mail>,
+    client_secret: Option<ClientSecret>,
 }
 
 impl Taken {
@@ -42,8 +44,13 @@ impl Taken {
             (Some(cert), Some(key)) => Some(Tls::load(cert, key)?),
             _ => None,
         };
-        let mail = Mail::new(config)?;
-        Ok(Self { listener, tls, mail })
+        let secret_file = config.oidc.as_ref().and_then(|o| o.client_secret_file.as_deref());
+        Ok(Self {
+            listener,
+            tls,
+            mail: Mail::new(config)?,
+            client_secret: secret_file.map(ClientSecret::read).transpose()?,
+        })
     }
 }
 
@@ -121,7 +128,14 @@ impl Running {
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(audit::keep_pruned(access.clone(), config.audit_days));
         beside.spawn(notices.clone().deliver());
-        let server = Server::new(config, jobs, access, notices, address);
+        let oidc = match (&config.oidc, &config.public_url) {
+            (Some(oidc), Some(public_url)) => {
+                Some(Provider::new(oidc.clone(), taken.client_secret, public_url)?)
+            }
+            _ => None,
+        };
+        let doors = Doors { access, oidc };
+        let server = Server::new(config, jobs, doors, notices, address);
         let stop = server.stop.clone().cancelled_owned();
         let router = server.router().into_make_service_with_connect_info::<Peer>();
         let listener = match taken.tls {

@@ -9,6 +9,7 @@ pub mod backup;
 pub mod exports;
 pub mod fork_points;
 pub mod hardware;
+pub mod identities;
 pub mod images;
 pub mod jobs;
 pub mod layers;

@@ -28,7 +28,8 @@ pub struct SecondFactor {
 
 pub(super) const USER: &str =
     "users.id AS user_id, users.name AS user_name, users.password_hash, users.disabled,
-    users.totp_confirmed, users.last_sign_in_time, users.create_time AS user_create_time";
+    users.totp_confirmed, users.last_sign_in_time, users.create_time AS user_create_time,
+    (SELECT subject FROM identities WHERE identities.user_id = users.id) AS oidc_subject";
 
 pub(super) fn read_user(row: &SqliteRow) -> Result<UserRow, DbError> {
     let password_hash: Option<String> = row.try_get("password_hash").map_err(sql("read a column"))?;
@@ -39,6 +40,7 @@ pub(super) fn read_user(row: &SqliteRow) -> Result<UserRow, DbError> {
             disabled: row.get::<i64, _>("disabled") != 0,
             has_password: password_hash.is_some(),
             two_factor: row.get::<i64, _>("totp_confirmed") != 0,
+            oidc_subject: row.try_get("oidc_subject").map_err(sql("read a column"))?,
             grants: Vec::new(),
             create_time: time(row, "user_create_time")?,
             last_sign_in_time: time_opt(row, "last_sign_in_time")?,
@@ -119,7 +121,8 @@ pub async fn list(db: &Db, listing: &Listing) -> Result<Page<User>, DbError> {
     let select =
         "SELECT users.id, users.name, users.create_time, users.id AS user_id, users.name AS user_name,
         users.password_hash, users.disabled, users.totp_confirmed, users.last_sign_in_time,
-        users.create_time AS user_create_time FROM users WHERE 1 = 1";
+        users.create_time AS user_create_time,
+        (SELECT subject FROM identities WHERE identities.user_id = users.id) AS oidc_subject FROM users WHERE 1 = 1";
     let mut page = listing
         .run(db, select, "FROM users WHERE 1 = 1", "users.id", |row| {
             Ok(read_user(row)?.user)

@@ -27,6 +27,8 @@ pub const OPEN: &[Open] = &[
     Open::Path("/readyz"),
     Open::Path("/login"),
     Open::Path("/login/code"),
+    Open::Path(super::oidc::BEGIN),
+    Open::Path(super::oidc::CALLBACK),
     Open::Path("/do/theme"),
     Open::Path("/do/language"),
     Open::Path("/favicon.svg"),
@@ -47,10 +49,12 @@ pub fn is_open(path: &str) -> bool {
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// This machine's own names with the port, and those that were configured.
-    pub fn new(listen: SocketAddr, configured: &[String]) -> Self {
+    /// This machine's own names with the port, those that were configured, and that of the public address.
+    pub fn new(listen: SocketAddr, configured: &[String], public_url: Option<&str>) -> Self {
         let port = listen.port();
         let mut all: Vec<String> = configured.iter().map(|h| h.to_ascii_lowercase()).collect();
+        let public = public_url.and_then(|url| url.split_once("://"));
+        all.extend(public.map(|(_, host)| host.to_owned()));
         for name in ["127.0.0.1", "localhost", "[::1]"] {
             all.push(format!("{name}:{port}"));
             if port == 80 {
@@ -128,7 +132,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Only one way back into the console after signing in: a path of its own.
 pub fn safe_next(next: &str) -> &str {
     let own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
-    let sane = own && !next.starts_with("/login") && !next.starts_with("/welcome/");
+    let doors = ["/login", "/welcome/", "/sign-in/"];
+    let sane = own && !doors.iter().any(|door| next.starts_with(door));
     if sane { next } else { "/" }
 }
 
@@ -219,7 +224,11 @@ mod tests {
     use super::*;
 
     fn hosts() -> Hosts {
-        Hosts::new(([127, 0, 0, 1], 8080).into(), &["Console.example".into()])
+        Hosts::new(
+            ([127, 0, 0, 1], 8080).into(),
+            &["Console.example".into()],
+            Some("https://public.example:8443"),
+        )
     }
 
     #[test]
@@ -229,6 +238,7 @@ mod tests {
             "localhost:8080",
             "[::1]:8080",
             "console.EXAMPLE",
+            "public.example:8443",
         ] {
             assert!(hosts().has(good), "{good}");
         }

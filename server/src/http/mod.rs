@@ -9,6 +9,7 @@ pub mod extract;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod oidc;
 pub mod pages;
 pub mod route;
 pub mod sign_in;
@@ -21,6 +22,7 @@ use crate::consoles::Consoles;
 use crate::events::Feed;
 use crate::jobs::{Jobs, World};
 use crate::notices::Notices;
+use crate::oidc::Provider;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -46,6 +48,8 @@ pub struct Parts {
     pub jobs: Jobs,
     /// Who may come in.
     pub access: Access,
+    /// The OpenID Connect provider that people may sign in by.
+    pub oidc: Option<Provider>,
     /// Who is told of jobs that fail.
     pub notices: Notices,
     /// The live feed.
@@ -72,6 +76,14 @@ pub struct Parts {
     api: OnceLock<Router<Server>>,
 }
 
+/// The ways in.
+pub struct Doors {
+    /// Who may come in.
+    pub access: Access,
+    /// The OpenID Connect provider that people may sign in by.
+    pub oidc: Option<Provider>,
+}
+
 /// The server, as handlers share it.
 #[derive(Clone)]
 pub struct Server(Arc<Parts>);
@@ -86,7 +98,8 @@ impl Deref for Server {
 
 impl Server {
     /// A server with its engine, listening at this address.
-    pub fn new(config: Config, jobs: Jobs, access: Access, notices: Notices, listen: SocketAddr) -> Self {
+    pub fn new(config: Config, jobs: Jobs, doors: Doors, notices: Notices, listen: SocketAddr) -> Self {
+        let Doors { access, oidc } = doors;
         // Leptos renders on this runtime; told once, a second server in the process finds it told.
         drop(any_spawner::Executor::init_tokio());
         let stop = CancellationToken::new();
@@ -96,7 +109,7 @@ impl Server {
             None => listen.port().to_string(),
         };
         Self(Arc::new(Parts {
-            hosts: Hosts::new(listen, &config.allowed_hosts),
+            hosts: Hosts::new(listen, &config.allowed_hosts, config.public_url.as_deref()),
             cookie: format!("offshoot-{instance}"),
             tls: config.tls_cert.is_some(),
             hsts: match config.hsts_seconds {
@@ -108,6 +121,7 @@ impl Server {
             config,
             jobs,
             access,
+            oidc,
             notices,
             feed,
             stop,
@@ -177,6 +191,8 @@ fn own() -> Own {
         .route(Method::Post, "/logout", sign_in::log_out)
         .route(Method::Get, "/welcome/{link}", sign_in::welcome)
         .route(Method::Post, "/welcome/{link}", sign_in::welcome_posted)
+        .route(Method::Get, oidc::BEGIN, oidc::begin)
+        .route(Method::Get, oidc::CALLBACK, oidc::callback)
         .route(Method::Get, "/pkg/{*file}", assets::serve)
 }
 

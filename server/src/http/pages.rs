@@ -200,6 +200,11 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
         theme: theme(&jar),
         language: language(request.headers(), &jar),
         flash,
+        oidc: server
+            .config
+            .oidc
+            .as_ref()
+            .map(|oidc| oidc.label.clone().unwrap_or_default()),
         rights: caller.as_ref().map(|c| c.rights.clone()).unwrap_or_default(),
     };
     let backend: Arc<dyn Backend> = Arc::new(InProcess {

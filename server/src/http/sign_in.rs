@@ -44,7 +44,8 @@ fn ticket_name(server: &Server) -> String {
     format!("{}-ticket", server.cookie)
 }
 
-fn went(name: &str, user: Option<&User>, refused: Option<Status>) -> SignIn {
+/// A sign-in, as the audit has it.
+pub fn went(name: &str, user: Option<&User>, refused: Option<Status>) -> SignIn {
     SignIn {
         name: name.to_owned(),
         id: user.map(|u| u.id),
@@ -53,14 +54,19 @@ fn went(name: &str, user: Option<&User>, refused: Option<Status>) -> SignIn {
 }
 
 /// Marks an answer for the audit.
-fn noted(sign_in: SignIn, response: impl IntoResponse) -> Response {
+pub fn noted(sign_in: SignIn, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     response.extensions_mut().insert(sign_in);
     response
 }
 
-/// Ends the session that the browser had before and hands out the new one.
-async fn enter(server: &Server, jar: CookieJar, signed_in: &SignedIn, next: &str) -> ApiResult<Response> {
+/// Ends the session that the browser had before and hands out the new one, with a way on.
+pub async fn enter(
+    server: &Server,
+    jar: CookieJar,
+    signed_in: &SignedIn,
+    on: impl IntoResponse,
+) -> ApiResult<Response> {
     if let Some(old) = jar.get(&server.cookie) {
         server.access.sign_out(old.value()).await?;
     }
@@ -72,14 +78,14 @@ async fn enter(server: &Server, jar: CookieJar, signed_in: &SignedIn, next: &str
     if asked {
         jar = jar.add(cookie(server, ticket_name(server), String::new(), 0));
     }
-    let done = (jar, Redirect::to(next));
-    Ok(noted(went(user.name.as_str(), Some(user), None), done))
+    let response = (jar, on.into_response()).into_response();
+    Ok(noted(went(user.name.as_str(), Some(user), None), response))
 }
 
 /// Lets somebody in, or leads to the form for a code.
 async fn on(server: &Server, jar: CookieJar, entry: Entry, next: &str) -> ApiResult<Response> {
     match entry {
-        Entry::In(signed_in) => enter(server, jar, &signed_in, next).await,
+        Entry::In(signed_in) => enter(server, jar, &signed_in, Redirect::to(next)).await,
         Entry::Code { ticket, user } => {
             let value = ticket.expose().to_owned();
             let jar = jar.add(cookie(server, ticket_name(server), value, TICKET_SECONDS));
@@ -146,7 +152,7 @@ pub async fn give_code(
         .unwrap_or_default();
     let asked = server.access.asked(&ticket);
     match server.access.give_code(&ticket, form.get("code"), &from).await {
-        Ok(signed_in) => enter(&server, jar, &signed_in, next).await,
+        Ok(signed_in) => enter(&server, jar, &signed_in, Redirect::to(next)).await,
         Err(e) => {
             let status = Status::from(e);
             let Some(error) = word(&status) else {
@@ -246,10 +252,16 @@ async fn redeem(
     }
 }
 
-fn small_page(language: Language, title: &str, body: &str) -> Html<String> {
+/// A page that needs no files of the console.
+pub fn small_page(language: Language, title: &str, body: &str) -> Html<String> {
+    page_with(language, "", title, body)
+}
+
+/// The same with more in its head.
+pub fn page_with(language: Language, head: &str, title: &str, body: &str) -> Html<String> {
     let lang = language.code();
     Html(format!(
-        "<!doctype html><html lang=\"{lang}\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+        "<!doctype html><html lang=\"{lang}\"><head><meta charset=\"utf-8\"><title>{title}</title>{head}\
          <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\"></head>\
          <body><main><h1>{title}</h1>{body}</main></body></html>"
     ))

@@ -73,6 +73,7 @@ fn caller(privileges: &[Privilege]) -> Caller {
             disabled: false,
             has_password: false,
             two_factor: false,
+            oidc_subject: None,
             grants: Vec::new(),
             create_time: Timestamp::from_micros(0),
             last_sign_in_time: None,

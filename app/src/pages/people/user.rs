@@ -6,7 +6,7 @@ use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::time::ago;
-use crate::env::flash;
+use crate::env::{Env, flash};
 use crate::pages::param;
 use crate::words::{put, w};
 use leptos::prelude::*;
@@ -72,6 +72,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     let act = format!("/do/users/{name}");
     let (act_of_roles, act_of_sessions, here_again) = (act.clone(), format!("{act}/sessions"), here.clone());
     let (act_of_user, here_of_user) = (act.clone(), here.clone());
+    let (act_of_oidc, here_of_oidc) = (act.clone(), here.clone());
     view! {
         <div class="title">
             <h1 tabindex="-1">{name.clone()}</h1>
@@ -104,6 +105,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         {move || user.with(|u| account(u, &act_of_user, &here_of_user))}
                         {rename(&act, &here, &name)}
                         {password(&act, &here)}
+                        {move || user.with(|u| single_sign_on(u, &act_of_oidc, &here_of_oidc))}
                     </div>
                 </section>
                 <section class="panel" aria-labelledby="delete-title">
@@ -219,6 +221,14 @@ fn account(user: &User, act: &str, here: &str) -> AnyView {
             String::new(),
         )
     });
+    let subject = user.oidc_subject.clone().map(|subject| {
+        view! {
+            <dt>{w().oidc}</dt>
+            <dd>
+                <code>{subject}</code>
+            </dd>
+        }
+    });
     view! {
         <dl class="facts">
             <dt>{w().added}</dt>
@@ -228,6 +238,7 @@ fn account(user: &User, act: &str, here: &str) -> AnyView {
             <dd>{word(user.has_password)}</dd>
             <dt>{w().two_factor}</dt>
             <dd>{word(user.two_factor)}</dd>
+            {subject}
         </dl>
         <div class="choices">
             {post(format!("{act}/link"), w().make_link, "", here, String::new())}
@@ -279,6 +290,39 @@ fn password(act: &str, here: &str) -> AnyView {
             {line("password", w().new_password, w().password_hint)}
             {line("again", w().password_again, "")}
             <button>{w().set_users_password}</button>
+        </form>
+    }
+    .into_any()
+}
+
+/// Who of the provider signs in as the user; nothing without a provider.
+fn single_sign_on(user: &User, act: &str, here: &str) -> AnyView {
+    if user.oidc_subject.is_some() {
+        return post(
+            format!("{act}/oidc/unlink"),
+            w().oidc_unlink,
+            "",
+            here,
+            String::new(),
+        );
+    }
+    if Env::of_page().oidc.is_none() {
+        return ().into_any();
+    }
+    let action = format!("{act}/oidc/link");
+    let fields = Fields::of(&action);
+    let line = fields.line(Line {
+        name: "subject",
+        label: w().oidc_subject,
+        hint: w().oidc_hint.to_owned(),
+        required: true,
+        ..Line::default()
+    });
+    view! {
+        <form method="post" action=action class="stack">
+            {fields.error(here)}
+            {line}
+            <button>{w().oidc_link}</button>
         </form>
     }
     .into_any()

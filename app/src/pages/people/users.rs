@@ -117,6 +117,7 @@ fn row(user: &User) -> AnyView {
                 </a>
                 {user.disabled.then(|| tag(w().disabled))}
                 {user.two_factor.then(|| tag(w().two_factor))}
+                {user.oidc_subject.is_some().then(|| tag(w().oidc))}
                 <span class="sub soft">{roles} {last}</span>
             </span>
         </li>

@@ -7,14 +7,14 @@ use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use shared::Name;
 use shared::access::{
-    CreateGrant, CreateRole, CreateUser, GiveCode, Grant, PatchRole, PatchUser, Privilege, RecoveryCodes,
-    Role, SetPassword, TwoFactorSecret, User,
+    CreateGrant, CreateRole, CreateUser, GiveCode, Grant, LinkOidc, PatchRole, PatchUser, Privilege,
+    RecoveryCodes, Role, SetPassword, TwoFactorSecret, User,
 };
 use shared::api::{
     ConfirmTwoFactor, DeleteGrant, DeleteRole, DeleteSession, DeleteToken, DeleteTwoFactor, DeleteUser,
-    DeleteUserTwoFactor, GetMe, GetRole, GetUser, ListAudit, ListQuery, ListRoles, ListSessions, ListTokens,
-    ListUsers, PostGrant, PostRole, PostTwoFactor, PostUser, PostUserLink, PutPassword, PutUserPassword,
-    UpdateRole, UpdateUser, encode,
+    DeleteUserOidc, DeleteUserTwoFactor, GetMe, GetRole, GetUser, ListAudit, ListQuery, ListRoles,
+    ListSessions, ListTokens, ListUsers, PostGrant, PostRole, PostTwoFactor, PostUser, PostUserLink,
+    PutPassword, PutUserOidc, PutUserPassword, UpdateRole, UpdateUser, encode,
 };
 use std::io::Write;
 
@@ -104,6 +104,22 @@ pub enum UserCommand {
         #[command(flatten)]
         api: Api,
     },
+    /// Has somebody of the OpenID Connect provider sign in as a user; the user's sessions end.
+    LinkOidc {
+        /// Name or id.
+        user: String,
+        /// What the provider calls the person: the claim `sub`.
+        subject: String,
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Lets nobody of the OpenID Connect provider sign in as a user any more.
+    UnlinkOidc {
+        /// Name or id.
+        user: String,
+        #[command(flatten)]
+        api: Api,
+    },
     /// Sets the password of the token's owner, read from standard input; their sessions end.
     MyPassword {
         #[command(flatten)]
@@ -173,6 +189,9 @@ fn shown(user: &User) -> String {
         format!("two-factor  {}", word(user.two_factor)),
         format!("added       {}", user.create_time),
     ];
+    if let Some(subject) = &user.oidc_subject {
+        lines.push(format!("oidc        {subject}"));
+    }
     if let Some(time) = user.last_sign_in_time {
         lines.push(format!("signed in   {time}"));
     }
@@ -252,6 +271,12 @@ impl UserCommand {
             Self::RemoveTwoFactor { user, api } => {
                 api.show(&DeleteUserTwoFactor { user }, |user| shown(&user)).await
             }
+            Self::LinkOidc { user, subject, api } => {
+                let request = LinkOidc { subject };
+                api.show(&PutUserOidc { user, request }, |user| shown(&user))
+                    .await
+            }
+            Self::UnlinkOidc { user, api } => api.show(&DeleteUserOidc { user }, |user| shown(&user)).await,
             Self::MyPassword { api } => {
                 let request = SetPassword {
                     password: read_password()?,

@@ -2,6 +2,7 @@
 
 mod host;
 mod images;
+mod oidc;
 mod qemu;
 
 use super::{Failure, say};
@@ -135,6 +136,7 @@ async fn report(config: &Config) -> Report {
     checks.push(host::user(config));
     checks.push(host::site(config));
     checks.push(host::guest_tools());
+    checks.extend(oidc::provider(config).await);
     Report {
         ok: checks.iter().all(|c| c.level != Level::Fail),
         checks,

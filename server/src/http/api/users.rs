@@ -9,7 +9,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use shared::access::{CreateGrant, CreateUser, OneTimeLink, PatchUser, Privilege, SetPassword, User};
+use shared::Status;
+use shared::access::{
+    CreateGrant, CreateUser, LinkOidc, OneTimeLink, PatchUser, Privilege, SetPassword, User,
+};
 use shared::api::{ListQuery, UserPage};
 use utoipa_axum::routes;
 
@@ -22,6 +25,8 @@ pub(super) fn routes(api: Api) -> Api {
         .route(Privilege::UserManage, routes!(put_user_password))
         .route(Privilege::UserManage, routes!(create_user_link))
         .route(Privilege::UserManage, routes!(delete_user_two_factor))
+        .route(Privilege::UserManage, routes!(put_user_oidc))
+        .route(Privilege::UserManage, routes!(delete_user_oidc))
         .route(Privilege::UserManage, routes!(create_grant))
         .route(Privilege::UserManage, routes!(delete_grant))
 }
@@ -125,6 +130,36 @@ async fn delete_user_two_factor(
     Path(user): Path<String>,
 ) -> ApiResult<Json<User>> {
     Ok(Json(server.access.reset_two_factor(&caller, &user).await?))
+}
+
+/// Has somebody of the OpenID Connect provider sign in as a user from now on; the user's sessions end.
+#[utoipa::path(put, path = "/api/v1/users/{user}/oidc", tag = "users", request_body = LinkOidc,
+    responses((status = 200, body = User)), params(("user" = String, Path, description = "Name or id")))]
+async fn put_user_oidc(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(user): Path<String>,
+    Body(request): Body<LinkOidc>,
+) -> ApiResult<Json<User>> {
+    let oidc = server.config.oidc.as_ref();
+    let oidc = oidc.ok_or_else(|| {
+        Status::precondition("sign-in by OpenID Connect is not configured here: oidc_issuer does that")
+    })?;
+    let linked = server
+        .access
+        .link_oidc(&caller, &user, &oidc.issuer, request.subject);
+    Ok(Json(linked.await?))
+}
+
+/// Lets nobody of the OpenID Connect provider sign in as a user any more: sessions end, and roles that groups gave go.
+#[utoipa::path(delete, path = "/api/v1/users/{user}/oidc", tag = "users",
+    responses((status = 200, body = User)), params(("user" = String, Path, description = "Name or id")))]
+async fn delete_user_oidc(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(user): Path<String>,
+) -> ApiResult<Json<User>> {
+    Ok(Json(server.access.unlink_oidc(&caller, &user).await?))
 }
 
 /// Gives a user a role, on everything or on one machine. Nobody gives more than they have.
