@@ -147,14 +147,14 @@ fn secret() -> AnyView {
     .into_any()
 }
 
-const fn kind(kind: ChannelKind) -> &'static str {
+fn kind(kind: ChannelKind) -> &'static str {
     match kind {
         ChannelKind::Webhook => w().channel_webhook,
         ChannelKind::Mail => w().channel_mail,
     }
 }
 
-const fn event(event: NoticeEvent) -> &'static str {
+fn event(event: NoticeEvent) -> &'static str {
     match event {
         NoticeEvent::JobFailed => w().notice_failed,
         NoticeEvent::JobOnHold => w().notice_on_hold,

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 
 /// What is called the same in every language. A word that was forgotten would stand here, too: so each is named.
 const SAME: &[&str] = &[
+    "oidc_subject",
     "jobs",
     "live_word",
     "live",
