@@ -157,8 +157,9 @@ pub async fn restore(database: &Path, from: &Path) -> Result<(), BackupError> {
     named
 }
 
-/// Takes a copy that waits, if there is one; for whoever holds the data directory, before the database is opened. Returns where
-/// the database that was there until now is kept. A crash in between leaves it to the next start.
+/// Takes a copy that waits, if there is one; for whoever holds the data directory, before the database is opened.
+///
+/// Returns where the database that was there until now is kept. A crash in between leaves it to the next start.
 pub fn take_restored(database: &Path) -> Result<Option<PathBuf>, BackupError> {
     let waiting = waiting(database);
     if !waiting.exists() {

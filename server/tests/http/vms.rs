@@ -226,7 +226,6 @@ async fn requests_are_refused_by_field_and_state() {
     for (key, value, field) in [
         ("cpus", json!(0), "cpus"),
         ("memoryMib", json!(1), "memoryMib"),
-        ("firmware", json!("EFI"), "firmware"),
         ("disks", json!([]), "disks"),
         ("name", json!("../etc"), "name"),
         ("colour", json!("red"), "colour"),

@@ -11,6 +11,9 @@ use shared::vm::{DiskOfImage, Firmware, Vm};
 /// A variable of the guest's own.
 const VARIABLE: &str = "/sys/firmware/efi/efivars/Offshoot-5ab1e000-0000-4000-8000-00000000f0f0";
 
+/// With less the firmware and the boot loader leave the kernel no room.
+const MEMORY_MIB: u32 = 256;
+
 /// Has the guest's firmware remember a word.
 fn remember(jobs: &Jobs, vm: VmId, word: &str) {
     // Four bytes say that it is kept, and read at run time.
@@ -53,7 +56,7 @@ async fn what_an_efi_firmware_remembers_goes_with_snapshots_clones_and_forks() {
     let image = "counting".parse().unwrap();
     jobs.world().register_image(&image, &guest("demo")).await.unwrap();
     let mut request = create("source", true);
-    request.firmware = Firmware::Efi;
+    (request.firmware, request.memory_mib) = (Firmware::Efi, MEMORY_MIB);
     request.disks = vec![NewDisk::Image(DiskOfImage {
         image: "counting".into(),
         size_gib: None,
@@ -124,6 +127,7 @@ async fn a_machine_gets_another_firmware_at_its_next_start() {
     let edit = async |firmware| {
         let request = EditVm {
             firmware: Some(firmware),
+            memory_mib: Some(MEMORY_MIB),
             ..EditVm::default()
         };
         let job = jobs.edit_vm(vm, request, by()).await.unwrap();

@@ -41,8 +41,8 @@ static KERNEL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"Linux version \d"
 static INIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"Run \S+ as init process").expect("a regex"));
 const PANIC: &str = "Kernel panic - not syncing";
 const NOTHING_TO_BOOT: &str = "No bootable device";
-/// The same by an EFI firmware, which says it on the serial port.
-const NOTHING_TO_BOOT_EFI: &str = "No bootable option or device was found";
+/// The same by an EFI firmware, which says it on the serial port; or it goes to its shell.
+const NOTHING_TO_BOOT_EFI: [&str; 2] = ["No bootable option or device was found", "EFI Internal Shell"];
 
 /// What has been seen of a boot.
 #[derive(Default)]
@@ -171,7 +171,7 @@ impl Signs {
         if !whole {
             return;
         }
-        if self.nothing_to_boot.is_none() && line.contains(NOTHING_TO_BOOT_EFI) {
+        if self.nothing_to_boot.is_none() && NOTHING_TO_BOOT_EFI.iter().any(|said| line.contains(said)) {
             self.nothing_to_boot = Some(shown(line));
         }
         if self.kernel.is_none() && KERNEL.is_match(line) {
