@@ -4,6 +4,7 @@ use crate::clone::{CloneVm, Proof};
 use crate::edit::EditVm;
 use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::image::{DeleteImageSpec, ExportSpec, ImportSpec, SnapshotImageSpec};
+use crate::later::Later;
 use crate::snapshot::{RevertSnapshot, TakeSnapshot};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
 use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
@@ -487,14 +488,16 @@ pub struct Job {
     /// How far it has come.
     pub state: JobState,
     /// What it was asked.
-    pub spec: JobSpec,
+    #[cfg_attr(feature = "openapi", schema(value_type = JobSpec))]
+    pub spec: Later<JobSpec>,
     /// Its steps, in order.
     pub steps: Vec<Step>,
     /// The things it reads, changes and makes.
     pub resources: Vec<Resource>,
     /// What it has found out and made.
     #[serde(default)]
-    pub outcome: Outcome,
+    #[cfg_attr(feature = "openapi", schema(value_type = Outcome))]
+    pub outcome: Later<Outcome>,
     /// Why it failed, or unwinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Status>,

@@ -12,6 +12,7 @@ pub mod fork;
 pub mod id;
 pub mod image;
 pub mod job;
+pub mod later;
 pub mod name;
 pub mod notice;
 pub mod place;

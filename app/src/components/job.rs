@@ -9,10 +9,11 @@ use crate::feed::Live;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::VmId;
 use shared::access::Privilege;
 use shared::can::{Verdict, can_cancel, can_retry};
 use shared::feed::Noun;
-use shared::job::{Job, JobKind, JobSpec, Resource, ResourceRole, Step, StepState, step};
+use shared::job::{Job, JobKind, Resource, ResourceRole, Step, StepState, step};
 use shared::vm::PowerAction;
 
 /// A thing of the job, of a noun and a role.
@@ -33,59 +34,77 @@ fn name(resource: Option<&Resource>) -> String {
 pub fn title(job: &Job) -> String {
     let vm = name(machine(job));
     let made = |noun| thing(job, ResourceRole::Product, noun);
-    match &job.spec {
-        JobSpec::CreateVm(request) => put(w().title_create, &[request.name.as_str()]),
-        JobSpec::PowerVm(spec) => put(power_title(spec.action), &[&vm]),
-        JobSpec::ConnectVm(spec) if spec.connected => put(w().title_connect, &[&vm]),
-        JobSpec::ConnectVm(_) => put(w().title_disconnect, &[&vm]),
-        JobSpec::TakeSnapshot(spec) => {
-            let asked = spec.request.name.as_ref().map(ToString::to_string);
+    // What it was asked is not taken apart for a line.
+    let asked = |pointer: &str| job.spec.peek::<String>(pointer);
+    let named = |pointer: &str| asked(pointer).unwrap_or_else(|| "…".to_owned());
+    match job.kind {
+        JobKind::CreateVm => put(w().title_create, &[&named("/createVm/name")]),
+        JobKind::PowerVm => {
+            let action = job.spec.peek("/powerVm/action").unwrap_or(PowerAction::Start);
+            put(power_title(action), &[&vm])
+        }
+        JobKind::ConnectVm => match job.spec.peek("/connectVm/connected") {
+            Some(false) => put(w().title_disconnect, &[&vm]),
+            _ => put(w().title_connect, &[&vm]),
+        },
+        JobKind::TakeSnapshot => {
+            let asked = asked("/takeSnapshot/request/name");
             match made(Noun::Snapshot).map(|r| r.name.to_string()).or(asked) {
                 Some(name) => put(w().title_snapshot_named, &[&name, &vm]),
                 None => put(w().title_snapshot, &[&vm]),
             }
         }
-        JobSpec::RevertVm(_) => put(
+        JobKind::RevertVm => put(
             w().title_revert,
             &[&vm, &name(thing(job, ResourceRole::Source, Noun::Snapshot))],
         ),
-        JobSpec::DeleteSnapshot(_) => put(
+        JobKind::DeleteSnapshot => put(
             w().title_delete_snapshot,
             &[&name(thing(job, ResourceRole::Source, Noun::Snapshot)), &vm],
         ),
-        JobSpec::CloneVm(spec) => {
-            let asked = spec.request.target.as_ref().and_then(|t| t.name.as_ref());
-            let asked = asked.or(spec.request.disks_only.as_ref().map(|d| &d.name));
+        JobKind::CloneVm => {
+            let asked =
+                asked("/cloneVm/request/target/name").or_else(|| asked("/cloneVm/request/disksOnly/name"));
             let product = made(Noun::Vm).or_else(|| made(Noun::Image));
-            match product.map(|r| &r.name).or(asked) {
-                Some(name) => put(w().title_clone_named, &[&vm, name.as_str()]),
+            match product.map(|r| r.name.to_string()).or(asked) {
+                Some(name) => put(w().title_clone_named, &[&vm, &name]),
                 None => put(w().title_clone, &[&vm]),
             }
         }
-        JobSpec::InstantCloneVm(spec) => {
+        JobKind::InstantCloneVm => {
             let from = match &job.resource(ResourceRole::Source, Noun::ForkPoint) {
                 Some(point) => point.name.to_string(),
                 None => name(thing(job, ResourceRole::Source, Noun::Vm)),
             };
-            match (
-                spec.request.clones(),
-                made(Noun::Vm).map(|r| &r.name).or(spec.request.given().next()),
-            ) {
-                (1, Some(name)) => put(w().title_fork_named, &[&from, name.as_str()]),
+            let names: Vec<String> = job.spec.peek("/instantCloneVm/request/names").unwrap_or_default();
+            let count: Option<usize> = job.spec.peek("/instantCloneVm/request/count");
+            let given = asked("/instantCloneVm/request/name").or_else(|| names.first().cloned());
+            let clones = match names.len() {
+                0 => count.unwrap_or(1),
+                n => n,
+            };
+            match (clones, made(Noun::Vm).map(|r| r.name.to_string()).or(given)) {
+                (1, Some(name)) => put(w().title_fork_named, &[&from, &name]),
                 (1, None) => put(w().title_fork, &[&from]),
                 (n, _) => put(w().title_fork_many, &[&from, &n.to_string()]),
             }
         }
-        JobSpec::DeleteVm(_) => put(w().title_delete, &[&vm]),
-        JobSpec::EditVm(_) => put(w().title_edit, &[&vm]),
-        JobSpec::DeleteForkPoint(_) => put(
+        JobKind::DeleteVm => put(w().title_delete, &[&vm]),
+        JobKind::EditVm => put(w().title_edit, &[&vm]),
+        JobKind::DeleteForkPoint => put(
             w().title_delete_point,
             &[&name(thing(job, ResourceRole::Source, Noun::ForkPoint))],
         ),
-        JobSpec::ImportImage(spec) => put(w().title_import_image, &[spec.name.as_str()]),
-        JobSpec::ImageOfSnapshot(spec) => put(w().title_image_of_snapshot, &[spec.name.as_str(), &vm]),
-        JobSpec::ExportDisk(spec) => put(w().title_export, &[&spec.request.disk.to_string(), &vm]),
-        JobSpec::DeleteImage(_) => put(
+        JobKind::ImportImage => put(w().title_import_image, &[&named("/importImage/name")]),
+        JobKind::ImageOfSnapshot => put(
+            w().title_image_of_snapshot,
+            &[&named("/imageOfSnapshot/name"), &vm],
+        ),
+        JobKind::ExportDisk => {
+            let disk: u32 = job.spec.peek("/exportDisk/request/disk").unwrap_or_default();
+            put(w().title_export, &[&disk.to_string(), &vm])
+        }
+        JobKind::DeleteImage => put(
             w().title_delete_image,
             &[&name(thing(job, ResourceRole::Source, Noun::Image))],
         ),
@@ -177,11 +196,10 @@ pub fn progress(job: &Job) -> AnyView {
             .map(|m| view! { <span class="soft clip">{m}</span> })
             .into_any();
     }
-    let outcome = &job.outcome;
-    let text = if let Some(millis) = outcome.proof.as_ref().and_then(|p| p.boot_millis) {
-        put(w().booted_in, &[&format::duration(millis as i64 * 1000)])
-    } else if let Some(micros) = outcome.pause_micros {
-        put(w().paused_for, &[&format::duration(micros as i64)])
+    let text = if let Some(millis) = job.outcome.peek::<i64>("/proof/bootMillis") {
+        put(w().booted_in, &[&format::duration(millis * 1000)])
+    } else if let Some(micros) = job.outcome.peek::<i64>("/pauseMicros") {
+        put(w().paused_for, &[&format::duration(micros)])
     } else {
         String::new()
     };
@@ -316,6 +334,11 @@ pub fn undo_of(job: &Job) -> Vec<&'static str> {
     all
 }
 
+/// The machine that a job works on.
+fn id(job: &Job) -> Option<VmId> {
+    thing(job, ResourceRole::Source, Noun::Vm)?.id.parse().ok()
+}
+
 /// The button that cancels: it asks once, in a dialog.
 pub fn cancel_button(job: &Job) -> AnyView {
     let button = Button {
@@ -325,13 +348,13 @@ pub fn cancel_button(job: &Job) -> AnyView {
     };
     button::link(
         button,
-        &may(Privilege::JobUpdate, job.spec.vm()).and_then(|()| can_cancel(job)),
+        &may(Privilege::JobUpdate, id(job)).and_then(|()| can_cancel(job)),
     )
 }
 
 /// Whether the person may try a job again: it asks what the job itself asked.
 pub fn may_retry(job: &Job) -> Verdict {
-    let vm = job.spec.vm();
+    let vm = id(job);
     may(Privilege::JobUpdate, vm)
         .and_then(|()| may(Privilege::of_job(job.kind), vm))
         .and_then(|()| can_retry(job))

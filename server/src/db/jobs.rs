@@ -244,7 +244,7 @@ fn product(resources: &[Resource]) -> Option<&str> {
 
 /// Writes a new job down, with the id of the request that made it; answers its generation.
 pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<u64, DbError> {
-    let alias = match &job.spec {
+    let alias = match &*job.spec {
         shared::job::JobSpec::CloneVm(spec) => spec.request.clone_job_id.as_ref().map(|n| n.as_str()),
         _ => None,
     };

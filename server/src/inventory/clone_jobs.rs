@@ -15,7 +15,7 @@ use shared::{Code, Status};
 
 /// The seed's view of a clone job.
 pub async fn view(world: &World, job: &Job) -> Result<CloneJobView, Status> {
-    let JobSpec::CloneVm(spec) = &job.spec else {
+    let JobSpec::CloneVm(spec) = &*job.spec else {
         return Err(Status::new(
             Code::Internal,
             format!("job {} is no clone job", job.id),
@@ -91,7 +91,7 @@ fn steps(job: &Job) -> Vec<CloneStep> {
 }
 
 fn target(job: &Job) -> TargetVmDetails {
-    let request = match &job.spec {
+    let request = match &*job.spec {
         JobSpec::CloneVm(spec) => Some(&spec.request),
         _ => None,
     };

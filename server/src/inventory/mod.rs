@@ -172,7 +172,7 @@ pub async fn family(world: &World, vm: &Vm, sees: &Sees) -> Result<Family, Statu
     if let Some(job) = vm.lineage.job.filter(|_| vm.lineage.fork_point.is_some())
         && let Some(stored) = db::jobs::by_id(&world.db, job).await?
     {
-        family.frozen_bytes = stored.job.outcome.fork.and_then(|f| f.frozen_bytes);
+        family.frozen_bytes = stored.job.outcome.into_inner().fork.and_then(|f| f.frozen_bytes);
     }
     Ok(family)
 }

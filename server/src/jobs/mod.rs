@@ -273,7 +273,7 @@ async fn heartbeat(inner: Arc<Inner>) {
 /// The names that a step works on: in the simulation they may ask for a failure, or to wait.
 fn gate_names(job: &Job) -> Vec<String> {
     use shared::job::JobSpec;
-    let mut names: Vec<String> = match &job.spec {
+    let mut names: Vec<String> = match &*job.spec {
         JobSpec::CreateVm(spec) => vec![spec.name.to_string()],
         JobSpec::CloneVm(spec) => {
             let request = &spec.request;

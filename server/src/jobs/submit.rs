@@ -272,7 +272,7 @@ impl Jobs {
         let stored = db::jobs::by_id(&self.world().db, id).await?;
         let old = stored.ok_or_else(|| Status::not_found("job", id))?.job;
         can::can_retry(&old)?;
-        self.submit(old.spec, None, Some(id), by).await
+        self.submit(old.spec.into_inner(), None, Some(id), by).await
     }
 
     pub(super) async fn submit(
@@ -352,7 +352,7 @@ async fn write_down(
         id: JobId(Uuid::now_v7()),
         kind: spec.kind(),
         state: JobState::Queued,
-        spec,
+        spec: spec.into(),
         steps,
         resources,
         outcome: Default::default(),

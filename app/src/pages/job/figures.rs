@@ -32,14 +32,11 @@ fn time(micros: i64, label: String) -> AnyView {
 /// The figures: only what is known.
 pub fn figures(job: &Job) -> Option<AnyView> {
     let mut all = Vec::new();
+    let outcome = job.outcome.read().unwrap_or_default();
     let copying = job.current_step().filter(|s| s.total_bytes.is_some());
     if let Some(step) = copying {
         all.extend(copy_figures(step));
-    } else if let Some(bytes) = job
-        .outcome
-        .copied_bytes
-        .filter(|b| *b > 0 && job.outcome.fork.is_none())
-    {
+    } else if let Some(bytes) = outcome.copied_bytes.filter(|b| *b > 0 && outcome.fork.is_none()) {
         let text = format::bytes(bytes);
         let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
         all.push(figure(
@@ -48,13 +45,13 @@ pub fn figures(job: &Job) -> Option<AnyView> {
             w().fig_copied.to_owned(),
         ));
     }
-    if let Some(millis) = job.outcome.proof.as_ref().and_then(|p| p.boot_millis) {
+    if let Some(millis) = outcome.proof.as_ref().and_then(|p| p.boot_millis) {
         all.push(time(millis as i64 * 1000, w().fig_boot.to_owned()));
     }
-    let fork = job.outcome.fork.as_ref();
+    let fork = outcome.fork.as_ref();
     if let Some(micros) = fork.and_then(|f| f.source_pause_micros) {
         all.push(time(micros as i64, w().fig_source_pause.to_owned()));
-    } else if let Some(micros) = job.outcome.pause_micros {
+    } else if let Some(micros) = outcome.pause_micros {
         all.push(time(micros as i64, w().fig_pause.to_owned()));
     }
     if let Some(micros) = fork.and_then(|f| f.request_to_running_micros) {
@@ -132,12 +129,13 @@ fn copy_figures(step: &Step) -> Vec<AnyView> {
 
 /// The proof that what was made boots, with the guest's screen.
 pub fn proof(job: &Job) -> Option<AnyView> {
-    let proof = job.outcome.proof.as_ref();
-    if proof.is_none() && !job.outcome.screen {
+    let outcome = job.outcome.read()?;
+    let proof = outcome.proof.as_ref();
+    if proof.is_none() && !outcome.screen {
         return None;
     }
     let name = thing(job, ResourceRole::Product, Noun::Vm).map(|r| r.name.to_string());
-    let picture = job.outcome.screen.then(|| {
+    let picture = outcome.screen.then(|| {
         let src = format!("/api/v1/jobs/{}/screen", job.id);
         let alt = put(w().screen_of, &[&name.unwrap_or_default()]);
         view! {
@@ -183,7 +181,7 @@ pub fn proof(job: &Job) -> Option<AnyView> {
 
 /// What is known of the clones that were forked.
 pub fn clones(job: &Job) -> Option<AnyView> {
-    let fork = job.outcome.fork.as_ref().filter(|f| !f.clones.is_empty())?;
+    let fork = job.outcome.read()?.fork.filter(|f| !f.clones.is_empty())?;
     let micros = |n: Option<u64>| n.map_or_else(String::new, |n| format::duration(n as i64));
     let own =
         |m: Option<shared::fork::MemoryUse>| m.map_or_else(String::new, |m| format::bytes(m.private_bytes));
@@ -295,14 +293,14 @@ pub fn target(job: &Job) -> AnyView {
     } else if let Some(snapshot) = snapshot {
         rows.push((w().snapshot, snapshot.name.to_string().into_any()));
     }
-    match &job.spec {
-        JobSpec::CloneVm(spec) => clone_rows(&spec.request, &mut rows),
-        JobSpec::CreateVm(request) => {
+    match job.spec.read() {
+        Some(JobSpec::CloneVm(spec)) => clone_rows(&spec.request, &mut rows),
+        Some(JobSpec::CreateVm(request)) => {
             rows.push((w().cpus, request.cpus.into_any()));
             rows.push((w().memory, format::mib(request.memory_mib.into()).into_any()));
             rows.push((w().starts, yes_no(request.start).into_any()));
         }
-        JobSpec::TakeSnapshot(spec) => {
+        Some(JobSpec::TakeSnapshot(spec)) => {
             let word = if spec.request.quiesce {
                 w().quiesce_yes
             } else {
@@ -311,21 +309,26 @@ pub fn target(job: &Job) -> AnyView {
             rows.push((w().file_systems, word.into_any()));
             rows.push((w().with_memory, yes_no(spec.request.memory).into_any()));
         }
-        JobSpec::InstantCloneVm(spec) => fork_rows(&spec.request, &mut rows),
-        JobSpec::RevertVm(spec) => {
+        Some(JobSpec::InstantCloneVm(spec)) => fork_rows(&spec.request, &mut rows),
+        Some(JobSpec::RevertVm(spec)) => {
             rows.push((w().with_memory, yes_no(spec.memory).into_any()));
             rows.push((w().kept_before, yes_no(spec.request.keep_current).into_any()));
         }
-        JobSpec::ExportDisk(spec) => rows.push((w().export_format, spec.request.format.word().into_any())),
-        JobSpec::PowerVm(_)
-        | JobSpec::ConnectVm(_)
-        | JobSpec::DeleteVm(_)
-        | JobSpec::DeleteSnapshot(_)
-        | JobSpec::DeleteForkPoint(_)
-        | JobSpec::EditVm(_)
-        | JobSpec::ImportImage(_)
-        | JobSpec::ImageOfSnapshot(_)
-        | JobSpec::DeleteImage(_) => {}
+        Some(JobSpec::ExportDisk(spec)) => {
+            rows.push((w().export_format, spec.request.format.word().into_any()))
+        }
+        Some(
+            JobSpec::PowerVm(_)
+            | JobSpec::ConnectVm(_)
+            | JobSpec::DeleteVm(_)
+            | JobSpec::DeleteSnapshot(_)
+            | JobSpec::DeleteForkPoint(_)
+            | JobSpec::EditVm(_)
+            | JobSpec::ImportImage(_)
+            | JobSpec::ImageOfSnapshot(_)
+            | JobSpec::DeleteImage(_),
+        )
+        | None => {}
     }
     rows.push((
         w().id,

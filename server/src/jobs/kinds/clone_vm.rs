@@ -44,7 +44,7 @@ struct MintedVm {
 }
 
 fn spec(cx: &Cx) -> Result<CloneSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::CloneVm(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request for a clone")),
     }

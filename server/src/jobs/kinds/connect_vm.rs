@@ -21,7 +21,7 @@ struct Minted {
 }
 
 fn spec(cx: &Cx) -> Result<ConnectSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::ConnectVm(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request to connect")),
     }

@@ -57,7 +57,7 @@ impl MintedLayer {
 }
 
 fn request(cx: &Cx) -> Result<vm::CreateVm, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::CreateVm(request) => Ok(request),
         _ => Err(StepError::new(Code::Internal, "not a request for a VM")),
     }

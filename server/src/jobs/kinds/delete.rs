@@ -40,7 +40,7 @@ struct Minted {
 }
 
 fn what(cx: &Cx) -> Result<What, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::DeleteVm(spec) => Ok(What::Vm(spec.vm)),
         JobSpec::DeleteForkPoint(spec) => Ok(What::Point(spec.point)),
         JobSpec::DeleteSnapshot(spec) => Ok(What::Snapshot(spec.vm, spec.snapshot)),

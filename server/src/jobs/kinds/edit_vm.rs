@@ -31,7 +31,7 @@ struct Minted {
 }
 
 fn spec(cx: &Cx) -> Result<EditSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::EditVm(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request to edit a VM")),
     }

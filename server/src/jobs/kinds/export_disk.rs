@@ -26,7 +26,7 @@ struct Minted {
 }
 
 fn spec(cx: &Cx) -> Result<ExportSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::ExportDisk(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request for an export")),
     }

@@ -21,7 +21,7 @@ struct Minted {
 }
 
 fn spec(cx: &Cx) -> Result<SnapshotImageSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::ImageOfSnapshot(spec) => Ok(spec),
         _ => Err(StepError::new(
             Code::Internal,

@@ -39,7 +39,7 @@ struct MintedImage {
 }
 
 fn spec(cx: &Cx) -> Result<ImportSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::ImportImage(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request for an image")),
     }

@@ -19,7 +19,7 @@ pub(super) struct PowerVm;
 const SHUT_DOWN_WITHIN: Duration = Duration::from_secs(120);
 
 fn spec(cx: &Cx) -> Result<PowerSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::PowerVm(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request for power")),
     }

@@ -32,7 +32,7 @@ struct Minted {
 }
 
 fn spec(cx: &Cx) -> Result<RevertSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::RevertVm(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request to revert")),
     }

@@ -10,7 +10,7 @@ use shared::job::{JobSpec, SnapshotSpec, step};
 pub(super) struct TakeSnapshot;
 
 fn spec(cx: &Cx) -> Result<SnapshotSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::TakeSnapshot(spec) => Ok(spec),
         _ => Err(StepError::new(Code::Internal, "not a request for a snapshot")),
     }

@@ -43,7 +43,7 @@ struct Minted {
 }
 
 fn spec(cx: &Cx) -> Result<ForkSpec, StepError> {
-    match cx.job().spec {
+    match cx.job().spec.into_inner() {
         JobSpec::InstantCloneVm(spec) => Ok(spec),
         _ => Err(StepError::new(
             Code::Internal,
