@@ -8,9 +8,20 @@ const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// A number with the language's decimal mark.
-fn marked(n: String) -> String {
-    n.replace('.', w().decimal)
+/// A number, 0 at least, with so many digits behind the language's decimal mark. What Rust has for that is as large as a page.
+fn fixed(n: f64, digits: u32) -> String {
+    let one = 10_u64.pow(digits);
+    let all = (n * one as f64 + 0.5) as u64;
+    match digits {
+        0 => all.to_string(),
+        _ => format!(
+            "{}{}{:0width$}",
+            all / one,
+            w().decimal,
+            all % one,
+            width = digits as usize
+        ),
+    }
 }
 
 /// The unit in which a size reads well: its name and its bytes.
@@ -27,15 +38,14 @@ fn unit(bytes: u64) -> (&'static str, u64) {
 /// Three digits that tell: 1.31, 15.2, 412. Whole numbers stay whole if `trim`.
 fn three(bytes: u64, unit: u64, trim: bool) -> String {
     let n = bytes as f64 / unit as f64;
-    marked(
-        if unit == 1 || n >= 99.95 || (trim && bytes.is_multiple_of(unit)) {
-            format!("{n:.0}")
-        } else if n >= 9.995 {
-            format!("{n:.1}")
-        } else {
-            format!("{n:.2}")
-        },
-    )
+    let digits = if unit == 1 || n >= 99.95 || (trim && bytes.is_multiple_of(unit)) {
+        0
+    } else if n >= 9.995 {
+        1
+    } else {
+        2
+    };
+    fixed(n, digits)
 }
 
 /// A size: `2.10 GiB`.
@@ -67,12 +77,7 @@ pub fn rate(bytes_per_second: f64) -> (String, &'static str) {
     } else {
         (bytes_per_second / 1e3, "kB/s")
     };
-    let n = if n >= 99.5 {
-        format!("{n:.0}")
-    } else {
-        format!("{n:.1}")
-    };
-    (marked(n), unit)
+    (fixed(n, if n >= 99.5 { 0 } else { 1 }), unit)
 }
 
 /// How long something took, number and unit apart: `420`, `ms`.
@@ -81,9 +86,9 @@ pub fn duration_parts(micros: i64) -> (String, &'static str) {
     let n = micros as f64;
     match micros {
         0..1000 => (micros.to_string(), "µs"),
-        1000..10_000 => (marked(format!("{:.1}", n / 1e3)), "ms"),
-        10_000..SECOND => (format!("{:.0}", n / 1e3), "ms"),
-        SECOND..10_000_000 => (marked(format!("{:.1}", n / 1e6)), "s"),
+        1000..10_000 => (fixed(n / 1e3, 1), "ms"),
+        10_000..SECOND => (fixed(n / 1e3, 0), "ms"),
+        SECOND..10_000_000 => (fixed(n / 1e6, 1), "s"),
         10_000_000..MINUTE => ((micros / SECOND).to_string(), "s"),
         MINUTE..HOUR => {
             let s = micros % MINUTE / SECOND;

@@ -5,7 +5,6 @@ use std::sync::Barrier;
 
 /// What is called the same in every language. A word that was forgotten would stand here, too: so each is named.
 const SAME: &[&str] = &[
-    "oidc_subject",
     "jobs",
     "live_word",
     "live",
@@ -25,12 +24,12 @@ const SAME: &[&str] = &[
     "tokens",
     "version",
     "images",
-    "image_word",
     "image_format",
     "image_sha256",
     "export_format",
     "code",
     "audit",
+    "oidc_subject",
     "labels",
     "nic_number",
     "hosts",

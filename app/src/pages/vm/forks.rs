@@ -125,7 +125,10 @@ pub fn family(data: &Data) -> Option<AnyView> {
 fn bar(member: &FamilyMember, me: VmId) -> AnyView {
     let all = u64::from(member.memory_mib) << 20;
     let memory = member.memory.unwrap_or_default();
-    let part = |bytes: u64| format!("{:.2}%", bytes as f64 * 100.0 / all.max(1) as f64);
+    let part = |bytes: u64| {
+        let hundredths = u128::from(bytes) * 10_000 / u128::from(all.max(1));
+        format!("{}.{:02}%", hundredths / 100, hundredths % 100)
+    };
     let (own, shared) = (memory.private_bytes, memory.shared_bytes);
     let text = match member.memory {
         Some(_) => format!(
