@@ -636,7 +636,7 @@ impl Config {
     /// Where people reach the console of a server that listens here, without a slash at its end.
     pub fn public_url(&self, address: SocketAddr) -> String {
         match &self.public_url {
-            Some(url) => url.clone(),
+            Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("{}://{address}", self.scheme()),
         }
     }

@@ -228,9 +228,11 @@ fn memory_mib() -> u64 {
 /// All storages.
 pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
     let mut storages = Vec::new();
+    let rows = db::places::storages(&world.db).await?;
+    // Whoever holds one asks for no other: when all are held by those who wait for a second, nobody gets any.
     let conn = world.db.read().acquire().await;
     let mut conn = conn.map_err(db::sql("give a connection"))?;
-    for row in db::places::storages(&world.db).await? {
+    for row in rows {
         let space = world
             .disks
             .space(std::path::Path::new(&row.path))
@@ -257,10 +259,11 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
 
 /// All networks.
 pub async fn networks(world: &World) -> Result<Vec<Network>, Status> {
+    let mut networks = Vec::new();
+    let rows = db::places::networks(&world.db).await?;
     let conn = world.db.read().acquire().await;
     let mut conn = conn.map_err(db::sql("give a connection"))?;
-    let mut networks = Vec::new();
-    for row in db::places::networks(&world.db).await? {
+    for row in rows {
         networks.push(Network {
             nics: db::places::nics_on(&mut conn, row.id).await?,
             id: row.id,

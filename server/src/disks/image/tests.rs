@@ -210,7 +210,7 @@ fn what_is_no_image_or_not_a_whole_one_is_refused() {
     refused(&qcow2(4), "version 4");
     let mut outside = qcow2(3);
     put(&mut outside, 36, &4_u32.to_be_bytes());
-    put(&mut outside, 40, &(u64::MAX & !511).to_be_bytes());
+    put(&mut outside, 40, &(!511_u64).to_be_bytes());
     refused(&outside, "first table");
     let mut cut = qcow2(3);
     put(&mut cut, 36, &1_u32.to_be_bytes());

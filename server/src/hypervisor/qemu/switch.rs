@@ -150,7 +150,7 @@ pub async fn serve(network: &Path) -> io::Result<()> {
 
 fn bind(own: &Path) -> io::Result<UnixDatagram> {
     match std::fs::remove_file(own) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => UnixDatagram::bind(own),
     }
 }
