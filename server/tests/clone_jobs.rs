@@ -314,7 +314,7 @@ async fn a_real_guest_is_cloned_while_it_goes_on() {
         ..request(target("copy"))
     };
     let job = succeeded(&jobs, jobs.clone_vm(id, cloned, by()).await.unwrap()).await;
-    let proof = job.outcome.proof.unwrap();
+    let proof = job.outcome.into_inner().proof.unwrap();
     assert_eq!(proof.strength, ProofStrength::Agent, "{proof:?}");
     assert!(proof.boot_millis.is_some_and(|ms| ms > 500), "{proof:?}");
     let screen = std::fs::read(jobs.world().screen_file(job.id)).unwrap();
@@ -396,7 +396,7 @@ async fn what_does_not_boot_ends_failed_and_says_why() {
         let error = job.error.unwrap();
         assert!(error.message.contains(why), "{name}: {error}");
         assert_eq!(
-            job.outcome.proof.map(|p| p.strength),
+            job.outcome.proof.as_ref().map(|p| p.strength),
             Some(ProofStrength::Displayed),
             "{name}"
         );

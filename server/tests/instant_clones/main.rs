@@ -38,7 +38,7 @@ fn named(names: &[&str]) -> InstantClone {
 async fn forked(jobs: &Jobs, vm: VmId, request: InstantClone) -> Vec<ForkedClone> {
     let job = jobs.instant_clone(vm, request, by()).await.unwrap();
     let job = succeeded(jobs, job.id).await;
-    let proof = job.outcome.fork.unwrap();
+    let proof = job.outcome.into_inner().fork.unwrap();
     for clone in &proof.clones {
         assert_eq!(clone.identity, Some(Identity::Hook), "{proof:#?}");
         assert!(clone.memory_later.unwrap().shared_bytes > 1 << 20, "{proof:#?}");

@@ -49,7 +49,7 @@ async fn sixty_four_at_once_on_the_simulation() {
     };
     let job = jobs.instant_clone(source, request, by()).await.unwrap();
     let job = succeeded(&jobs, job.id).await;
-    assert_eq!(job.outcome.fork.unwrap().clones.len(), 64);
+    assert_eq!(job.outcome.into_inner().fork.unwrap().clones.len(), 64);
     clean_up(&jobs).await;
 }
 
@@ -76,7 +76,7 @@ async fn again_and_again(jobs: &Jobs, dir: &Path, source: VmId, times: usize) {
             .unwrap();
         let job = succeeded(jobs, job.id).await;
         pauses.extend(job.outcome.pause_micros);
-        let clone = job.outcome.fork.unwrap().clones[0].vm;
+        let clone = job.outcome.into_inner().fork.unwrap().clones[0].vm;
         off_and_gone(jobs, clone).await;
         let (chain, files) = layers(jobs, dir, source).await;
         let of_source = pid().map_or(0, descriptors);
