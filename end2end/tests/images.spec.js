@@ -83,7 +83,7 @@ test('an upload that was left is gone on with, or discarded', async ({ page, ser
   await expect(dialog.getByRole('status')).toContainText('It has arrived');
   expect(offsets[0]).toBe(String(1 << 20));
   await dialog.getByRole('link', { name: 'Close' }).click();
-  await expect(list(page).getByText('left', { exact: true })).toBeVisible();
+  await expect(list(page).getByRole('listitem').filter({ hasText: 'left' })).toContainText('2 MiB');
 });
 
 test('what is no image is refused, with the reason, and leaves nothing', async ({ page, server }) => {

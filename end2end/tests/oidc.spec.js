@@ -86,7 +86,8 @@ test('somebody signs in at the provider, lands where they wanted to go, and may 
   expect([oidcSubject, hasPassword]).toEqual(['of-eve', false]);
   const admin = await (await another({}, fresh)).newPage();
   await open(admin, '/users', 'Users');
-  await expect(admin.getByRole('listitem').filter({ hasText: 'eve' })).toContainText('Single sign-on');
+  const eve = admin.getByRole('listitem').filter({ has: admin.getByRole('link', { name: 'eve', exact: true }) });
+  await expect(eve).toContainText('Single sign-on');
   await admin.getByRole('link', { name: 'eve', exact: true }).click();
   await expect(admin.getByText('of-eve')).toBeVisible();
 

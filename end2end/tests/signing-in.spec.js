@@ -56,6 +56,8 @@ test('signing in leads to where one wanted to go, and a session ends everywhere'
   await page.getByRole('button', { name: 'Sign out' }).click();
   await expect(h1(page)).toHaveText('Sign in');
   await second.getByRole('link', { name: 'Jobs' }).click();
+  // The page says so first, and then the browser goes.
+  await expect(second).toHaveURL(/\/login/);
   await expect(h1(second)).toHaveText('Sign in');
   await second.getByLabel('Name', { exact: true }).fill('admin');
   await second.getByLabel('Password', { exact: true }).fill('correct horse');
