@@ -39,6 +39,7 @@ test('the serial line echoes what is typed, and the screen is seen and hears key
   await page.keyboard.type("echo to b''oth");
   await page.keyboard.press('Enter');
   for (const one of [page, other]) await expect(rows(one)).toContainText('to both');
+  await page.screenshot({ path: 'artifacts/real-console.png' });
 
   for (const one of [page, other]) {
     await one.getByRole('navigation', { name: 'Views' }).getByRole('link', { name: 'Screen' }).click();
