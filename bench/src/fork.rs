@@ -37,8 +37,6 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let mut config = Config::simulated(dir.path().join("data"));
     config.sim = false;
     config.images = vec![format!("demo={}", demo.display()).parse()?];
-    // Built beside this.
-    config.program = Some(std::env::current_exe()?.with_file_name("offshoot"));
     let site = Site::start(config).await?;
     let mut terminated = signal(SignalKind::terminate())?;
     let taken = tokio::select! {

@@ -41,7 +41,9 @@ pub struct Site {
 
 impl Site {
     /// Starts a server, and makes a token of its administrator.
-    pub async fn start(config: Config) -> Result<Self> {
+    pub async fn start(mut config: Config) -> Result<Self> {
+        // Built beside this: it is what guards forks and converts images.
+        config.program = Some(std::env::current_exe()?.with_file_name("offshoot"));
         config.make_data_dir()?;
         // The client below asks for one, though it speaks no TLS.
         server::use_ring();
