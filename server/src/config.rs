@@ -110,7 +110,7 @@ pub struct Settings {
     /// Directory of the database, the disks and all else that is kept.
     #[arg(long, env = "OFFSHOOT_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address and port to listen on; loopback only in this version.
+    /// Address and port to listen on: beyond loopback with TLS, or if told twice that it is meant without.
     #[arg(long, env = "OFFSHOOT_LISTEN")]
     pub listen: Option<SocketAddr>,
     /// Further values of the Host header to answer to, as host or host:port.

@@ -540,7 +540,7 @@ super::table! {
     images: "Images",
     no_images_yet: "There is no image yet: upload one, or have the server fetch one.",
     image_upload: "Upload",
-    image_upload_lead: "qcow2, raw, VMDK, VHDX or OVA, of any size. A break does no harm: it goes on where it was.",
+    image_upload_lead: "qcow2, raw, VMDK, VHDX or OVA. A break does no harm: it goes on where it was.",
     image_url: "From the web",
     image_path: "From the host",
     image_address: "Address",

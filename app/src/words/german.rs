@@ -541,7 +541,7 @@ pub static GERMAN: Words = Words {
     images: "Images",
     no_images_yet: "Noch kein Image vorhanden: eines hochladen oder vom Server holen lassen.",
     image_upload: "Hochladen",
-    image_upload_lead: "qcow2, raw, VMDK, VHDX oder OVA in beliebiger Größe. Eine Unterbrechung schadet nicht: Es geht weiter, wo es war.",
+    image_upload_lead: "qcow2, raw, VMDK, VHDX oder OVA. Eine Unterbrechung schadet nicht: Es geht weiter, wo es war.",
     image_url: "Aus dem Web",
     image_path: "Vom Host",
     image_address: "Adresse",
