@@ -94,6 +94,9 @@ async fn request(
     method: gloo_net::http::Method,
     body: Option<(&str, impl Into<wasm_bindgen::JsValue>)>,
 ) -> Outcome {
+    if crate::live::signed_out() {
+        std::future::pending::<()>().await;
+    }
     let away = |e: gloo_net::Error| {
         let mut status = Status::new(Code::Unavailable, crate::words::w().server_away);
         status

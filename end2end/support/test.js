@@ -41,7 +41,8 @@ export const test = base.extend({
   /** What the browser complained of. A test that provokes something says so with `expected`. */
   complaints: async ({}, use) => {
     const all = [];
-    const expected = [];
+    // A page that is left, or slow, before its letters and code are used.
+    const expected = [/was preloaded using link preload/];
     await use({
       watch(context) {
         context.on('console', (m) => {

@@ -94,9 +94,7 @@ test('the sign-in asks the browser, until a person has chosen', async ({ another
   await expect(h1(page)).toHaveText('Sign in');
 });
 
-test('a language is chosen without JavaScript', async ({ another, complaints }) => {
-  // Nobody uses it where nothing runs.
-  complaints.expected(/was preloaded using link preload/);
+test('a language is chosen without JavaScript', async ({ another }) => {
   const page = await (await another({ javaScriptEnabled: false })).newPage();
   await page.goto('/settings');
   await page.getByRole('button', { name: 'Deutsch' }).click();

@@ -61,9 +61,7 @@ test('a colleague is let in, with a role on one machine, and sees no more', asyn
   await expect(admin.getByText('Not signed in anywhere.')).toBeVisible();
 });
 
-test('two-factor is set up, asked for without WASM too, and a recovery code helps', async ({ fresh, another, complaints }) => {
-  // Nobody uses it where nothing runs.
-  complaints.expected(/was preloaded using link preload/);
+test('two-factor is set up, asked for without WASM too, and a recovery code helps', async ({ fresh, another }) => {
   await fresh.signIn();
   await fresh.call('PUT', '/api/v1/users/admin/password', { password: 'correct horse' });
   const context = await another({ storageState: undefined }, fresh);

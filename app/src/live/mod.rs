@@ -80,12 +80,24 @@ thread_local! {
 /// Goes to the sign-in page, and back here afterwards.
 #[cfg(feature = "hydrate")]
 pub fn sign_in_again() {
-    let here = WANTED.with_borrow(Clone::clone);
-    if !here.starts_with("/login") {
+    if !signed_out() {
+        let here = WANTED.with_borrow(Clone::clone);
         let to = format!("/login?next={}", shared::api::encode(&here));
         // Fails only for an address that is none.
         _ = browser::window().location().set_href(&to);
     }
+}
+
+/// The person signs out: what is still asked would only be refused, and must not lead back here.
+#[cfg(feature = "hydrate")]
+pub fn sign_out() {
+    WANTED.set("/login".to_owned());
+}
+
+/// Whether the person is on the way out, or not in.
+#[cfg(feature = "hydrate")]
+pub fn signed_out() -> bool {
+    WANTED.with_borrow(|here| here.starts_with("/login"))
 }
 
 /// For how many frames the heading of a new page is waited for.

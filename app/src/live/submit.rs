@@ -75,6 +75,9 @@ fn submitted(e: &Event, navigate: &Navigate, flashes: Flashes) {
         return;
     }
     let action = form.get_attribute("action").unwrap_or_default();
+    if action == "/logout" {
+        super::sign_out();
+    }
     if !action.starts_with("/do/") || action == forms::LANGUAGE {
         return;
     }

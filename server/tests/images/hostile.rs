@@ -7,6 +7,18 @@ fn le(file: &mut [u8], at: usize, value: u64) {
     file[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
+/// The head of LUKS 1, by its specification: qemu-img measures the processor to make one, and fails now and then.
+fn luks() -> Vec<u8> {
+    let mut head = b"LUKS\xba\xbe\x00\x01".to_vec();
+    for word in ["aes", "xts-plain64", "sha256"] {
+        let end = head.len() + 32;
+        head.extend(word.bytes());
+        head.resize(end, 0);
+    }
+    head.resize(2 << 20, 0);
+    head
+}
+
 /// Names and bytes of files, each with a part of why it is refused.
 fn corpus(dir: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let read = |path: &Path| std::fs::read(path).unwrap();
@@ -81,21 +93,7 @@ fn corpus(dir: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "VHD",
         ),
         ("qed", made("l.qed", "qed", &[], "8M"), "QED"),
-        (
-            "luks",
-            made(
-                "m.luks",
-                "luks",
-                &[
-                    "--object",
-                    "secret,id=s,data=abc",
-                    "-o",
-                    "key-secret=s,iter-time=10",
-                ],
-                "8M",
-            ),
-            "encrypted",
-        ),
+        ("luks", luks(), "encrypted"),
         ("json", described.as_bytes().to_vec(), "other files"),
         ("text", b"hello, world".to_vec(), "not known"),
         ("zeros", vec![0; 4096], "not known"),
