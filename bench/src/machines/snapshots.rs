@@ -28,7 +28,7 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// Takes the figures.
 pub async fn take(site: &Site, dir: &Path, size: Size) -> Result<Vec<Figure>> {
     let mut all = memory(site, size).await?;
-    all.push(merges(site, dir, size).await?);
+    all.extend(merges(site, dir, size).await?);
     Ok(all)
 }
 
@@ -124,30 +124,53 @@ async fn revert(site: &Site, path: &str) -> Result<f64> {
     Ok(taken)
 }
 
-/// A merge under a guest that writes, beside `qemu-img commit` of as much, in turn.
-async fn merges(site: &Site, dir: &Path, size: Size) -> Result<Figure> {
+/// What the guest does while its layers are merged: pieces of 64 KiB, past its cache.
+const WRITES: &str =
+    "while dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc oflag=direct seek=$((RANDOM % 30000)); do :; done";
+/// The same, with a flush behind each: the host has to bring to its disk what has been merged until then.
+const SYNCS: &str =
+    "while dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc,fsync seek=$((RANDOM % 30000)); do :; done";
+
+/// A merge under a guest that writes, beside `qemu-img commit` of as much while the same guest writes on, in turn.
+async fn merges(site: &Site, dir: &Path, size: Size) -> Result<Vec<Figure>> {
     let mib = size.pick(MERGED_MIB, 64);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..size.pick(3, 1) {
-        ours.push(merge(site, mib).await?);
-        theirs.push(commit(dir, mib).await?);
-    }
-    let (ours, theirs): (Sample, Sample) = (ours.into_iter().collect(), theirs.into_iter().collect());
-    Ok(Figure::new(
-        "mergeRatio",
-        ours.median() / theirs.median(),
-        Limit::AtMost(1.3),
-        format!(
-            "{mib} MiB, {} of each in turn: {:.2} s from the request to delete a snapshot until the job's end, the guest \
-             writing to that disk; {:.2} s for qemu-img commit and sync",
-            ours.len(),
-            ours.median(),
-            theirs.median()
+    let mut figures = Vec::new();
+    for (name, limit, script, how) in [
+        ("mergeRatio", Limit::AtMost(1.3), WRITES, "writing to that disk"),
+        (
+            "mergeSyncingRatio",
+            Limit::None,
+            SYNCS,
+            "writing to that disk and flushing each time",
         ),
-    ))
+    ] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..size.pick(5, 1) {
+            let (own, peer) = merge(site, dir, mib, script).await?;
+            ours.push(own);
+            theirs.push(peer);
+        }
+        let (ours, theirs): (Sample, Sample) = (ours.into_iter().collect(), theirs.into_iter().collect());
+        figures.push(Figure::new(
+            name,
+            ours.median() / theirs.median(),
+            limit,
+            format!(
+                "{mib} MiB, {} of each in turn, the guest {how} all the while: {:.2} s from the request to delete a \
+                 snapshot until the job's end, {}; {:.2} s for qemu-img commit of another file and its flush, {}",
+                ours.len(),
+                ours.median(),
+                ours.range(2),
+                theirs.median(),
+                theirs.range(2)
+            ),
+        ));
+    }
+    Ok(figures)
 }
 
-async fn merge(site: &Site, mib: usize) -> Result<f64> {
+/// How many seconds the deletion of a snapshot took, and `qemu-img commit` right after it.
+async fn merge(site: &Site, dir: &Path, mib: usize, script: &'static str) -> Result<(f64, f64)> {
     let body = json!({"name": "merges", "cpus": 1, "memoryMib": 256, "disks": [{"image": "demo"}, {"sizeGib": 2}],
         "start": false});
     site.job(Method::POST, "/api/v1/vms", Some(body)).await?;
@@ -168,30 +191,46 @@ async fn merge(site: &Site, mib: usize) -> Result<f64> {
         timeout: Duration::from_secs(90),
     };
     world.hypervisor.watch_boot(vm.id, &expect, &|_| ()).await?;
-    let script = "while :; do dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc,fsync seek=$((RANDOM % 30000)); done";
     let agent = run.join("agent");
-    tokio::task::spawn_blocking(move || begin(&agent, script)).await??;
+    let asked = agent.clone();
+    let pid = tokio::task::spawn_blocking(move || begin(&asked, script)).await??;
     rustix::fs::sync();
     let began = Instant::now();
     site.job(Method::DELETE, &format!("{snapshots}/filled"), None)
         .await?;
     let took = began.elapsed().as_secs_f64();
+    let peer = commit(dir, mib).await?;
+    tokio::task::spawn_blocking(move || goes_on(&agent, &pid)).await??;
     stop(site, "merges").await?;
     site.job(Method::DELETE, "/api/v1/vms/merges", None).await?;
-    Ok(took)
+    Ok((took, peer))
 }
 
-/// Has the guest run a script that goes on.
-fn begin(agent: &Path, script: &str) -> Result<()> {
+/// Has the guest run a script that goes on; answers its process.
+fn begin(agent: &Path, script: &str) -> Result<Value> {
+    let run = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", script]}});
+    Ok(ask(agent, &run)?["pid"].take())
+}
+
+/// Fails unless the guest's script still runs.
+fn goes_on(agent: &Path, pid: &Value) -> Result<()> {
+    let asked = json!({"execute": "guest-exec-status", "arguments": {"pid": pid}});
+    match &ask(agent, &asked)?["exited"] {
+        Value::Bool(false) => Ok(()),
+        _ => Err("the guest does not write any more".into()),
+    }
+}
+
+fn ask(agent: &Path, command: &Value) -> Result<Value> {
     let mut stream = UnixStream::connect(agent)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let run = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", script]}});
-    writeln!(stream, "{run}")?;
+    writeln!(stream, "{command}")?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer)?;
-    match answer.contains("\"return\"") {
-        true => Ok(()),
-        false => Err(format!("the guest agent refuses: {answer}").into()),
+    let mut answer: Value = serde_json::from_str(&answer)?;
+    match answer["return"].take() {
+        Value::Null => Err(format!("the guest agent refuses: {answer}").into()),
+        answer => Ok(answer),
     }
 }
 

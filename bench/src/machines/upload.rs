@@ -7,12 +7,11 @@ use crate::stats::Sample;
 use crate::{Result, Size};
 use serde_json::{Value, json};
 use server::config::Config;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 /// Takes the figures of uploads.
@@ -104,26 +103,26 @@ async fn run(mut command: Command) -> Result<()> {
 
 /// Seconds that `curl` takes to send the file to one that only writes it.
 async fn curl(image: &Path, to: &Path) -> Result<f64> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}/", listener.local_addr()?);
+    let to = to.to_owned();
+    let receiver = tokio::task::spawn_blocking(move || receive(&listener, &to));
     let begin = Instant::now();
     let mut command = Command::new("curl");
     command.args(["-sSf", "-H", "Expect:", "-T"]).arg(image).arg(&url);
-    let (sent, written) = tokio::join!(run(command), async {
-        let (stream, _) = listener.accept().await?;
-        receive(stream, to).await
-    });
-    sent?;
-    written?;
+    run(command).await?;
+    receiver.await??;
     Ok(begin.elapsed().as_secs_f64())
 }
 
-async fn receive(stream: TcpStream, to: &Path) -> Result<()> {
-    let mut stream = BufReader::with_capacity(256 << 10, stream);
+/// One request, by plain calls and nothing else in between.
+fn receive(listener: &TcpListener, to: &Path) -> Result<()> {
+    let (stream, _) = listener.accept()?;
+    let mut stream = BufReader::new(stream);
     let mut length = 0;
     loop {
         let mut line = String::new();
-        stream.read_line(&mut line).await?;
+        stream.read_line(&mut line)?;
         if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = n.trim().parse()?;
         }
@@ -131,9 +130,20 @@ async fn receive(stream: TcpStream, to: &Path) -> Result<()> {
             break;
         }
     }
-    let mut file = tokio::fs::File::create(to).await?;
-    tokio::io::copy(&mut (&mut stream).take(length), &mut file).await?;
-    file.sync_all().await?;
-    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    Ok(stream.write_all(answer).await?)
+    let mut file = std::fs::File::create(to)?;
+    let mut piece = vec![0; 1 << 20];
+    while length > 0 {
+        let most = piece.len().min(length);
+        let part = piece.get_mut(..most).unwrap_or_default();
+        let read = stream.read(part)?;
+        if read == 0 {
+            return Err("curl has ended early".into());
+        }
+        file.write_all(part.get(..read).unwrap_or_default())?;
+        length -= read;
+    }
+    file.sync_all()?;
+    Ok(stream
+        .get_mut()
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?)
 }
