@@ -1,0 +1,410 @@
+//! A vault that is open.
+
+use crate::copy::{self, Copy};
+use crate::error::{Error, Result, StoreError};
+use crate::index::{self, Index};
+use crate::keys::{Key, Opening, Seals, Wrapping};
+use crate::pack::{self, Record};
+use crate::store::{Objects, Put};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The format that this program writes.
+const FORMAT: u32 = 1;
+
+/// How many small objects are asked for at once.
+const AT_ONCE: usize = 16;
+
+const CONFIG: &str = "config";
+
+/// What the object `config` says, which is not sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Config {
+    /// The format's number.
+    offshoot_vault: u32,
+    /// The vault's own id.
+    id: Uuid,
+    /// In microseconds since 1970.
+    created: i64,
+    /// Bytes of a chunk.
+    chunk: u32,
+}
+
+/// How a vault is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Making {
+    /// Bytes of a chunk: a power of two, 64 KiB to 1 MiB.
+    pub chunk: u32,
+    /// Now, in microseconds since 1970.
+    pub now: i64,
+}
+
+impl Making {
+    /// Chunks of 128 KiB: small changes stay small, and a terabyte in use takes some 400 MB of an index in memory.
+    #[must_use]
+    pub const fn at(now: i64) -> Self {
+        Self {
+            chunk: 128 << 10,
+            now,
+        }
+    }
+}
+
+/// A vault that is open.
+#[derive(Clone)]
+pub struct Vault {
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) seals: Arc<Seals>,
+    key: Key,
+    id: Uuid,
+    chunk: u32,
+}
+
+/// What is known of which pack has what.
+pub(crate) struct Loaded {
+    /// Everything that can be read.
+    pub(crate) index: Index,
+    /// All packs that are there, with their records.
+    pub(crate) packs: HashMap<Uuid, Vec<Record>>,
+    /// Those that no object of the index names: of a writer that ended before its end, or that still writes.
+    pub(crate) orphans: HashSet<Uuid>,
+    /// Objects of the index, and what damaged ones are damaged by.
+    pub(crate) objects: Vec<String>,
+    /// Packs that no object of the index names, and that do not say what they have either.
+    pub(crate) mute: HashSet<Uuid>,
+    /// What could not be read, and why.
+    pub(crate) damaged: Vec<Error>,
+}
+
+impl Vault {
+    /// Makes a vault where none is.
+    ///
+    /// # Errors
+    ///
+    /// There is one already; what the store said; a passphrase or recipient that is none.
+    pub async fn create(objects: Arc<dyn Objects>, wrapping: &Wrapping, making: Making) -> Result<Self> {
+        if let Some((config, _)) = read_config(&*objects).await? {
+            return Err(Error::Exists {
+                created: config.created,
+            });
+        }
+        let key = Key::random();
+        let config = Config {
+            offshoot_vault: FORMAT,
+            id: Uuid::new_v4(),
+            created: making.now,
+            chunk: making.chunk.clamp(64 << 10, 1 << 20).next_power_of_two(),
+        };
+        let vault = Self {
+            seals: Arc::new(Seals::new(&key)),
+            objects,
+            id: config.id,
+            chunk: config.chunk,
+            key,
+        };
+        // The key first: a vault with a config and no key would be one that nobody can open.
+        vault.add_key(wrapping).await?;
+        let mut text = serde_json::to_vec(&config).map_err(|e| Error::damaged(CONFIG, e.to_string()))?;
+        let proof = vault.key.authenticate(&text);
+        text.push(b'\n');
+        text.extend(hex::encode(proof).bytes());
+        text.push(b'\n');
+        vault.write(CONFIG, text, Put::Create).await?;
+        Ok(vault)
+    }
+
+    /// Opens a vault.
+    ///
+    /// # Errors
+    ///
+    /// There is none, it is newer, its key is lost or another; what the store said.
+    pub async fn open(objects: Arc<dyn Objects>, opening: &Opening) -> Result<Self> {
+        let (config, text) = read_config(&*objects).await?.ok_or(Error::NoVault)?;
+        if config.offshoot_vault != FORMAT {
+            return Err(Error::Newer {
+                found: config.offshoot_vault,
+                known: FORMAT,
+            });
+        }
+        let key = open_key(&*objects, config.id, opening).await?;
+        let mut lines = text.splitn(2, |b| *b == b'\n');
+        let (body, proof) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let right = hex::encode(key.authenticate(body));
+        if proof.trim_ascii() != right.as_bytes() {
+            return Err(match opening {
+                Opening::Key(_) => Error::WrongKey("key that was kept"),
+                _ => Error::damaged(CONFIG, "it is not as it was written"),
+            });
+        }
+        Ok(Self {
+            seals: Arc::new(Seals::new(&key)),
+            objects,
+            key,
+            id: config.id,
+            chunk: config.chunk,
+        })
+    }
+
+    /// Its id, which stays wherever it is moved.
+    #[must_use]
+    pub const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Bytes of a chunk.
+    #[must_use]
+    pub const fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// Its key, for somebody who keeps it sealed.
+    #[must_use]
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Wraps the key once more: either opens the vault from then on.
+    ///
+    /// # Errors
+    ///
+    /// What the store said; a passphrase or recipient that is none.
+    pub async fn add_key(&self, wrapping: &Wrapping) -> Result<()> {
+        let (key, id, wrapping) = (self.key.clone(), self.id, wrapping.clone());
+        // A passphrase is made expensive to guess, and that takes a second.
+        let wrapped = tokio::task::spawn_blocking(move || key.wrap(id, &wrapping));
+        let wrapped = wrapped.await.map_err(|_| Error::Thread)??;
+        let name = format!("keys/{}.age", Uuid::new_v4().simple());
+        self.write(&name, wrapped, Put::Create).await
+    }
+
+    /// All copies, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// What the store said; damage to any of them, but see [`crate::verify`].
+    pub async fn copies(&self) -> Result<Vec<Copy>> {
+        let mut all: Vec<Copy> = stream::iter(self.copy_ids().await?)
+            .map(|id| async move {
+                match self.copy(id).await {
+                    // Deleted since it was listed.
+                    Err(Error::NoCopy(_)) => Ok(None),
+                    copy => copy.map(Some),
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(|copy| async { Ok(copy) })
+            .try_collect()
+            .await?;
+        all.sort_by_key(|copy| (copy.created, copy.id));
+        Ok(all)
+    }
+
+    /// The ids of all copies, by the store's list.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    pub async fn copy_ids(&self) -> Result<Vec<Uuid>> {
+        let listed = self.list("copies/").await?;
+        let ids = listed.into_keys().filter_map(|name| {
+            let id = Uuid::try_parse(name.strip_prefix("copies/")?).ok()?;
+            (copy::name(id) == name).then_some(id)
+        });
+        Ok(ids.collect())
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    ///
+    /// There is none; it is damaged; what the store said.
+    pub async fn copy(&self, id: Uuid) -> Result<Copy> {
+        match self.read(&copy::name(id)).await {
+            Ok(sealed) => copy::open(&self.seals, id, &sealed),
+            Err(Error::Store {
+                source: StoreError::NotFound,
+                ..
+            }) => Err(Error::NoCopy(id)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes a copy. What only it needs goes when the vault is cleaned up ([`crate::prune`]).
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    pub async fn forget(&self, id: Uuid) -> Result<()> {
+        self.delete(&copy::name(id)).await
+    }
+
+    pub(crate) async fn write(&self, name: &str, body: Vec<u8>, put: Put) -> Result<()> {
+        let put = self.objects.put(name, vec![body.into()], put);
+        put.await.map_err(StoreError::at("write", name))
+    }
+
+    pub(crate) async fn read(&self, name: &str) -> Result<Bytes> {
+        let got = self.objects.get(name, None).await;
+        got.map_err(StoreError::at("read", name))
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        let deleted = self.objects.delete(name).await;
+        deleted.map_err(StoreError::at("delete", name))
+    }
+
+    /// Names and sizes.
+    pub(crate) async fn list(&self, prefix: &'static str) -> Result<HashMap<String, u64>> {
+        let listed = self.objects.list(prefix).await;
+        let listed = listed.map_err(StoreError::at("list", prefix))?;
+        Ok(listed.into_iter().map(|o| (o.name, o.size)).collect())
+    }
+
+    /// An object that is sealed JSON.
+    pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let plain = self.seals.open_object(name, &self.read(name).await?)?;
+        serde_json::from_slice(&plain).map_err(|e| Error::damaged(name, e.to_string()))
+    }
+
+    pub(crate) async fn write_json(&self, name: &str, value: &impl Serialize, put: Put) -> Result<()> {
+        let plain = serde_json::to_vec(value).map_err(|e| Error::damaged(name, e.to_string()))?;
+        self.write(name, self.seals.seal_object(name, &plain), put).await
+    }
+
+    /// Reads the index, and the lists of the packs that it does not name. Packs that are not there any more are left out,
+    /// and chunks of `without` are as if they were not there.
+    pub(crate) async fn load(&self, without: &HashSet<Uuid>) -> Result<Loaded> {
+        let there: HashMap<Uuid, (String, u64)> = self
+            .list("packs/")
+            .await?
+            .into_iter()
+            .filter_map(|(name, size)| Some((pack::of_name(&name)?, (name, size))))
+            .collect();
+        let mut loaded = Loaded {
+            index: Index::default(),
+            packs: HashMap::new(),
+            orphans: HashSet::new(),
+            objects: self.list("index/").await?.into_keys().collect(),
+            mute: HashSet::new(),
+            damaged: Vec::new(),
+        };
+        let mut reading = stream::iter(loaded.objects.clone())
+            .map(|name| async move {
+                let sealed = self.read(&name).await?;
+                index::read(&name, &self.seals.open_object(&name, &sealed)?)
+            })
+            .buffer_unordered(4);
+        while let Some(read) = reading.next().await {
+            match read {
+                Ok(packs) => loaded
+                    .packs
+                    .extend(packs.into_iter().filter(|(pack, _)| there.contains_key(pack))),
+                // A clean-up has put another in its place: that one names the same packs, or they name themselves.
+                Err(Error::Store {
+                    source: StoreError::NotFound,
+                    ..
+                }) => {}
+                Err(e @ Error::Damaged { .. }) => loaded.damaged.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+        drop(reading);
+        let unnamed: Vec<_> = there
+            .iter()
+            .filter(|(pack, _)| !loaded.packs.contains_key(pack))
+            .map(|(pack, (_, size))| (*pack, *size))
+            .collect();
+        let mut reading = stream::iter(unnamed)
+            .map(|(pack, size)| async move { (pack, self.read_list(pack, size).await) })
+            .buffer_unordered(AT_ONCE);
+        while let Some((pack, read)) = reading.next().await {
+            match read {
+                Ok(records) => {
+                    loaded.packs.insert(pack, records);
+                    loaded.orphans.insert(pack);
+                }
+                Err(Error::Store {
+                    source: StoreError::NotFound,
+                    ..
+                }) => {}
+                Err(e @ Error::Damaged { .. }) => {
+                    loaded.mute.insert(pack);
+                    loaded.damaged.push(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        drop(reading);
+        for (pack, records) in &loaded.packs {
+            if !without.contains(pack) {
+                loaded.index.add(*pack, records);
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// The list at a pack's end.
+    pub(crate) async fn read_list(&self, pack: Uuid, size: u64) -> Result<Vec<Record>> {
+        let name = pack::name(pack);
+        // Most lists are shorter, and are there with the first request.
+        let mut from = size.saturating_sub(64 << 10);
+        let read = |from| {
+            let got = self.objects.get(&name, Some(from..size));
+            async { got.await.map_err(StoreError::at("read", &name)) }
+        };
+        let mut end = read(from).await?;
+        let tail = pack::tail(pack, &end, size)?;
+        if tail > size - from {
+            from = size - tail;
+            end = read(from).await?;
+        }
+        let skip = end.len() - tail as usize;
+        pack::list(&self.seals, pack, end.get(skip..).unwrap_or_default(), size)
+    }
+}
+
+async fn read_config(objects: &dyn Objects) -> Result<Option<(Config, Bytes)>> {
+    match objects.get(CONFIG, None).await {
+        Ok(text) => {
+            let body = text.split(|b| *b == b'\n').next().unwrap_or_default();
+            let config = serde_json::from_slice(body).map_err(|e| Error::damaged(CONFIG, e.to_string()))?;
+            Ok(Some((config, text)))
+        }
+        Err(StoreError::NotFound) => Ok(None),
+        Err(e) => Err(StoreError::at("read", CONFIG)(e)),
+    }
+}
+
+async fn open_key(objects: &dyn Objects, vault: Uuid, opening: &Opening) -> Result<Key> {
+    if let Opening::Key(key) = opening {
+        return Ok(key.clone());
+    }
+    let listed = objects.list("keys/").await;
+    let listed = listed.map_err(StoreError::at("list", "keys/"))?;
+    if listed.is_empty() {
+        return Err(Error::NoKey);
+    }
+    let mut broken = None;
+    for object in listed {
+        let wrapped = objects.get(&object.name, None).await;
+        let wrapped = wrapped.map_err(StoreError::at("read", &object.name))?;
+        let opening = opening.clone();
+        let opened =
+            tokio::task::spawn_blocking(move || Key::unwrap(&object.name, &wrapped, vault, &opening));
+        match opened.await.map_err(|_| Error::Thread)? {
+            Ok(Some(key)) => return Ok(key),
+            Ok(None) => {}
+            Err(e @ Error::BadKey(_)) => return Err(e),
+            Err(e) => broken = Some(e),
+        }
+    }
+    Err(broken.unwrap_or(Error::WrongKey(match opening {
+        Opening::Identity(_) => "age identity",
+        _ => "passphrase",
+    })))
+}
