@@ -4,8 +4,8 @@
 use crate::forms::Flash;
 use crate::words::{Language, put, w};
 use leptos::prelude::*;
-use shared::access::Privilege;
 use shared::access::rights::Rights;
+use shared::access::{FORKING, Privilege};
 use shared::can::Verdict;
 use shared::{Code, Status, Timestamp, VmId};
 use std::sync::Arc;
@@ -72,8 +72,25 @@ pub(crate) struct May(pub Arc<Rights>);
 
 /// Whether the person may do this: on a machine, or on everything. The server asks the same.
 pub(crate) fn may(privilege: Privilege, vm: Option<VmId>) -> Verdict {
-    let rights = use_context::<May>().map_or_else(|| Env::of_page().rights, |may| may.0);
-    if rights.has(privilege, vm) {
+    has(privilege, rights().has(privilege, vm))
+}
+
+/// Whether the person may do this on anything at all.
+pub(crate) fn may_somewhere(privilege: Privilege) -> Verdict {
+    has(privilege, rights().somewhere(privilege))
+}
+
+/// Whether the person may fork.
+pub(crate) fn may_fork() -> Verdict {
+    FORKING.iter().try_for_each(|p| may(*p, None))
+}
+
+fn rights() -> Arc<Rights> {
+    use_context::<May>().map_or_else(|| Env::of_page().rights, |may| may.0)
+}
+
+fn has(privilege: Privilege, has: bool) -> Verdict {
+    if has {
         return Ok(());
     }
     Err(Status::new(

@@ -466,7 +466,7 @@ async fn doctor_finds_this_machine_fit_and_a_long_directory_unfit() {
     let path = PathBuf::from(std::env::var_os("PATH").unwrap());
     let (code, checks) = doctor(&path, data.path()).await;
     assert_eq!(code, 0, "{checks}");
-    for name in ["QEMU", "qemu-img", "sandbox", "machine"] {
+    for name in ["QEMU", "qemu-img", "sandbox", "machine", "EFI firmware"] {
         assert_eq!(checks[name]["level"], "ok", "{checks}");
     }
     let long = data

@@ -22,13 +22,17 @@ pub struct Button {
 
 /// The id of the element that has the reason: one for each button.
 fn why_id(button: &Button) -> String {
-    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let field = button.field.as_ref().map_or("", |(_, value)| value);
-    let to = button.to.chars().map(clean).collect::<String>();
-    format!("why-{to}{field}")
+    format!("why-{}{field}", clean(&button.to))
 }
 
-fn reason(verdict: &Verdict) -> Option<String> {
+fn clean(path: &str) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    path.chars().map(clean).collect()
+}
+
+/// Why not, if not.
+pub fn reason(verdict: &Verdict) -> Option<String> {
     verdict.as_ref().err().map(|status| status.message.clone())
 }
 
@@ -57,6 +61,35 @@ pub fn post(button: Button, verdict: &Verdict) -> AnyView {
             </button>
             {tip(id, why)}
         </form>
+    }
+    .into_any()
+}
+
+/// Sends the form around it, with this as its `action` if it is one of several. `to` is what the form posts to, or what
+/// tells the button from others.
+pub fn submit(
+    to: &str,
+    action: Option<&'static str>,
+    class: &'static str,
+    label: String,
+    why: Signal<Option<String>>,
+) -> AnyView {
+    let id = format!("why-form-{}", clean(to));
+    let described = id.clone();
+    view! {
+        <span class="why">
+            <button
+                type=move || if why.with(Option::is_some) { "button" } else { "submit" }
+                name=action.map(|_| "action")
+                value=action
+                class=class
+                aria-disabled=move || why.with(Option::is_some).then_some("true")
+                aria-describedby=move || why.with(Option::is_some).then(|| described.clone())
+            >
+                {label}
+            </button>
+            {move || tip(id.clone(), why.get())}
+        </span>
     }
     .into_any()
 }

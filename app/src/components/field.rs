@@ -1,8 +1,9 @@
 //! The fields of forms. What was typed is kept when a form comes back with an error, and the field at fault says so.
 
-use super::error;
+use super::{button, error};
 use crate::env::flash;
 use leptos::prelude::*;
+use shared::can::Verdict;
 
 /// A form by its action.
 #[derive(Clone)]
@@ -95,6 +96,17 @@ impl Fields {
             }}
         }
         .into_any()
+    }
+
+    /// The button that sends the form; when that is not allowed it is there all the same, with the reason.
+    pub fn submit(
+        &self,
+        class: &'static str,
+        label: impl Into<String>,
+        verdict: impl Fn() -> Verdict + Send + Sync + 'static,
+    ) -> AnyView {
+        let why = Signal::derive(move || button::reason(&verdict()));
+        button::submit(&self.action, None, class, label.into(), why)
     }
 
     /// A field of one line.

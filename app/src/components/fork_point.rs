@@ -2,7 +2,7 @@
 
 use super::button::{self, Button};
 use super::time::ago;
-use crate::env::may;
+use crate::env::{may, may_fork};
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
@@ -31,7 +31,7 @@ pub fn row(point: &ForkPoint, back: &str, taken_of: Option<AnyView>) -> AnyView 
                 <span class="sub soft">{about} {taken_of} " · " {ago(point.create_time)}</span>
                 <span class="sub soft">{standing(point)}</span>
             </span>
-            {one("fork", w().fork_again, "", may(Privilege::ProvisioningClone, None).and_then(|()| can::can_fork_point(point)))}
+            {one("fork", w().fork_again, "", may_fork().and_then(|()| can::can_fork_point(point)))}
             {one("delete", w().delete_point, "danger", may(Privilege::ForkDelete, Some(point.vm)).and_then(|()| can::can_delete_point(point)))}
         </li>
     }

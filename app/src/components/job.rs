@@ -346,10 +346,12 @@ pub fn cancel_button(job: &Job) -> AnyView {
         label: w().cancel_dots,
         ..Button::default()
     };
-    button::link(
-        button,
-        &may(Privilege::JobUpdate, id(job)).and_then(|()| can_cancel(job)),
-    )
+    button::link(button, &may_cancel(job))
+}
+
+/// Whether the person may cancel a job.
+pub fn may_cancel(job: &Job) -> Verdict {
+    may(Privilege::JobUpdate, id(job)).and_then(|()| can_cancel(job))
 }
 
 /// Whether the person may try a job again: it asks what the job itself asked.

@@ -1,10 +1,13 @@
 //! Tables: what lives in the address (search, filter, order, page), and what is done to many rows at once.
 
+use super::button;
 use super::list::Paged;
+use crate::env::may_somewhere;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_router::hooks::{use_location, use_query_map};
+use shared::access::Privilege;
 
 /// A choice in a filter: its label, the word for all, its name in the query, its value, its options.
 pub type Choice = (
@@ -164,17 +167,14 @@ pub fn select_of(id: String, name: &str) -> AnyView {
 }
 
 /// What can be done to all that is selected; the style sheet shows it when something is.
-pub fn bulk_bar(noun: &'static str, actions: &[(&'static str, &'static str)]) -> AnyView {
+pub fn bulk_bar(noun: &'static str, actions: &[(&'static str, &'static str, Privilege)]) -> AnyView {
     let location = use_location();
     let back = move || format!("{}?{}", location.pathname.get(), location.search.get());
     let buttons: Vec<_> = actions
         .iter()
-        .map(|(value, label)| {
-            view! {
-                <button name="action" value=*value>
-                    {*label}
-                </button>
-            }
+        .map(|(value, label, privilege)| {
+            let why = button::reason(&may_somewhere(*privilege));
+            button::submit(value, Some(value), "", (*label).to_owned(), why.into())
         })
         .collect();
     view! {

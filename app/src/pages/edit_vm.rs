@@ -5,12 +5,14 @@ use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::place;
+use crate::env::may;
 use crate::format;
 use crate::forms::NETWORK_NONE;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::Status;
+use shared::access::Privilege;
 use shared::api::{Call, GetVm, ImagePage, ListImages, ListNetworks, ListQuery, NetworkPage, RawCall};
 use shared::can::{self, limit};
 use shared::place::{Image, Network, NetworkKind};
@@ -97,7 +99,7 @@ fn describe(vm: &Vm) -> AnyView {
         ..Line::default()
     });
     let labels: Vec<_> = vm.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let refused = can::can_rename(vm).err().map(|e| e.message);
+    let verdict = may(Privilege::VmUpdate, Some(vm.id)).and_then(|()| can::can_rename(vm));
     view! {
         <form method="post" action=action class="sheet">
             <div class="sheet-in">
@@ -107,12 +109,9 @@ fn describe(vm: &Vm) -> AnyView {
                 {about}
                 {fields.text_of("labels", w().labels, w().labels_hint, labels.join("\n"))}
                 {place::autostart(&fields, vm.autostart)}
-                {refused.clone().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
             </div>
             <footer>
-                <button class="go" aria-disabled=refused.map(|_| "true")>
-                    {w().save}
-                </button>
+                {fields.submit("go", w().save, move || verdict.clone())}
             </footer>
         </form>
     }
@@ -178,7 +177,7 @@ fn hardware(data: &Data) -> AnyView {
         .iter()
         .map(|n| nic(&fields, n, &data.networks))
         .collect();
-    let refused = can::can_edit(vm).err().map(|e| e.message);
+    let verdict = may(Privilege::VmUpdate, Some(vm.id)).and_then(|()| can::can_edit(vm));
     let here = format!("/vms/{}", vm.name);
     view! {
         <form method="post" action=action class="sheet">
@@ -194,15 +193,12 @@ fn hardware(data: &Data) -> AnyView {
                 {fields.choice("image", w().add_image, w().image_hint.to_owned(), images, "")}
                 {nics}
                 {fields.choice("addNetwork", w().add_nic, String::new(), networks, NETWORK_NONE)}
-                {refused.clone().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
             </div>
             <footer>
                 <a class="button" href=here>
                     {w().never_mind}
                 </a>
-                <button class="go" aria-disabled=refused.map(|_| "true")>
-                    {w().change_it}
-                </button>
+                {fields.submit("go", w().change_it, move || verdict.clone())}
             </footer>
         </form>
     }

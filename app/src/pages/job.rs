@@ -227,23 +227,18 @@ fn cancel_dialog(job: Memo<Job>) -> AnyView {
         let id = job.with_untracked(|j| j.id.to_string());
         let action = format!("/do/jobs/{id}/cancel");
         let (here, fields) = (format!("/jobs/{id}"), Fields::of(&action));
-        let refused = Memo::new(move |_| job.with(|j| can_cancel(j).err().map(|e| e.message)));
-        let body = move || match refused.get() {
-            Some(why) => view! { <div class="alert warn" role="alert">{why}</div> }.into_any(),
-            None => job.with(undo_text),
-        };
+        let verdict = move || job.with(parts::may_cancel);
+        let undone = move || verdict().is_ok().then(|| job.with(undo_text));
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=cancel"))}
                 <p>
                     <b>{move || job.with(parts::title)}</b>
                 </p>
-                <div class="soft">{body}</div>
+                <div class="soft">{undone}</div>
                 <footer>
                     {cancel(here.clone(), w().go_on)}
-                    <button class="danger" aria-disabled=move || refused.get().map(|_| "true")>
-                        {w().cancel_it}
-                    </button>
+                    {fields.submit("danger", w().cancel_it, verdict)}
                 </footer>
             </form>
         }

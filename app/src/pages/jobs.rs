@@ -12,6 +12,7 @@ use crate::hydration::piece;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
+use shared::access::Privilege;
 use shared::api::ListQuery;
 use shared::job::{Job, JobKind, JobState};
 
@@ -92,7 +93,10 @@ fn table(rows: Rows<Job>, data: RwSignal<Paged<Job>>, filtered: Memo<bool>) -> A
                     <For each=move || rows.0.get() key=|row| row.0.clone() children=|row| piece(|| one(row))/>
                 </tbody>
             </table>
-            {bulk_bar("jobs", &[("cancel", w().cancel), ("retry", w().retry)])}
+            {bulk_bar(
+                "jobs",
+                &[("cancel", w().cancel, Privilege::JobUpdate), ("retry", w().retry, Privilege::JobUpdate)],
+            )}
             {pager("/jobs", data)}
         </section>
     }

@@ -6,7 +6,7 @@ use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::place;
 use crate::components::tree::consistency;
-use crate::env::clock;
+use crate::env::{clock, may};
 use crate::feed::{Live, apply, newer, on_change};
 use crate::format;
 use crate::forms::{NETWORK_NONE, SOURCE_NOW};
@@ -15,6 +15,7 @@ use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::hooks::use_location;
 use shared::Status;
+use shared::access::Privilege;
 use shared::api::{
     Call, GetVm, ListNetworks, ListQuery, ListSnapshots, ListStorages, MAX_PAGE_SIZE, NetworkPage, RawCall,
     SnapshotPage, StoragePage,
@@ -97,13 +98,8 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     let source = RwSignal::new(first.clone());
     let full = RwSignal::new(fields.typed("mode").as_deref() == Some(CloneMode::Full.word()));
     let start = RwSignal::new(fields.ticked("start", true));
-    let refused = Memo::new(move |_| {
-        data.with(|d| {
-            verdict(d, &source.get())
-                .err()
-                .map(|e| crate::components::error::sentence(&e.message))
-        })
-    });
+    let verdict =
+        move || may(Privilege::CloneCreate, None).and_then(|()| data.with(|d| can_clone(d, &source.get())));
     let chosen = move |e: leptos::ev::Event| source.set(event_target_value(&e));
     let title = put(w().clone_title, &[&name]);
     let networks = networks(&data.get_untracked().networks);
@@ -135,15 +131,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     <a class="button" href=here.clone()>
                         {w().never_mind}
                     </a>
-                    <span class="why">
-                        <button
-                            class="go"
-                            aria-disabled=move || refused.get().map(|_| "true")
-                            aria-describedby="clone-why"
-                        >
-                            {put(w().clone_it, &[&name])}
-                        </button>
-                    </span>
+                    {fields.submit("go", put(w().clone_it, &[&name]), verdict)}
                 </footer>
             </form>
             <div class="stack">
@@ -152,9 +140,6 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                         <h2 id="happens-title">{w().what_happens}</h2>
                     </header>
                     <div class="in happens">
-                        <div id="clone-why">
-                            {move || refused.get().map(|why| view! { <div class="alert warn">{why}</div> })}
-                        </div>
                         {move || data.with(|d| happens(d, &source.get(), full.get(), start.get()))}
                     </div>
                 </section>
@@ -165,7 +150,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
 }
 
 /// Whether the server would take it.
-fn verdict(data: &Data, source: &str) -> can::Verdict {
+fn can_clone(data: &Data, source: &str) -> can::Verdict {
     match source {
         "" => can::can_clone_latest(&data.vm),
         SOURCE_NOW => can::can_clone_now(&data.vm),

@@ -4,12 +4,14 @@ use crate::components::field::{Fields, Line};
 use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::place;
+use crate::env::may;
 use crate::format;
 use crate::forms::NETWORK_NONE;
 use crate::words::w;
 use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::Status;
+use shared::access::Privilege;
 use shared::api::{
     Call, HostPage, ImagePage, ListHosts, ListImages, ListNetworks, ListQuery, ListStorages, NetworkPage,
     RawCall, StoragePage,
@@ -162,7 +164,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                 <a class="button" href="/vms">
                     {w().never_mind}
                 </a>
-                <button class="go">{w().make_machine}</button>
+                {fields.submit("go", w().make_machine, || may(Privilege::VmCreate, None))}
             </footer>
         </form>
     }

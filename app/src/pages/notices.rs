@@ -17,6 +17,7 @@ use leptos_meta::Title;
 use shared::Status;
 use shared::access::Privilege;
 use shared::api::{Call, ListNoticeChannels, ListNotices, ListQuery, NoticeChannelPage, NoticePage};
+use shared::can::Verdict;
 use shared::feed::Noun;
 use shared::notice::{
     ChannelKind, DeliveryOutcome, Notice, NoticeChannel, NoticeEvent, NoticeState, can_roll, can_test,
@@ -183,7 +184,7 @@ fn row(channel: &NoticeChannel) -> AnyView {
     } else {
         ("on", w().switch_on)
     };
-    let may = may(Privilege::JobRead, None);
+    let may = may_tell();
     let roll = (channel.kind == ChannelKind::Webhook).then(|| {
         let verdict = can_roll(channel).and(may.clone());
         button::post(act("roll", w().new_secret, "quiet"), &verdict)
@@ -280,12 +281,17 @@ fn edit(channel: &NoticeChannel) -> AnyView {
                         />
                     </div>
                     {events(&fields, &channel.on)}
-                    <button class="go">{w().save}</button>
+                    {fields.submit("go", w().save, may_tell)}
                 </form>
             </div>
         </section>
     }
     .into_any()
+}
+
+/// Whether the person may have others told of jobs: of all of them, so they have to be seen.
+fn may_tell() -> Verdict {
+    may(Privilege::JobRead, None)
 }
 
 /// The page with a channel that is looked at.
@@ -386,7 +392,7 @@ fn new() -> AnyView {
                 {events(&fields, &[NoticeEvent::JobFailed])}
             </div>
             <footer>
-                <button class="go">{w().add_it}</button>
+                {fields.submit("go", w().add_it, may_tell)}
             </footer>
         </form>
     }

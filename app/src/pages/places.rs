@@ -6,13 +6,14 @@ use crate::components::frame::bar;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::place;
 use crate::components::state::{Tone, pill};
-use crate::env::flash;
+use crate::env::{flash, may};
 use crate::feed::on_change;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::Status;
+use shared::access::Privilege;
 use shared::api::{
     Call, HostPage, ListHosts, ListNetworks, ListQuery, ListStorages, NetworkPage, RawCall, StoragePage,
 };
@@ -121,6 +122,11 @@ pub fn networks() -> AnyView {
     )
 }
 
+/// Whether the person may change what all machines share.
+fn may_change() -> can::Verdict {
+    may(Privilege::PlaceUpdate, None)
+}
+
 fn host(host: &Host) -> AnyView {
     let up = host.state == HostState::Up;
     let (tone, word) = if up {
@@ -154,7 +160,7 @@ fn host(host: &Host) -> AnyView {
                 <b>{host.name.to_string()}</b> " " {pill(tone, word)}
                 <span class="sub">{runs} " · " {qemu}</span>
             </span>
-            {button::post(switch, &Ok(()))}
+            {button::post(switch, &may_change())}
             <span class="meter">
                 <progress max=most value=host.memory_in_use_mib.to_string() aria-label=w().memory></progress>
                 <span class="soft figures-of">{memory}</span>
@@ -179,7 +185,7 @@ fn storage(storage: &Storage) -> AnyView {
     let default = if storage.default {
         pill(Tone::Good, w().default_storage)
     } else {
-        button::post(act("default", w().make_default, "quiet"), &Ok(()))
+        button::post(act("default", w().make_default, "quiet"), &may_change())
     };
     view! {
         <li>
@@ -188,7 +194,7 @@ fn storage(storage: &Storage) -> AnyView {
                 <span class="sub"><code>{storage.path.clone()}</code> " · " {layers}</span>
             </span>
             {default}
-            {button::post(act("delete", w().remove, "danger quiet"), &can::can_delete_storage(storage))}
+            {button::post(act("delete", w().remove, "danger quiet"), &may_change().and_then(|()| can::can_delete_storage(storage)))}
             <span class="meter">
                 <progress
                     max=storage.total_bytes.max(1).to_string()
@@ -228,7 +234,7 @@ fn renames(
                         <input id=id name="name" value=value required autocomplete="off" spellcheck="false"/>
                     </div>
                     {more}
-                    <button>{w().save}</button>
+                    {fields.submit("", w().save, may_change)}
                 </form>
             </details>
         }
@@ -265,7 +271,7 @@ fn new_storage() -> AnyView {
                 {fields.tick("default", w().new_disks_go_there.to_owned(), "", false)}
             </div>
             <footer>
-                <button class="go">{w().add_it}</button>
+                {fields.submit("go", w().add_it, may_change)}
             </footer>
         </form>
     }
@@ -304,7 +310,7 @@ fn network(network: &Network) -> AnyView {
                 <span class="sub">{place::kind(network.kind)} {over} " · " {nics}</span>
                 <span class="sub">{about}</span>
             </span>
-            {button::post(delete, &can::can_delete_network(network))}
+            {button::post(delete, &may_change().and_then(|()| can::can_delete_network(network)))}
             {renames(format!("/do/networks/{}/edit", network.name), &network.name, "/networks", &can::can_rename_network(network), bridge.into_any())}
         </li>
     }
@@ -342,7 +348,7 @@ fn new_network() -> AnyView {
                 {bridge}
             </div>
             <footer>
-                <button class="go">{w().add_it}</button>
+                {fields.submit("go", w().add_it, may_change)}
             </footer>
         </form>
     }

@@ -15,7 +15,7 @@ use crate::components::lineage::{self, DRAWN, Node};
 use crate::components::load::load;
 use crate::components::time::{ago, took};
 use crate::components::{error, job, screen, state, tree};
-use crate::env::may;
+use crate::env::{may, may_fork};
 use crate::format;
 use crate::hydration::piece;
 use crate::words::{put, w};
@@ -174,7 +174,7 @@ fn actions(vm: &Vm) -> AnyView {
         button::link(button, &verdict)
     };
     // A stopped machine is forked from an instant of it that was kept.
-    let fork = may(Privilege::ProvisioningClone, None).and_then(|()| can::can_fork(vm));
+    let fork = may_fork().and_then(|()| can::can_fork(vm));
     let clone = may(Privilege::CloneCreate, None)
         .and_then(|()| can::can_clone_latest(vm).or_else(|why| can::can_clone_now(vm).map_err(|_| why)));
     view! {

@@ -115,11 +115,11 @@ fn table(rows: Rows<Vm>, data: RwSignal<Paged<Vm>>, filtered: Memo<bool>) -> Any
             {bulk_bar(
                 "vms",
                 &[
-                    ("start", w().start),
-                    ("shutdown", w().shut_down),
-                    ("pause", w().pause),
-                    ("resume", w().resume),
-                    ("snapshot", w().take_snapshot),
+                    ("start", w().start, Privilege::VmPower),
+                    ("shutdown", w().shut_down, Privilege::VmPower),
+                    ("pause", w().pause, Privilege::VmPower),
+                    ("resume", w().resume, Privilege::VmPower),
+                    ("snapshot", w().take_snapshot, Privilege::SnapshotCreate),
                 ],
             )}
             {pager("/vms", data)}

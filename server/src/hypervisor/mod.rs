@@ -262,6 +262,11 @@ pub enum HvError {
     )]
     TooBusy(VmId),
     #[error(
+        "fork machine {vm}: it took longer than the {millis} ms that a machine may stand still for it, so its guardian has \
+         let it run again; the host may be too busy. Try again"
+    )]
+    TooSlow { vm: VmId, millis: u128 },
+    #[error(
         "fork machine {0}: an earlier try has frozen its disks and was interrupted before its memory was whole; it runs \
          on. Ask again"
     )]

@@ -10,6 +10,7 @@ mod feed;
 mod idp;
 mod language;
 mod notices;
+mod offered;
 mod oidc;
 mod pages;
 mod people;

@@ -4,7 +4,7 @@ use crate::site::{Answer, Site, cookie, form, send};
 use reqwest::Method;
 use serde_json::json;
 
-async fn page(site: &Site, session: &str, path: &str) -> Answer {
+pub async fn page(site: &Site, session: &str, path: &str) -> Answer {
     let request = site
         .bare(Method::GET, path)
         .header("accept", "text/html")

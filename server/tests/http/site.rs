@@ -182,9 +182,14 @@ impl Site {
             .unwrap()
     }
 
-    /// Signs in by the link of the first start; answers the cookie.
+    /// Signs the administrator in by a link; answers the cookie.
     pub async fn sign_in(&self) -> String {
-        let link = self.running.server.access.link(&name("admin")).await.unwrap();
+        self.sign_in_as("admin").await
+    }
+
+    /// Signs somebody in by a link; answers the cookie.
+    pub async fn sign_in_as(&self, who: &str) -> String {
+        let link = self.running.server.access.link(&name(who)).await.unwrap();
         let request = self
             .bare(Method::POST, &format!("/welcome/{}", link.expose()))
             .header("origin", self.url(""));

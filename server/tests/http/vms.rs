@@ -10,7 +10,7 @@ pub async fn over(source: &mut Source, id: &Value) -> Value {
     until(source, id, |job| !job["endTime"].is_null()).await
 }
 
-async fn until(source: &mut Source, id: &Value, seen: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(source: &mut Source, id: &Value, seen: impl Fn(&Value) -> bool) -> Value {
     loop {
         let event = source.next().await;
         if event.name == "job" && event.data["id"] == *id && seen(&event.data) {

@@ -2,9 +2,11 @@
 
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
+use crate::env::may;
 use crate::pages::query;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::access::Privilege;
 use shared::image::ImageFormat;
 
 /// The name that an image gets.
@@ -62,7 +64,7 @@ fn import(
                 {about(&fields)}
                 <footer>
                     {cancel(here.to_owned(), w().never_mind)}
-                    <button class="go">{go}</button>
+                    {fields.submit("go", go, || may(Privilege::ImageCreate, None))}
                 </footer>
             </form>
         }
@@ -114,7 +116,7 @@ pub fn rename(here: &'static str) -> AnyView {
                 {new}
                 <footer>
                     {cancel(here.to_owned(), w().never_mind)}
-                    <button class="go">{w().image_rename}</button>
+                    {fields.submit("go", w().image_rename, || may(Privilege::ImageUpdate, None))}
                 </footer>
             </form>
         }
@@ -135,7 +137,7 @@ pub fn delete(here: &'static str) -> AnyView {
                 <div class="note">{w().image_delete_note}</div>
                 <footer>
                     {cancel(here.to_owned(), w().never_mind)}
-                    <button class="danger">{w().image_delete}</button>
+                    {fields.submit("danger", w().image_delete, || may(Privilege::ImageDelete, None))}
                 </footer>
             </form>
         }

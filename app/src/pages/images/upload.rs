@@ -5,10 +5,12 @@ use crate::components::dialog::{cancel, dialog as opened};
 use crate::components::error;
 use crate::components::field::Fields;
 use crate::components::job::meter;
+use crate::env::may;
 use crate::format;
 use crate::live::upload::{self, State};
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::access::Privilege;
 
 const ACTION: &str = "/images/upload";
 
@@ -32,6 +34,12 @@ fn form(here: &'static str, state: RwSignal<State>, pause: RwSignal<bool>) -> An
     let wrong = move || match state.get() {
         State::Failed(why) => Some(error::alert(&why)),
         _ => None,
+    };
+    let may = may(Privilege::ImageCreate, None);
+    let send = if may.is_ok() {
+        view! { <button class="go" type=kind aria-disabled=refused>{go}</button> }.into_any()
+    } else {
+        fields.submit("go", w().image_upload, move || may.clone())
     };
     view! {
         <form action=ACTION on:submit=move |e| upload::submitted(&e, state, pause)>
@@ -58,7 +66,7 @@ fn form(here: &'static str, state: RwSignal<State>, pause: RwSignal<bool>) -> An
                             }
                         })
                 }}
-                <button class="go" type=kind aria-disabled=refused>{go}</button>
+                {send}
             </footer>
         </form>
     }

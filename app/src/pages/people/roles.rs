@@ -74,7 +74,7 @@ fn list(data: RwSignal<Vec<Role>>) -> AnyView {
                         {name}
                         {description(&fields, "")}
                         {privileges(&fields, &[])}
-                        <button class="go">{w().add}</button>
+                        {fields.submit("go", w().add, || may(Privilege::UserManage, None))}
                     </form>
                 </div>
             </section>

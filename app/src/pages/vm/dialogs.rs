@@ -2,9 +2,11 @@
 
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
+use crate::env::{may, may_fork};
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::access::Privilege;
 use shared::can;
 use shared::fork::ForkNics;
 use shared::vm::{PowerAction, Vm};
@@ -49,7 +51,7 @@ pub fn fork(vm: Memo<Vm>) -> AnyView {
             is_name: true,
             ..Line::default()
         });
-        let refused = move || vm.with(|v| can::can_fork(v).err().map(|e| e.message));
+        let verdict = move || may_fork().and_then(|()| vm.with(can::can_fork));
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=fork"))}
@@ -63,12 +65,9 @@ pub fn fork(vm: Memo<Vm>) -> AnyView {
                     {fields.text("config", w().fork_config, w().fork_config_hint)}
                 </details>
                 <div class="note">{w().fork_note}</div>
-                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
-                    <button class="go" aria-disabled=move || refused().map(|_| "true")>
-                        {w().fork_do}
-                    </button>
+                    {fields.submit("go", w().fork_do, verdict)}
                 </footer>
             </form>
         }
@@ -92,18 +91,19 @@ pub fn shut_down(vm: Memo<Vm>) -> AnyView {
             hint: w().power_off_after_hint.to_owned(),
             ..Line::default()
         });
-        let refused = move || vm.with(|v| can::can_power(PowerAction::ShutDown, v).err().map(|e| e.message));
+        let verdict = move || {
+            vm.with(|v| {
+                may(Privilege::VmPower, Some(v.id)).and_then(|()| can::can_power(PowerAction::ShutDown, v))
+            })
+        };
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=shutdown"))}
                 <p class="soft">{w().shut_down_lead}</p>
                 {after}
-                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
-                    <button class="go" aria-disabled=move || refused().map(|_| "true")>
-                        {w().shut_down}
-                    </button>
+                    {fields.submit("go", w().shut_down, verdict)}
                 </footer>
             </form>
         }
@@ -131,19 +131,17 @@ pub fn delete(vm: Memo<Vm>) -> AnyView {
             required: true,
             ..Line::default()
         });
-        let refused = move || vm.with(|v| can::can_delete(v).err().map(|e| e.message));
+        let verdict =
+            move || vm.with(|v| may(Privilege::VmDelete, Some(v.id)).and_then(|()| can::can_delete(v)));
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=delete"))}
                 <p class="soft">{lost}</p>
                 <input type="hidden" name="name" value=name.clone()/>
                 {confirm}
-                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
-                    <button class="danger" aria-disabled=move || refused().map(|_| "true")>
-                        {put(w().delete_it, &[&name])}
-                    </button>
+                    {fields.submit("danger", put(w().delete_it, &[&name]), verdict)}
                 </footer>
             </form>
         }

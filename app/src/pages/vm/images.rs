@@ -3,10 +3,13 @@
 use super::data::Data;
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
+use crate::env::may;
 use crate::format;
 use crate::forms::EXPORT_NOW;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::Status;
+use shared::access::Privilege;
 use shared::image::ExportFormat;
 use shared::snapshot::SnapshotState;
 use shared::vm::Disk;
@@ -43,6 +46,13 @@ pub fn make(data: RwSignal<Data>) -> AnyView {
         let (here, fields) = (format!("/vms/{name}"), Fields::of(&action));
         let all = data.with_untracked(snapshots);
         let none = all.is_empty();
+        let verdict = move || {
+            may(Privilege::ImageCreate, None)?;
+            if none {
+                return Err(Status::precondition(w().image_of_none));
+            }
+            Ok(())
+        };
         let named = fields.line(Line {
             name: "name",
             label: w().name,
@@ -58,10 +68,9 @@ pub fn make(data: RwSignal<Data>) -> AnyView {
                 {fields.choice("snapshot", w().snapshot, String::new(), all, "")}
                 {data.with_untracked(|d| disk(&fields, d))}
                 <div class="note">{w().image_of_note}</div>
-                {none.then(|| view! { <div class="alert warn" role="alert">{w().image_of_none}</div> })}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
-                    <button class="go" aria-disabled=none.then_some("true")>{w().image_of_do}</button>
+                    {fields.submit("go", w().image_of_do, verdict)}
                 </footer>
             </form>
         }
@@ -91,7 +100,7 @@ pub fn export(data: RwSignal<Data>) -> AnyView {
                 <div class="note">{w().export_note}</div>
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
-                    <button class="go">{w().export_do}</button>
+                    {fields.submit("go", w().export_do, || may(Privilege::ImageExport, None))}
                 </footer>
             </form>
         }

@@ -3,9 +3,11 @@
 use super::data::Data;
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
+use crate::env::may;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use leptos_router::hooks::use_location;
+use shared::access::Privilege;
 use shared::can;
 use shared::snapshot::Snapshot;
 use shared::vm::Vm;
@@ -28,7 +30,9 @@ pub fn take(vm: Memo<Vm>) -> AnyView {
             label: w().description,
             ..Line::default()
         });
-        let refused = move || vm.with(|v| can::can_snapshot(v).err().map(|e| e.message));
+        let verdict = move || {
+            vm.with(|v| may(Privilege::SnapshotCreate, Some(v.id)).and_then(|()| can::can_snapshot(v)))
+        };
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=snapshot"))}
@@ -37,12 +41,9 @@ pub fn take(vm: Memo<Vm>) -> AnyView {
                 {fields.tick("memory", w().snapshot_memory.to_owned(), w().snapshot_memory_hint, false)}
                 {fields.tick("quiesce", w().quiesce.to_owned(), w().quiesce_hint, true)}
                 <div class="note">{w().snapshot_note}</div>
-                {move || refused().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
-                    <button class="go" aria-disabled=move || refused().map(|_| "true")>
-                        {w().take_snapshot}
-                    </button>
+                    {fields.submit("go", w().take_snapshot, verdict)}
                 </footer>
             </form>
         }
@@ -87,8 +88,11 @@ pub fn revert(data: RwSignal<Data>) -> AnyView {
         let (id, has_memory) = (to.id.to_string(), to.memory);
         let back = format!("{here}?do=revert&snapshot={id}");
         let loss = put(w().revert_loss, &[&name, to.name.as_str()]);
-        let refused = move || data.with(|d| can::can_revert(&d.vm, &to).err().map(|e| e.message));
-        let why = refused.clone();
+        let verdict = move || {
+            data.with(|d| {
+                may(Privilege::SnapshotRevert, Some(d.vm.id)).and_then(|()| can::can_revert(&d.vm, &to))
+            })
+        };
         view! {
             <form method="post" action=action>
                 {fields.error(&back)}
@@ -99,12 +103,9 @@ pub fn revert(data: RwSignal<Data>) -> AnyView {
                 {has_memory
                     .then(|| fields.tick("memory", w().revert_memory.to_owned(), w().revert_memory_hint, true))}
                 {(!has_memory).then(|| fields.tick("start", w().revert_start.to_owned(), "", runs))}
-                {move || why().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
                     {cancel(here, w().never_mind)}
-                    <button class="danger" aria-disabled=move || refused().map(|_| "true")>
-                        {w().revert_do}
-                    </button>
+                    {fields.submit("danger", w().revert_do, verdict)}
                 </footer>
             </form>
         }
@@ -128,19 +129,20 @@ pub fn delete(data: RwSignal<Data>) -> AnyView {
             put(w().delete_snapshot_loss, &[of.name.as_str()]),
             put(w().delete_snapshot_it, &[of.name.as_str()]),
         );
-        let refused = move || data.with(|d| can::can_delete_snapshot(&d.vm, &of).err().map(|e| e.message));
-        let why = refused.clone();
+        let verdict = move || {
+            data.with(|d| {
+                may(Privilege::SnapshotDelete, Some(d.vm.id))
+                    .and_then(|()| can::can_delete_snapshot(&d.vm, &of))
+            })
+        };
         view! {
             <form method="post" action=action>
                 {fields.error(&back)}
                 <input type="hidden" name="snapshot" value=id/>
                 <p class="soft">{loss}</p>
-                {move || why().map(|why| view! { <div class="alert warn" role="alert">{why}</div> })}
                 <footer>
                     {cancel(here, w().never_mind)}
-                    <button class="danger" aria-disabled=move || refused().map(|_| "true")>
-                        {label}
-                    </button>
+                    {fields.submit("danger", label, verdict)}
                 </footer>
             </form>
         }

@@ -2,7 +2,7 @@
 
 use super::{Check, PATIENCE, output};
 use crate::config::AcceleratorChoice;
-use crate::hypervisor::qemu::{BINARY, MACHINE, SANDBOX};
+use crate::hypervisor::qemu::{BINARY, Efi, MACHINE, SANDBOX};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
@@ -35,7 +35,21 @@ pub async fn checks(choice: AcceleratorChoice) -> Vec<Check> {
     if qemu.as_deref().is_some_and(|v| number(v) >= OLDEST) {
         checks.extend(machine(uses_kvm).await);
     }
+    checks.push(firmware(Efi::find()));
     checks
+}
+
+/// Whether machines can have an EFI firmware.
+fn firmware(found: Option<Efi>) -> Check {
+    let name = "EFI firmware";
+    match found {
+        Some(efi) => Check::ok(name, efi.code.display().to_string()),
+        None => Check::warn(
+            name,
+            "there is none: machines with EFI cannot be made, those with a BIOS can",
+            "sudo apt-get install --no-install-recommends ovmf, then start the server again",
+        ),
+    }
 }
 
 /// The version that a program of QEMU's says it has.
@@ -227,10 +241,27 @@ async fn probe_into(picture: &Path, kvm: bool, sandbox: bool) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::doctor::Level;
 
     #[test]
     fn versions_are_compared_as_numbers() {
         assert!(number("10.0.2") > OLDEST && number("7.2.22") >= OLDEST && number("7.10") > OLDEST);
         assert!(number("7.1.90") < OLDEST && number("6.2.0") < OLDEST && number("") < OLDEST);
+    }
+
+    #[test]
+    fn without_an_efi_firmware_the_package_is_named() {
+        let none = firmware(None);
+        assert_eq!(none.level, Level::Warn);
+        assert!(none.fix.is_some_and(|fix| fix.contains("ovmf")));
+        let efi = Efi {
+            code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            variables: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+        };
+        let found = firmware(Some(efi));
+        assert_eq!(
+            (found.level, &*found.found),
+            (Level::Ok, "/usr/share/OVMF/OVMF_CODE_4M.fd")
+        );
     }
 }

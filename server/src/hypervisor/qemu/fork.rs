@@ -380,16 +380,17 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
         uri: Some(uri),
     };
     q.execute(send).await.map_err(failed(OP, vm))?;
+    let slow = |e| too_slow(vm, *seen.migration.borrow(), e);
     let at_switchover = [MigrationStatus::pre_switchover];
     let there = timeout(PATIENCE, until(seen, vm, &at_switchover)).await;
     let forced = there.is_err();
     if let Ok(there) = there {
-        there?;
+        there.map_err(slow)?;
     } else {
         // It writes its memory without end: it has to stand still for what is left.
         downtime(q, vm, LONG_DOWNTIME).await?;
         match timeout(LAST_PATIENCE, until(seen, vm, &at_switchover)).await {
-            Ok(there) => there?,
+            Ok(there) => there.map_err(slow)?,
             Err(_) => return Err(HvError::TooBusy(vm)),
         }
     }
@@ -397,7 +398,7 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
     qmp::switch_over(q, vm, todo).await?;
     let state = MigrationStatus::pre_switchover;
     let go = q.execute(wire::migrate_continue { state }).await;
-    go.map_err(failed(OP, vm))?;
+    go.map_err(failed(OP, vm)).map_err(slow)?;
     if let Err(e) = until(seen, vm, &[MigrationStatus::completed]).await {
         // Its guardian has let it run: what was left would have taken too long.
         let ended = *seen.migration.borrow();
@@ -416,6 +417,17 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
         tokio::time::sleep(AGAIN).await;
     }
     Ok((qmp::migrated(q, vm).await?, forced))
+}
+
+/// Why a fork failed before the last pages were sent: only the guardian cancels, and then only the host can have been slow.
+fn too_slow(vm: VmId, ended: Option<MigrationStatus>, e: HvError) -> HvError {
+    match ended {
+        Some(MigrationStatus::cancelled | MigrationStatus::cancelling) => HvError::TooSlow {
+            vm,
+            millis: guardian::LIMIT.as_millis(),
+        },
+        _ => e,
+    }
 }
 
 /// Lets a machine run whose migration has failed.
@@ -552,5 +564,33 @@ fn remove(path: &Path) -> Result<(), HvError> {
     match gone {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(HvError::io("remove", path)(e)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_guardian_has_ended_is_said_in_our_words() {
+        let vm = VmId(uuid::Uuid::from_u128(1));
+        let why = |ended| {
+            let refused = HvError::Refused {
+                op: OP,
+                vm,
+                why: "Migration not in expected state: cancelling".to_owned(),
+            };
+            too_slow(vm, ended, refused).to_string()
+        };
+        for ended in [MigrationStatus::cancelling, MigrationStatus::cancelled] {
+            let said = why(Some(ended));
+            assert!(
+                said.contains("than the 400 ms") && said.ends_with("Try again"),
+                "{said}"
+            );
+        }
+        for other in [None, Some(MigrationStatus::failed)] {
+            assert!(why(other).ends_with("expected state: cancelling"));
+        }
     }
 }

@@ -58,7 +58,7 @@ impl From<HvError> for StepError {
             HvError::NotRunning { .. } => Code::FailedPrecondition,
             HvError::TimedOut { .. } => Code::DeadlineExceeded,
             HvError::Simulated { .. } => Code::Aborted,
-            HvError::TooBusy(_) | HvError::MomentLost(_) => Code::Aborted,
+            HvError::TooBusy(_) | HvError::TooSlow { .. } | HvError::MomentLost(_) => Code::Aborted,
             HvError::NotInstalled(_) | HvError::Switch { .. } => Code::Unavailable,
             HvError::Bridge { .. } => Code::FailedPrecondition,
             _ => Code::Internal,
