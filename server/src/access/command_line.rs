@@ -91,7 +91,7 @@ impl Access {
         let user = self.known(user).await?;
         let role = match &request.role {
             None => None,
-            Some(name) => Some(roles::known(&mut *self.conn().await?, name.as_str()).await?.id),
+            Some(name) => Some(self.role(name.as_str()).await?.id),
         };
         let (new, kept) = new_token(request)?;
         let token = new.token.clone();
@@ -106,7 +106,7 @@ impl Access {
     }
 
     async fn known(&self, name: &Name) -> Result<User> {
-        let row = users::find(&mut *self.conn().await?, name.as_str()).await?;
+        let row = self.found(name.as_str()).await?;
         Ok(row.ok_or_else(|| Status::not_found("user", name))?.user)
     }
 }

@@ -154,20 +154,10 @@ impl Access {
         }
     }
 
-    async fn conn(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>> {
-        Ok(self
-            .db
-            .read()
-            .acquire()
-            .await
-            .map_err(crate::db::sql("give a connection"))?)
-    }
-
     /// The caller as the API tells it.
     pub async fn me(&self, caller: &Caller) -> Result<Me> {
-        let user = crate::db::users::known(&mut *self.conn().await?, &caller.user.id.to_string()).await?;
         Ok(Me {
-            user,
+            user: self.user(&caller.user.id.to_string()).await?,
             rights: (*caller.rights).clone(),
         })
     }

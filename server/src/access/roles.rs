@@ -35,7 +35,10 @@ impl Access {
 
     /// One role, by name or id.
     pub async fn role(&self, reference: &str) -> Result<Role> {
-        Ok(rows::known(&mut *self.conn().await?, reference).await?)
+        let db = &self.db;
+        Ok(db
+            .reading(async |conn| rows::known(conn, reference).await)
+            .await?)
     }
 
     /// Makes a role.

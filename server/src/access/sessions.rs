@@ -4,7 +4,7 @@ use super::secret::hash;
 use super::sign_in::{SESSION_IDLE, SESSION_WHOLE};
 use super::{Access, AccessError, Caller, DAY, MINUTE, Result, Via};
 use crate::db::access::Kept;
-use crate::db::{access as rows, now, roles, users};
+use crate::db::{DbError, access as rows, now, roles, users};
 use shared::access::rights::may_manage;
 use shared::api::SessionPage;
 use shared::{Code, Status, Timestamp, UserId};
@@ -21,15 +21,16 @@ impl Access {
 
     async fn session_behind(&self, hash: &str) -> Result<Option<Caller>> {
         let now = now();
-        let mut conn = self.conn().await?;
-        let Some(row) = rows::find_session(&mut conn, hash, now).await? else {
+        let found = self.db.reading(async |conn| {
+            let Some(row) = rows::find_session(conn, hash, now).await? else {
+                return Ok(None);
+            };
+            let rights = roles::rights(conn, row.user.user.id).await?;
+            Ok::<_, DbError>(Some((row, rights)))
+        });
+        let Some((row, rights)) = found.await?.filter(|(row, _)| !row.user.user.disabled) else {
             return Ok(None);
         };
-        if row.user.user.disabled {
-            return Ok(None);
-        }
-        let rights = roles::rights(&mut conn, row.user.user.id).await?;
-        drop(conn);
         let end = now
             .plus_micros(SESSION_IDLE)
             .min(row.create_time.plus_micros(SESSION_WHOLE));
@@ -52,8 +53,19 @@ impl Access {
     }
 
     async fn token_behind(&self, hash: &str) -> Result<Option<Caller>> {
-        let mut conn = self.conn().await?;
-        let Some(row) = rows::find_token(&mut conn, hash).await? else {
+        let found = self.db.reading(async |conn| {
+            let Some(row) = rows::find_token(conn, hash).await? else {
+                return Ok(None);
+            };
+            let mut rights = roles::rights(conn, row.user.user.id).await?;
+            if let Some(role) = row.role {
+                let mut privileges = roles::privileges(conn, role).await?;
+                privileges.extend(shared::access::rights::EVERYBODY);
+                rights = rights.confined_to(&privileges);
+            }
+            Ok::<_, DbError>(Some((row, rights)))
+        });
+        let Some((row, rights)) = found.await? else {
             return Ok(None);
         };
         let refuse = |why: String| Err(Status::new(Code::Unauthenticated, why).into());
@@ -68,13 +80,6 @@ impl Access {
         if user.disabled {
             return refuse(format!("{} is disabled, and so are the tokens", user.name));
         }
-        let mut rights = roles::rights(&mut conn, user.id).await?;
-        if let Some(role) = row.role {
-            let mut privileges = roles::privileges(&mut conn, role).await?;
-            privileges.extend(shared::access::rights::EVERYBODY);
-            rights = rights.confined_to(&privileges);
-        }
-        drop(conn);
         let minute = Timestamp::from_micros(now.micros() / MINUTE * MINUTE);
         let id = token.id;
         if token.last_used_time.is_none_or(|t| t < minute) {
@@ -99,7 +104,8 @@ impl Access {
             Via::Session(id) => (Kept::Sessions, id.to_string()),
             Via::Token { id, .. } => (Kept::Tokens, id.to_string()),
         };
-        let Some(hash) = rows::hash_of(&mut *self.conn().await?, kept, &id).await? else {
+        let hash = self.db.reading(async |conn| rows::hash_of(conn, kept, &id).await);
+        let Some(hash) = hash.await? else {
             return Ok(None);
         };
         let found = match kept {
@@ -126,16 +132,22 @@ impl Access {
         let Some(reference) = user else {
             return Ok(caller.user.id);
         };
-        let mut conn = self.conn().await?;
-        let user = users::known(&mut conn, reference).await?;
-        may_manage(&caller.rights, &roles::rights(&mut conn, user.id).await?)?;
-        Ok(user.id)
+        self.db
+            .reading(async |conn| {
+                let user = users::known(conn, reference).await?;
+                may_manage(&caller.rights, &roles::rights(conn, user.id).await?)?;
+                Ok(user.id)
+            })
+            .await
     }
 
     /// The caller's sessions, or those of a user.
     pub async fn list_sessions(&self, caller: &Caller, user: Option<&str>) -> Result<SessionPage> {
         let owner = self.owner(caller, user).await?;
-        let mut sessions = rows::sessions(&mut *self.conn().await?, owner, now()).await?;
+        let mut sessions = self
+            .db
+            .reading(async |conn| rows::sessions(conn, owner, now()).await)
+            .await?;
         for session in &mut sessions {
             session.current = caller.session() == Some(session.id);
         }

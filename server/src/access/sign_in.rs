@@ -113,7 +113,7 @@ impl Access {
         {
             return Err(too_many("passwords", &address, wait).into());
         }
-        let row = users::find(&mut *self.conn().await?, name).await?;
+        let row = self.found(name).await?;
         // Found by the name alone.
         let row = row.filter(|r| r.user.name.as_str() == name);
         let kept = row.as_ref().and_then(|r| r.password_hash.clone());
@@ -177,7 +177,7 @@ impl Access {
         self.guesses.right(&count);
         self.tickets.end(ticket);
         // Meanwhile the user may have been disabled or removed.
-        let row = users::find(&mut *self.conn().await?, &user.id.to_string()).await?;
+        let row = self.found(&user.id.to_string()).await?;
         match row.filter(|r| !r.user.disabled) {
             Some(row) => self.begin(row.user, from).await,
             None => Err(Status::new(Code::Unauthenticated, format!("{} may not sign in", user.name)).into()),

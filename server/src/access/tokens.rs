@@ -3,7 +3,7 @@
 use super::secret::Secret;
 use super::{Access, Caller, Result};
 use crate::db::list::Listing;
-use crate::db::{access as rows, now, roles};
+use crate::db::{access as rows, now};
 use shared::access::{CreateToken, NewToken, Token};
 use shared::api::{ListQuery, TokenPage};
 use shared::{Status, TokenId};
@@ -49,7 +49,7 @@ impl Access {
         caller.must_be_whole()?;
         let role = match &request.role {
             None => None,
-            Some(name) => Some(roles::known(&mut *self.conn().await?, name.as_str()).await?.id),
+            Some(name) => Some(self.role(name.as_str()).await?.id),
         };
         let (new, kept) = new_token(request)?;
         let (token, user) = (new.token.clone(), caller.user.id);

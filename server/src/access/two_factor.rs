@@ -60,10 +60,17 @@ fn told(name: &Name, secret: String) -> std::result::Result<TwoFactorSecret, Sta
 }
 
 impl Access {
+    async fn factor(&self, user: UserId) -> Result<Option<users::SecondFactor>> {
+        let db = &self.db;
+        Ok(db
+            .reading(async |conn| users::second_factor(conn, user).await)
+            .await?)
+    }
+
     /// Whether a code of this user is right; it is used up then.
     pub(super) async fn take_code(&self, user: UserId, code: &str) -> Result<bool> {
         let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
-        let Some(factor) = users::second_factor(&mut *self.conn().await?, user).await? else {
+        let Some(factor) = self.factor(user).await? else {
             return Ok(false);
         };
         let seconds = now().micros().unsigned_abs() / 1_000_000;
@@ -103,7 +110,7 @@ impl Access {
 
     /// What an app needs to know, while the second factor is being set up.
     pub async fn pending_two_factor(&self, caller: &Caller) -> Result<TwoFactorSecret> {
-        let found = users::second_factor(&mut *self.conn().await?, caller.user.id).await?;
+        let found = self.factor(caller.user.id).await?;
         let found = found.filter(|f| !f.confirmed);
         let factor = found.ok_or_else(|| Status::precondition("no second factor is being set up"))?;
         Ok(told(&caller.user.name, factor.secret)?)
@@ -113,7 +120,7 @@ impl Access {
     pub async fn confirm_two_factor(&self, caller: &Caller, code: &str) -> Result<RecoveryCodes> {
         caller.must_be_whole()?;
         let (user, keep) = (caller.user.id, caller.session());
-        match users::second_factor(&mut *self.conn().await?, user).await? {
+        match self.factor(user).await? {
             Some(factor) if !factor.confirmed => {}
             Some(_) => return Err(Status::precondition("the second factor is asked for already").into()),
             None => {

@@ -57,7 +57,18 @@ impl Access {
 
     /// One user, by name or id.
     pub async fn user(&self, reference: &str) -> Result<User> {
-        Ok(users::known(&mut *self.conn().await?, reference).await?)
+        let db = &self.db;
+        Ok(db
+            .reading(async |conn| users::known(conn, reference).await)
+            .await?)
+    }
+
+    /// What is kept of the user with this name or id.
+    pub(super) async fn found(&self, reference: &str) -> Result<Option<users::UserRow>> {
+        let db = &self.db;
+        Ok(db
+            .reading(async |conn| users::find(conn, reference).await)
+            .await?)
     }
 
     /// Adds a user, with a role on everything or with none.

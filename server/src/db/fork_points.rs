@@ -140,19 +140,18 @@ pub async fn get(conn: &mut SqliteConnection, id: ForkPointId) -> Result<Option<
 
 /// The fork point with this id.
 pub async fn by_id(db: &Db, id: ForkPointId) -> Result<Option<Stored>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    get(&mut conn, id).await
+    db.reading(async |conn| get(conn, id).await).await
 }
 
 /// The fork point that is kept under this name or id.
 pub async fn find(db: &Db, reference: &str) -> Result<Option<Stored>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
     let column = if reference.parse::<ForkPointId>().is_ok() {
         "fork_points.id"
     } else {
         "fork_points.name"
     };
-    Ok(find_where(&mut conn, column, reference).await?.filter(|s| s.kept))
+    let found = db.reading(async |conn| find_where(conn, column, reference).await);
+    Ok(found.await?.filter(|s| s.kept))
 }
 
 /// Writes a fork point down; writing it again is no change.

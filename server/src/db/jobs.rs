@@ -140,8 +140,7 @@ pub async fn get(conn: &mut SqliteConnection, id: JobId) -> Result<Option<Stored
 
 /// The job with this id.
 pub async fn by_id(db: &Db, id: JobId) -> Result<Option<Stored>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    get(&mut conn, id).await
+    db.reading(async |conn| get(conn, id).await).await
 }
 
 /// The newest job that was given this clone job id, of this machine if one is named.

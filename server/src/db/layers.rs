@@ -62,8 +62,7 @@ pub async fn chain(conn: &mut SqliteConnection, layer: LayerId) -> Result<Vec<La
 
 /// As [`chain`], outside a transaction.
 pub async fn chain_of(db: &Db, layer: LayerId) -> Result<Vec<Layer>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    chain(&mut conn, layer).await
+    db.reading(async |conn| chain(conn, layer).await).await
 }
 
 /// Which of these a snapshot or an image is made of: they are what somebody named.

@@ -170,6 +170,11 @@ pub fn sql(op: &'static str) -> impl FnOnce(sqlx::Error) -> DbError {
     move |source| DbError::Sql { op, source }
 }
 
+tokio::task_local! {
+    /// Set while a connection for reading is lent.
+    static HOLDS: ();
+}
+
 /// The database.
 #[derive(Clone)]
 pub struct Db {
@@ -234,14 +239,28 @@ impl Db {
         })
     }
 
-    /// The pool for reading.
+    /// The pool, for a statement by itself. A future that waits in [`reading`](Self::reading) may not ask for it: when all
+    /// connections are held by those who wait for a second one, nobody gets any.
     pub fn read(&self) -> &SqlitePool {
+        debug_assert!(
+            HOLDS.try_get().is_err(),
+            "who holds a connection asks for a second one"
+        );
         &self.read
+    }
+
+    /// Reads by several statements on one connection. It is lent, so it is given back before anything else is awaited.
+    pub async fn reading<T, E: From<DbError>>(
+        &self,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut conn = self.read().acquire().await.map_err(sql("give a connection"))?;
+        HOLDS.scope((), work(&mut conn)).await
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), DbError> {
-        let done = sqlx::query("SELECT 1").execute(&self.read).await;
+        let done = sqlx::query("SELECT 1").execute(self.read()).await;
         done.map(drop).map_err(sql("answer"))
     }
 
@@ -264,7 +283,7 @@ impl Db {
             "SELECT noun, id, generation, deleted FROM changes WHERE generation > $1 ORDER BY generation",
         )
         .bind(generation as i64)
-        .fetch_all(&self.read)
+        .fetch_all(self.read())
         .await
         .map_err(sql("read what changed"))?;
         rows.iter()
@@ -483,4 +502,21 @@ pub(crate) fn taken<T>(
         )),
         _ => sql("write a name")(e),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "who holds a connection asks for a second one")]
+    async fn nobody_who_holds_a_connection_gets_a_second_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("offshoot.db")).await.unwrap();
+        let both = db.reading(async |conn| {
+            users::count(conn).await?;
+            db.ping().await
+        });
+        both.await.unwrap();
+    }
 }

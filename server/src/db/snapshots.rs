@@ -105,8 +105,7 @@ pub async fn get(conn: &mut SqliteConnection, id: SnapshotId) -> Result<Option<S
 
 /// The snapshot with this id.
 pub async fn by_id(db: &Db, id: SnapshotId) -> Result<Option<Snapshot>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    get(&mut conn, id).await
+    db.reading(async |conn| get(conn, id).await).await
 }
 
 /// A machine's snapshot with this name or id.
@@ -221,8 +220,7 @@ pub async fn disks(conn: &mut SqliteConnection, id: SnapshotId) -> Result<Vec<Di
 
 /// As [`disks`], outside a transaction.
 pub async fn disks_of(db: &Db, id: SnapshotId) -> Result<Vec<Disk>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    disks(&mut conn, id).await
+    db.reading(async |conn| disks(conn, id).await).await
 }
 
 /// The frozen layers of a snapshot, in the order of its disks.

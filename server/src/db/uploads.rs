@@ -50,8 +50,7 @@ pub async fn list(db: &Db, listing: &Listing) -> Result<Page<Upload>, DbError> {
 
 /// The upload with this id.
 pub async fn by_id(db: &Db, id: UploadId) -> Result<Option<Upload>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    get(&mut conn, id).await
+    db.reading(async |conn| get(conn, id).await).await
 }
 
 /// As [`by_id`], inside a transaction.

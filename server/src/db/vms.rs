@@ -250,8 +250,8 @@ pub async fn list(db: &Db, listing: &Listing) -> Result<Page<Vm>, DbError> {
     let mut page = listing
         .run(db, SELECT, "FROM vms WHERE 1 = 1", "vms.id", read)
         .await?;
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    complete(&mut conn, &mut page.items).await?;
+    db.reading(async |conn| complete(conn, &mut page.items).await)
+        .await?;
     Ok(page)
 }
 
@@ -281,19 +281,18 @@ pub async fn get(conn: &mut SqliteConnection, id: VmId) -> Result<Option<Vm>, Db
 
 /// The machine with this id.
 pub async fn by_id(db: &Db, id: VmId) -> Result<Option<Vm>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
-    get(&mut conn, id).await
+    db.reading(async |conn| get(conn, id).await).await
 }
 
 /// The machine with this name or id.
 pub async fn find(db: &Db, reference: &str) -> Result<Option<Vm>, DbError> {
-    let mut conn = db.read().acquire().await.map_err(sql("give a connection"))?;
     let column = if reference.parse::<VmId>().is_ok() {
         "vms.id"
     } else {
         "vms.name"
     };
-    find_where(&mut conn, column, reference).await
+    db.reading(async |conn| find_where(conn, column, reference).await)
+        .await
 }
 
 /// What is stored of a machine and not shown.

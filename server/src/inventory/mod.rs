@@ -228,11 +228,7 @@ fn memory_mib() -> u64 {
 /// All storages.
 pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
     let mut storages = Vec::new();
-    let rows = db::places::storages(&world.db).await?;
-    // Whoever holds one asks for no other: when all are held by those who wait for a second, nobody gets any.
-    let conn = world.db.read().acquire().await;
-    let mut conn = conn.map_err(db::sql("give a connection"))?;
-    for row in rows {
+    for row in db::places::storages(&world.db).await? {
         let space = world
             .disks
             .space(std::path::Path::new(&row.path))
@@ -244,6 +240,10 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
                     format!("storage {} cannot be read: {e}", row.name),
                 )
             })?;
+        let layers = world
+            .db
+            .reading(async |conn| db::places::layers_in(conn, row.id).await)
+            .await?;
         storages.push(Storage {
             id: row.id,
             name: row.name,
@@ -251,7 +251,7 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
             total_bytes: space.total,
             free_bytes: space.free,
             default: row.default,
-            layers: db::places::layers_in(&mut conn, row.id).await?,
+            layers,
         });
     }
     Ok(storages)
@@ -260,12 +260,13 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
 /// All networks.
 pub async fn networks(world: &World) -> Result<Vec<Network>, Status> {
     let mut networks = Vec::new();
-    let rows = db::places::networks(&world.db).await?;
-    let conn = world.db.read().acquire().await;
-    let mut conn = conn.map_err(db::sql("give a connection"))?;
-    for row in rows {
+    for row in db::places::networks(&world.db).await? {
+        let nics = world
+            .db
+            .reading(async |conn| db::places::nics_on(conn, row.id).await)
+            .await?;
         networks.push(Network {
-            nics: db::places::nics_on(&mut conn, row.id).await?,
+            nics,
             id: row.id,
             name: row.name,
             kind: row.kind,
@@ -348,33 +349,24 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
             token.map(|t| db::to_json(&t))
         }
         Noun::User => {
-            let mut conn = world
+            let found = world
                 .db
-                .read()
-                .acquire()
-                .await
-                .map_err(db::sql("give a connection"))?;
-            let found = db::users::find(&mut conn, &change.id).await?;
+                .reading(async |conn| db::users::find(conn, &change.id).await)
+                .await?;
             found.map(|row| db::to_json(&row.user))
         }
         Noun::Role => {
-            let mut conn = world
+            let found = world
                 .db
-                .read()
-                .acquire()
-                .await
-                .map_err(db::sql("give a connection"))?;
-            let found = db::roles::find(&mut conn, &change.id).await?;
+                .reading(async |conn| db::roles::find(conn, &change.id).await)
+                .await?;
             found.map(|role| db::to_json(&role))
         }
         Noun::NoticeChannel => {
-            let mut conn = world
+            let found = world
                 .db
-                .read()
-                .acquire()
-                .await
-                .map_err(db::sql("give a connection"))?;
-            let found = db::notice_channels::find(&mut conn, &change.id).await?;
+                .reading(async |conn| db::notice_channels::find(conn, &change.id).await)
+                .await?;
             found.map(|channel| db::to_json(&channel))
         }
         // There are few, and they hardly change: who shows them asks again.

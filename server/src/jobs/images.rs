@@ -175,14 +175,11 @@ impl Jobs {
     }
 
     async fn not_at_work(&self, upload: &Upload) -> Result<(), Status> {
-        let mut conn = self
-            .world()
-            .db
-            .read()
-            .acquire()
-            .await
-            .map_err(db::sql("give a connection"))?;
-        match db::uploads::job(&mut conn, upload.id).await? {
+        let db = &self.world().db;
+        match db
+            .reading(async |conn| db::uploads::job(conn, upload.id).await)
+            .await?
+        {
             Some(job) => Err(Status::precondition(format!(
                 "job {job} makes an image of {}: wait until it is over, or cancel it",
                 upload.name

@@ -70,9 +70,10 @@ impl Notices {
 
     /// The channel with this name or id.
     pub async fn channel(&self, reference: &str) -> Result<NoticeChannel, Status> {
-        let conn = self.0.db.read().acquire().await;
-        let mut conn = conn.map_err(db::sql("give a connection"))?;
-        Ok(notice_channels::known(&mut conn, reference).await?)
+        let db = &self.0.db;
+        Ok(db
+            .reading(async |conn| notice_channels::known(conn, reference).await)
+            .await?)
     }
 
     /// Makes a channel.

@@ -490,8 +490,10 @@ async fn whoever_was_there_before_roles_is_an_administrator() {
     sqlx::Connection::close(conn).await.unwrap();
 
     let db = server::db::Db::open(&file).await.unwrap();
-    let mut conn = db.read().acquire().await.unwrap();
-    let user = server::db::users::known(&mut conn, "old").await.unwrap();
+    let user = db
+        .reading(async |conn| server::db::users::known(conn, "old").await)
+        .await
+        .unwrap();
     assert_eq!(
         user.grants
             .iter()
@@ -501,7 +503,12 @@ async fn whoever_was_there_before_roles_is_an_administrator() {
     );
     // It can be found again by its id, and so be taken away.
     let id = user.grants[0].id.to_string();
-    server::db::roles::granted(&mut conn, user.id, &id).await.unwrap();
-    let rights = server::db::roles::rights(&mut conn, user.id).await.unwrap();
+    let rights = db
+        .reading(async |conn| {
+            server::db::roles::granted(conn, user.id, &id).await?;
+            server::db::roles::rights(conn, user.id).await
+        })
+        .await
+        .unwrap();
     assert!(rights.has(shared::access::Privilege::UserManage, None));
 }

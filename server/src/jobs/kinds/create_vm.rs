@@ -23,7 +23,6 @@ struct Minted {
     layers: Vec<MintedLayer>,
     nics: Vec<Nic>,
     networks: Vec<NetworkId>,
-    #[serde(default)]
     seed_slot: u32,
     #[serde(default)]
     storage: Option<StorageId>,
@@ -33,9 +32,7 @@ struct Minted {
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct MintedLayer {
     pub id: LayerId,
-    #[serde(default)]
     pub number: u32,
-    #[serde(default)]
     pub slot: u32,
     pub parent: Option<LayerId>,
     pub image: Option<ImageId>,

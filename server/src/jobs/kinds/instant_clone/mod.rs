@@ -58,9 +58,10 @@ async fn stored(cx: &Cx, id: ForkPointId) -> Result<Stored, StepError> {
 }
 
 async fn kept_disks(cx: &Cx, id: ForkPointId) -> Result<Vec<Disk>, StepError> {
-    let conn = cx.db().read().acquire().await;
-    let mut conn = conn.map_err(db::sql("give a connection"))?;
-    Ok(db::fork_points::disks(&mut conn, id).await?)
+    let disks = cx
+        .db()
+        .reading(async |conn| db::fork_points::disks(conn, id).await);
+    Ok(disks.await?)
 }
 
 /// What a clone is started with; its NICs are to be joined to their networks if the request says so.
