@@ -85,6 +85,9 @@ pub struct Storage {
     pub name: Name,
     /// The directory.
     pub path: String,
+    /// Why it cannot be reached: its directory is gone, or its disk is not mounted. Its sizes are 0 then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
     /// Size of its file system, in bytes.
     pub total_bytes: u64,
     /// What is free there, in bytes.

@@ -1,9 +1,10 @@
 //! Enums that travel as the words of their field's own standard.
 
 /// Declares an enum whose values are words on the wire, in the database and in messages.
+// `tt`, not `literal`: what derives a schema sees through the one and not through the other.
 #[macro_export]
 macro_rules! words {
-    ($($(#[$doc:meta])* pub enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+    ($($(#[$doc:meta])* pub enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:tt,)* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -31,9 +31,23 @@ pub fn images(all: &[Image]) -> Vec<(String, String)> {
     all.iter().map(|i| (i.name.to_string(), word(i))).collect()
 }
 
+/// What is free in a storage, or why that is not known.
+pub fn room(storage: &Storage) -> String {
+    match &storage.away {
+        Some(why) => format!("{}: {why}", w().out_of_reach),
+        None => {
+            let (free, whole) = format::bytes_of(storage.free_bytes, storage.total_bytes);
+            put(w().free_of, &[&free, &whole])
+        }
+    }
+}
+
 /// A choice of storages; nothing where there is but one.
 pub fn storage(fields: &Fields, all: &[Storage], none: &'static str) -> Option<AnyView> {
-    let word = |s: &Storage| format!("{} · {}", s.name, put(w().free, &[&format::bytes(s.free_bytes)]));
+    let word = |s: &Storage| match s.away {
+        Some(_) => format!("{} · {}", s.name, w().out_of_reach),
+        None => format!("{} · {}", s.name, put(w().free, &[&format::bytes(s.free_bytes)])),
+    };
     let mut options = vec![(String::new(), none.to_owned())];
     options.extend(all.iter().map(|s| (s.name.to_string(), word(s))));
     (all.len() > 1).then(|| fields.choice("storage", w().storage, String::new(), options, ""))

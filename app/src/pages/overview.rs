@@ -6,7 +6,7 @@ use crate::components::list::throttled;
 use crate::components::load::{Bodies, all, body, load};
 use crate::components::state::{Tone, pill, vm_pill};
 use crate::components::time::ago;
-use crate::components::{error, job as parts};
+use crate::components::{error, job as parts, place};
 use crate::feed::{Change, apply, on_change};
 use crate::format;
 use crate::hydration::piece;
@@ -277,10 +277,7 @@ fn storages(all: &[Storage]) -> AnyView {
         .iter()
         .map(|s| {
             let used = s.total_bytes.saturating_sub(s.free_bytes);
-            let text = put(
-                w().free_of,
-                &[&format::bytes(s.free_bytes), &format::bytes(s.total_bytes)],
-            );
+            let text = place::room(s);
             view! {
                 <div class="store">
                     <b>{s.name.to_string()}</b>

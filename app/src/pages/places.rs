@@ -180,7 +180,6 @@ fn storage(storage: &Storage) -> AnyView {
         ..Button::default()
     };
     let used = storage.total_bytes.saturating_sub(storage.free_bytes);
-    let (free, whole) = format::bytes_of(storage.free_bytes, storage.total_bytes);
     let layers = put(w().storage_layers, &[&format::count(storage.layers)]);
     let default = if storage.default {
         pill(Tone::Good, w().default_storage)
@@ -201,7 +200,7 @@ fn storage(storage: &Storage) -> AnyView {
                     value=used.to_string()
                     aria-label=put(w().used_of, &[storage.name.as_str()])
                 ></progress>
-                <span class="soft figures-of">{put(w().free_of, &[&free, &whole])}</span>
+                <span class="soft figures-of">{place::room(storage)}</span>
             </span>
             {renames(format!("/do/storages/{}/rename", storage.name), &storage.name, "/storages", &can::can_rename_storage(storage), ().into_any())}
         </li>

@@ -456,6 +456,7 @@ super::table! {
     trouble: "Trouble",
     all_well: "All is well",
     storage: "Storage",
+    out_of_reach: "out of reach",
     free_of: "{0} free of {1}",
     used_of: "Used of {0}",
     // Instant clones.

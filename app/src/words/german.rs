@@ -457,6 +457,7 @@ pub static GERMAN: Words = Words {
     trouble: "Probleme",
     all_well: "Alles in Ordnung",
     storage: "Datenspeicher",
+    out_of_reach: "nicht erreichbar",
     free_of: "{0} frei von {1}",
     used_of: "Belegt auf {0}",
     // Instant clones.

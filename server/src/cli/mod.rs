@@ -148,11 +148,15 @@ fn run(command: Command) -> Result<(), Failure> {
     }
     // A server leaves root while the process has one thread: before there is a runtime.
     let begun = match &command {
-        Command::Serve(args) => Some(begin(args.clone().load()?)?),
+        Command::Serve(args) => {
+            // Disks, memory and secrets are nobody else's, whatever directory they were told to be in.
+            rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+            Some(begin(args.clone().load()?)?)
+        }
         _ => None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         if let Some((config, taken)) = begun {
             return serve::run(config, taken).await;
         }
@@ -185,7 +189,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::ImageHelper(args) => crate::disks::helper::run(args),
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }
-    })
+    });
+    // A thread that waits for a disk that does not answer is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    done
 }
 
 /// What a server does first: it takes what needs root, and then leaves root.

@@ -40,7 +40,7 @@ pub struct LayerInfo {
 }
 
 /// The room in a file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// Its size, in bytes.
     pub total: u64,

@@ -505,11 +505,14 @@ pub(super) fn spawn_error(e: io::Error) -> DiskError {
 /// What qemu-img said, on one line and without its name.
 pub(super) fn said(stderr: &str) -> String {
     let lines = stderr.lines().map(|l| l.trim_start_matches("qemu-img: ").trim());
-    let text = lines.filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
-    if text.is_empty() {
-        "qemu-img failed and said nothing".into()
-    } else {
-        text
+    let lines: Vec<_> = lines.filter(|l| !l.is_empty()).collect();
+    match lines.as_slice() {
+        [] => "qemu-img failed and said nothing".into(),
+        // Of a damaged file it has something to say of each cluster.
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}; {second}; {third}; and {} lines more", rest.len())
+        }
+        all => all.join("; "),
     }
 }
 

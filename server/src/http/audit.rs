@@ -11,7 +11,7 @@ use axum::http::{Extensions, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use shared::access::audit::AuditEvent;
-use shared::{Status, UserId};
+use shared::{Code, Status, UserId};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -112,7 +112,7 @@ pub async fn layer(State(access): State<Access>, request: Request, next: Next) -
         route,
         path,
         status: response.status().as_u16(),
-        result: failure.map_or("OK", |f| f.code.word()).to_owned(),
+        result: failure.map_or_else(|| of_status(response.status()), |f| f.code).word().to_owned(),
         detail: match (failure, made) {
             (Some(failure), _) => short(&failure.message),
             (None, made) => made.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
@@ -125,4 +125,13 @@ pub async fn layer(State(access): State<Access>, request: Request, next: Next) -
         tracing::error!("an event could not be written down in the audit");
     }
     response
+}
+
+/// What came of a request by its answer alone, as of a page that was refused.
+fn of_status(status: StatusCode) -> Code {
+    let of = |code: &&Code| code.http() == status.as_u16();
+    match status.as_u16() {
+        ..400 => Code::Ok,
+        _ => Code::ALL.iter().find(of).copied().unwrap_or(Code::Unknown),
+    }
 }

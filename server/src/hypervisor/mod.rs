@@ -392,6 +392,9 @@ pub trait Hypervisor: Send + Sync {
     /// `beside` others do the same at this moment.
     async fn settle(&self, spec: &MachineSpec, beside: usize) -> Result<Identity, HvError>;
 
+    /// Whether this host has such a bridge.
+    fn has_bridge(&self, bridge: &str) -> bool;
+
     /// Joins the NICs of a running machine to their networks, and takes those off that are not to be connected.
     async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError>;
 

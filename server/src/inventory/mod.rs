@@ -5,6 +5,7 @@ pub mod images;
 
 use crate::db::list::{Listing, Page};
 use crate::db::{self, DbError, now};
+use crate::disks::Space;
 use crate::jobs::World;
 use shared::access::rights::{Rights, Sees};
 use shared::access::{Privilege, Token};
@@ -229,17 +230,11 @@ fn memory_mib() -> u64 {
 pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
     let mut storages = Vec::new();
     for row in db::places::storages(&world.db).await? {
-        let space = world
-            .disks
-            .space(std::path::Path::new(&row.path))
-            .await
-            .map_err(|e| {
-                tracing::error!(error = %db::chain(&e), "a storage cannot be read");
-                Status::new(
-                    shared::Code::Unavailable,
-                    format!("storage {} cannot be read: {e}", row.name),
-                )
-            })?;
+        // One that is away takes nothing else with it.
+        let (space, away) = match world.disks.space(std::path::Path::new(&row.path)).await {
+            Ok(space) => (space, None),
+            Err(e) => (Space::default(), Some(db::chain(&e))),
+        };
         let layers = world
             .db
             .reading(async |conn| db::places::layers_in(conn, row.id).await)
@@ -248,6 +243,7 @@ pub async fn storages(world: &World) -> Result<Vec<Storage>, Status> {
             id: row.id,
             name: row.name,
             path: row.path,
+            away,
             total_bytes: space.total,
             free_bytes: space.free,
             default: row.default,

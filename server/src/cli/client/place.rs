@@ -104,7 +104,8 @@ impl StorageCommand {
     pub async fn run(self, api: &Api) -> Result<(), Failure> {
         let said = |storage: shared::place::Storage| {
             let default = if storage.default { ", the default" } else { "" };
-            format!("{}: {}{default}", storage.name, storage.path)
+            let away = storage.away.map_or_else(String::new, |why| format!(", out of reach: {why}"));
+            format!("{}: {}{default}{away}", storage.name, storage.path)
         };
         match self {
             Self::List(list) => {
@@ -115,7 +116,10 @@ impl StorageCommand {
                         table.row([
                             storage.name.to_string(),
                             if storage.default { "yes" } else { "" }.to_owned(),
-                            bytes(storage.free_bytes),
+                            match storage.away {
+                                Some(_) => "out of reach".to_owned(),
+                                None => bytes(storage.free_bytes),
+                            },
                             bytes(storage.total_bytes),
                             storage.layers.to_string(),
                             storage.path.clone(),

@@ -12,7 +12,7 @@ use super::DiskError;
 use serde::{Deserialize, Serialize};
 use shared::image::ImageFormat;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A disk found in a file.
@@ -100,7 +100,12 @@ fn le64(b: &[u8], at: usize) -> u64 {
 /// Looks at a file that is said to be of `format`, or to be what it looks like. `most` is the largest disk, in bytes.
 /// Answers its disks in the order of the file; only an OVA has more than one.
 pub fn inspect(path: &Path, format: Option<ImageFormat>, most: u64) -> Result<Vec<Found>, DiskError> {
-    let file = File::open(path).map_err(DiskError::io("open", path))?;
+    // A pipe that nobody writes to would be waited for, for ever.
+    let file = File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(DiskError::io("open", path))?;
     let meta = file.metadata().map_err(DiskError::io("look at", path))?;
     let whole = Window {
         file: &file,

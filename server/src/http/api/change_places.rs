@@ -144,10 +144,14 @@ async fn delete_storage(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn check_bridge(bridge: &str) -> Result<(), Status> {
+fn check_bridge(server: &Server, bridge: &str) -> Result<(), Status> {
     let plain = |c: char| c.is_ascii_graphic() && c != '/';
     if bridge.is_empty() || bridge.len() > 15 || !bridge.chars().all(plain) || bridge.starts_with('.') {
         let why = format_args!("{bridge:?} is no name of a bridge, like br0");
+        return Err(Status::invalid("bridge", why));
+    }
+    if !server.world().hypervisor.has_bridge(bridge) {
+        let why = format_args!("this host has no bridge {bridge}: make it first (`ip link add {bridge} type bridge`)");
         return Err(Status::invalid("bridge", why));
     }
     Ok(())
@@ -161,7 +165,7 @@ async fn create_network(
     Body(request): Body<CreateNetwork>,
 ) -> ApiResult<(StatusCode, Json<Network>)> {
     match (request.kind, &request.bridge) {
-        (NetworkKind::Bridge, Some(bridge)) => check_bridge(bridge)?,
+        (NetworkKind::Bridge, Some(bridge)) => check_bridge(&server, bridge)?,
         (NetworkKind::Bridge, None) => {
             return Err(
                 Status::invalid("bridge", "a network of kind BRIDGE names a bridge of the host").into(),
@@ -202,7 +206,7 @@ async fn update_network(
         if now.kind != NetworkKind::Bridge {
             return Err(Status::invalid("bridge", "only a network of kind BRIDGE has one").into());
         }
-        check_bridge(bridge)?;
+        check_bridge(&server, bridge)?;
     }
     let (id, name) = (now.id, request.name.unwrap_or(now.name));
     let changed = server.world().db.write(move |tx| {

@@ -453,6 +453,10 @@ impl Hypervisor for Qemu {
         whole(async move { identity::settle(&machine, &spec, beside).await }).await
     }
 
+    fn has_bridge(&self, bridge: &str) -> bool {
+        tap::is_bridge(bridge)
+    }
+
     async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError> {
         let machine = self.running("connect", spec.id).await?;
         let (spec, inner) = (spec.clone(), self.inner.clone());

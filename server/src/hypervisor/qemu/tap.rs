@@ -11,6 +11,13 @@ pub fn name(vm: VmId, nic: u32) -> String {
     format!("osh{}-{nic}", &id[id.len() - 9..])
 }
 
+/// Whether this host has such a bridge.
+pub fn is_bridge(name: &str) -> bool {
+    !name.is_empty()
+        && !name.contains('/')
+        && Path::new("/sys/class/net").join(name).join("bridge").exists()
+}
+
 /// Makes the tap of a NIC, on its bridge. One that is there already is taken.
 pub async fn make(vm: VmId, nic: &NicSpec) -> Result<(), HvError> {
     let bridge = nic.bridge.clone().unwrap_or_default();
@@ -19,10 +26,7 @@ pub async fn make(vm: VmId, nic: &NicSpec) -> Result<(), HvError> {
         bridge: bridge.clone(),
         why,
     };
-    if bridge.is_empty()
-        || bridge.contains('/')
-        || !Path::new("/sys/class/net").join(&bridge).join("bridge").exists()
-    {
+    if !is_bridge(&bridge) {
         return Err(failed("this host has no such bridge".into()));
     }
     let tap = name(vm, nic.number);

@@ -259,6 +259,10 @@ impl Hypervisor for Sim {
         Ok(Identity::Hook)
     }
 
+    fn has_bridge(&self, _bridge: &str) -> bool {
+        true
+    }
+
     async fn connect(&self, spec: &MachineSpec) -> Result<(), HvError> {
         self.running("connect", spec.id).map(drop)
     }

@@ -37,6 +37,22 @@ fn spec(cx: &Cx) -> Result<EditSpec, StepError> {
     }
 }
 
+/// Refuses to move a NIC to a bridge that is not there, while it still has the network that it is on.
+fn bridges(
+    cx: &Cx,
+    all: &[db::places::NetworkRow],
+    mut joined: impl Iterator<Item = NetworkId>,
+) -> Result<(), StepError> {
+    let gone = joined.find_map(|id| {
+        let network = all.iter().find(|network| network.id == id)?;
+        let bridge = network.bridge.as_deref()?;
+        (!cx.hypervisor().has_bridge(bridge)).then_some((&network.name, bridge))
+    });
+    let Some((network, bridge)) = gone else { return Ok(()) };
+    let why = format!("this host has no bridge {bridge}, which the network {network} leads to");
+    Err(StepError::new(Code::FailedPrecondition, why))
+}
+
 async fn mint(cx: &Cx, spec: &EditSpec) -> Result<Minted, StepError> {
     let (machine, request) = (vm(cx, spec.vm).await?, &spec.request);
     // It may have been changed since the job was posted.
@@ -57,6 +73,10 @@ async fn mint(cx: &Cx, spec: &EditSpec) -> Result<Minted, StepError> {
         let Some(asked) = &change.network else { continue };
         let network = networks.iter().find(|n| n.id.to_string() == *asked);
         moves.push((change.nic, network.ok_or_else(|| is_now("network", asked))?.id));
+    }
+    if cx.hypervisor().state(spec.vm).await != RunState::Stopped {
+        let joins = moves.iter().map(|(_, network)| *network);
+        bridges(cx, &networks, joins.chain(ids.iter().copied()))?;
     }
     let mut layers = Vec::new();
     let forgets = |d: &Disk| request.firmware == Some(Firmware::Bios) && d.is_variables();

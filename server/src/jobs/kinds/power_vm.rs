@@ -155,9 +155,11 @@ impl Kind for PowerVm {
             // It was off before: a start that did not succeed leaves it off.
             PowerAction::Start => power_off(cx, id).await,
             PowerAction::ShutDown => still_there(cx, id).await,
-            PowerAction::Pause => control(cx, id, Control::Resume, RunState::Running).await,
+            PowerAction::Pause if cx.hypervisor().state(id).await != RunState::Stopped => {
+                control(cx, id, Control::Resume, RunState::Running).await
+            }
             // What the guest has lost by then does not come back; how it is now is written down.
-            PowerAction::PowerOff | PowerAction::Reset | PowerAction::Resume => {
+            PowerAction::Pause | PowerAction::PowerOff | PowerAction::Reset | PowerAction::Resume => {
                 observe::look(cx.world(), id).await?;
                 Ok(())
             }
