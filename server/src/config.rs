@@ -1,23 +1,24 @@
 //! What the server is told: flags, then the environment (`OFFSHOOT_*`), then a TOML file, then defaults.
 
+mod lock;
 mod oidc;
+mod settings;
 mod smtp;
 
+pub use lock::DataDirLock;
 pub use oidc::{GroupRole, Oidc, OidcError};
 pub(crate) use oidc::{is_safe, on_this_machine};
+pub use settings::Settings;
+pub use smtp::SmtpUrl;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use shared::Name;
 use shared::access::audit::KEPT_DAYS;
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-
-pub use smtp::SmtpUrl;
 
 /// The file that is read unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/offshoot/offshoot.toml";
@@ -101,153 +102,6 @@ impl<'de> Deserialize<'de> for ImageSource {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
-}
-
-/// What may be set; the same names as flags, in the environment and in the file.
-#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Directory of the database, the disks and all else that is kept.
-    #[arg(long, env = "OFFSHOOT_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Address and port to listen on: beyond loopback with TLS, or if told twice that it is meant without.
-    #[arg(long, env = "OFFSHOOT_LISTEN")]
-    pub listen: Option<SocketAddr>,
-    /// Further values of the Host header to answer to, as host or host:port.
-    #[arg(long = "allowed-host", env = "OFFSHOOT_ALLOWED_HOSTS", value_delimiter = ',')]
-    pub allowed_hosts: Option<Vec<String>>,
-    /// Directory of the console's files, with `pkg/` in it.
-    #[arg(long, env = "OFFSHOOT_SITE_DIR")]
-    pub site_dir: Option<PathBuf>,
-    /// Images to register at start.
-    #[arg(
-        long = "image",
-        env = "OFFSHOOT_IMAGES",
-        value_delimiter = ',',
-        value_name = "NAME=PATH"
-    )]
-    pub images: Option<Vec<ImageSource>>,
-    /// How guests run.
-    #[arg(long, env = "OFFSHOOT_ACCELERATOR")]
-    pub accelerator: Option<AcceleratorChoice>,
-    /// Simulate: no guest is real.
-    #[arg(long, env = "OFFSHOOT_SIM", num_args = 0..=1, default_missing_value = "true")]
-    pub sim: Option<bool>,
-    /// Most jobs at work at once.
-    #[arg(long, env = "OFFSHOOT_JOBS_PER_HOST")]
-    pub jobs_per_host: Option<u32>,
-    /// Most jobs at work at once for one VM.
-    #[arg(long, env = "OFFSHOOT_JOBS_PER_VM")]
-    pub jobs_per_vm: Option<u32>,
-    /// Where the frozen memory of instant clones stands: a directory on tmpfs or a disk. If not given, tmpfs where there is
-    /// room, else the data directory.
-    #[arg(long, env = "OFFSHOOT_MEMORY_DIR")]
-    pub memory_dir: Option<PathBuf>,
-    /// How much memory guests may be promised when machines are forked, as a share of the host's: forks share most of it.
-    #[arg(long, env = "OFFSHOOT_MEMORY_OVERCOMMIT")]
-    pub memory_overcommit: Option<f64>,
-    /// How long a process waits for the next fork after a fork point was last forked, in seconds; 0 for no such process.
-    #[arg(long, env = "OFFSHOOT_FORKS_READY_SECONDS")]
-    pub forks_ready_seconds: Option<u32>,
-    /// How many layers a disk may have above the last one that a snapshot or an image names, before they are merged.
-    #[arg(long, env = "OFFSHOOT_CHAIN_LENGTH")]
-    pub chain_length: Option<u32>,
-    /// Directories of this host that images may be imported from, with all that is below them.
-    #[arg(
-        long = "image-root",
-        env = "OFFSHOOT_IMAGE_ROOTS",
-        value_delimiter = ',',
-        value_name = "DIR"
-    )]
-    pub image_roots: Option<Vec<PathBuf>>,
-    /// Let images be fetched from private, loopback and link-local addresses too.
-    #[arg(long, env = "OFFSHOOT_IMAGE_URLS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
-    pub image_urls_private: Option<bool>,
-    /// Let notices be posted to private, loopback and link-local addresses too.
-    #[arg(long, env = "OFFSHOOT_NOTICE_URLS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
-    pub notice_urls_private: Option<bool>,
-    /// The mail server that notices go by: smtps://user:password@host, or smtp://host?tls=required for STARTTLS.
-    #[arg(long, env = "OFFSHOOT_SMTP_URL", hide_env_values = true)]
-    pub smtp_url: Option<SmtpUrl>,
-    /// A file with the password for the mail server, in place of one in smtp_url.
-    #[arg(long, env = "OFFSHOOT_SMTP_PASSWORD_FILE")]
-    pub smtp_password_file: Option<PathBuf>,
-    /// Whom the mail is from, such as `Offshoot <offshoot@example.org>`.
-    #[arg(long, env = "OFFSHOOT_MAIL_FROM")]
-    pub mail_from: Option<String>,
-    /// Largest image, as a file and as a disk, in GiB.
-    #[arg(long, env = "OFFSHOOT_IMAGE_MAX_GIB")]
-    pub image_max_gib: Option<u32>,
-    /// The user that images from outside are converted as, where the server is root.
-    #[arg(long, env = "OFFSHOOT_IMAGE_HELPER_USER")]
-    pub image_helper_user: Option<String>,
-    /// Name of this server among others on the machine: it is in the cookie's name, for cookies ignore ports.
-    /// The port if not given.
-    #[arg(long, env = "OFFSHOOT_INSTANCE")]
-    pub instance: Option<Name>,
-    /// The certificate to speak TLS with, and those above it: a PEM file. It is read again when it changes.
-    #[arg(long, env = "OFFSHOOT_TLS_CERT")]
-    pub tls_cert: Option<PathBuf>,
-    /// The certificate's key: a PEM file.
-    #[arg(long, env = "OFFSHOOT_TLS_KEY")]
-    pub tls_key: Option<PathBuf>,
-    /// For how long browsers are told to come by TLS only, in seconds; 0 for not at all, as a certificate of one's own needs it.
-    #[arg(long, env = "OFFSHOOT_HSTS_SECONDS")]
-    pub hsts_seconds: Option<u32>,
-    /// Listen beyond this machine without TLS; needs --passwords-in-the-clear as well.
-    #[arg(long, env = "OFFSHOOT_ALLOW_PLAIN_HTTP", num_args = 0..=1, default_missing_value = "true")]
-    pub allow_plain_http: Option<bool>,
-    /// Yes: whoever is on the network reads passwords, tokens and screens. Together with --allow-plain-http.
-    #[arg(long, env = "OFFSHOOT_PASSWORDS_IN_THE_CLEAR", num_args = 0..=1, default_missing_value = "true")]
-    pub passwords_in_the_clear: Option<bool>,
-    /// The user that the server becomes when root starts it, by name or number; `root` to stay. `offshoot` if there is such a user.
-    #[arg(long, env = "OFFSHOOT_RUN_AS")]
-    pub run_as: Option<String>,
-    /// Where browsers come by, such as https://console.example: for links in notices, and needed for sign-in by OpenID Connect.
-    /// Where it listens if not given.
-    #[arg(long, env = "OFFSHOOT_PUBLIC_URL")]
-    pub public_url: Option<String>,
-    /// The OpenID Connect provider that people may sign in by: its address, letter for letter as it names itself.
-    #[arg(long, env = "OFFSHOOT_OIDC_ISSUER")]
-    pub oidc_issuer: Option<String>,
-    /// What the provider calls this server.
-    #[arg(long, env = "OFFSHOOT_OIDC_CLIENT_ID")]
-    pub oidc_client_id: Option<String>,
-    /// The file with the secret that the provider shares with this server; none for a public client.
-    #[arg(long, env = "OFFSHOOT_OIDC_CLIENT_SECRET_FILE")]
-    pub oidc_client_secret_file: Option<PathBuf>,
-    /// What the provider is asked for.
-    #[arg(long = "oidc-scope", env = "OFFSHOOT_OIDC_SCOPES", value_delimiter = ',')]
-    pub oidc_scopes: Option<Vec<String>>,
-    /// The claim that is the name of somebody who comes for the first time.
-    #[arg(long, env = "OFFSHOOT_OIDC_NAME_CLAIM")]
-    pub oidc_name_claim: Option<String>,
-    /// The claim that has somebody's groups.
-    #[arg(long, env = "OFFSHOOT_OIDC_GROUPS_CLAIM")]
-    pub oidc_groups_claim: Option<String>,
-    /// Roles on everything for groups of the provider; a group with a comma in its name is given in the file.
-    #[arg(
-        long = "oidc-role",
-        env = "OFFSHOOT_OIDC_ROLES",
-        value_delimiter = ',',
-        value_name = "GROUP=ROLE"
-    )]
-    pub oidc_roles: Option<Vec<GroupRole>>,
-    /// The role of those whose groups give none; they are refused if not given.
-    #[arg(long, env = "OFFSHOOT_OIDC_DEFAULT_ROLE")]
-    pub oidc_default_role: Option<Name>,
-    /// The text of the button that leads to the provider.
-    #[arg(long, env = "OFFSHOOT_OIDC_LABEL")]
-    pub oidc_label: Option<String>,
-    /// How long it is kept who did what, in days.
-    #[arg(long, env = "OFFSHOOT_AUDIT_DAYS")]
-    pub audit_days: Option<u32>,
-    /// How log lines look.
-    #[arg(long, env = "OFFSHOOT_LOG_FORMAT")]
-    pub log_format: Option<LogFormat>,
-    /// Which log lines there are, such as `info` or `server=debug,sqlx=warn`.
-    #[arg(long, env = "OFFSHOOT_LOG")]
-    pub log: Option<String>,
 }
 
 /// Settings with the file that more of them may stand in.
@@ -458,91 +312,76 @@ impl ConfigArgs {
                 })?
             }
         };
-        Config::new(self.settings, file)
+        Config::new(self.settings.or(file))
     }
 }
 
 impl Config {
-    fn new(first: Settings, then: Settings) -> Result<Self, ConfigError> {
-        let allow_plain_http = first.allow_plain_http.or(then.allow_plain_http).unwrap_or(false);
-        let passwords_in_the_clear = first
-            .passwords_in_the_clear
-            .or(then.passwords_in_the_clear)
-            .unwrap_or(false);
-        let public_url = match first.public_url.or(then.public_url) {
-            Some(url) => Some(oidc::public_url(
-                &url,
-                allow_plain_http && passwords_in_the_clear,
-            )?),
+    fn new(mut given: Settings) -> Result<Self, ConfigError> {
+        let plainly = given.allow_plain_http == Some(true) && given.passwords_in_the_clear == Some(true);
+        let public_url = match given.public_url.take() {
+            Some(url) => Some(oidc::public_url(&url, plainly)?),
             None => None,
         };
         let provider = oidc::Given {
-            issuer: first.oidc_issuer.or(then.oidc_issuer),
-            client_id: first.oidc_client_id.or(then.oidc_client_id),
-            client_secret_file: first.oidc_client_secret_file.or(then.oidc_client_secret_file),
-            scopes: first.oidc_scopes.or(then.oidc_scopes),
-            name_claim: first.oidc_name_claim.or(then.oidc_name_claim),
-            groups_claim: first.oidc_groups_claim.or(then.oidc_groups_claim),
-            roles: first.oidc_roles.or(then.oidc_roles),
-            default_role: first.oidc_default_role.or(then.oidc_default_role),
-            label: first.oidc_label.or(then.oidc_label),
+            issuer: given.oidc_issuer.take(),
+            client_id: given.oidc_client_id.take(),
+            client_secret_file: given.oidc_client_secret_file.take(),
+            scopes: given.oidc_scopes.take(),
+            name_claim: given.oidc_name_claim.take(),
+            groups_claim: given.oidc_groups_claim.take(),
+            roles: given.oidc_roles.take(),
+            default_role: given.oidc_default_role.take(),
+            label: given.oidc_label.take(),
         };
-        let oidc = provider.check(public_url.as_deref())?;
         let config = Self {
-            data_dir: first.data_dir.or(then.data_dir).unwrap_or_else(default_data_dir),
-            listen: first
-                .listen
-                .or(then.listen)
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            allowed_hosts: first.allowed_hosts.or(then.allowed_hosts).unwrap_or_default(),
-            site_dir: first.site_dir.or(then.site_dir).unwrap_or_else(default_site_dir),
-            images: first.images.or(then.images).unwrap_or_default(),
-            accelerator: first.accelerator.or(then.accelerator).unwrap_or_default(),
-            sim: first.sim.or(then.sim).unwrap_or(false),
-            jobs_per_host: first.jobs_per_host.or(then.jobs_per_host).unwrap_or(8),
-            jobs_per_vm: first.jobs_per_vm.or(then.jobs_per_vm).unwrap_or(2),
-            memory_dir: first.memory_dir.or(then.memory_dir),
-            memory_overcommit: first
-                .memory_overcommit
-                .or(then.memory_overcommit)
-                .unwrap_or(MEMORY_OVERCOMMIT),
-            forks_ready_seconds: first
-                .forks_ready_seconds
-                .or(then.forks_ready_seconds)
-                .unwrap_or(FORKS_READY_SECONDS),
-            chain_length: first.chain_length.or(then.chain_length).unwrap_or(CHAIN_LENGTH),
-            image_roots: first.image_roots.or(then.image_roots).unwrap_or_default(),
-            image_urls_private: first
-                .image_urls_private
-                .or(then.image_urls_private)
-                .unwrap_or(false),
-            notice_urls_private: first
-                .notice_urls_private
-                .or(then.notice_urls_private)
-                .unwrap_or(false),
-            smtp_url: first.smtp_url.or(then.smtp_url),
-            smtp_password_file: first.smtp_password_file.or(then.smtp_password_file),
-            mail_from: first.mail_from.or(then.mail_from),
-            image_max_gib: first
-                .image_max_gib
-                .or(then.image_max_gib)
-                .unwrap_or(IMAGE_MAX_GIB),
-            image_helper_user: first.image_helper_user.or(then.image_helper_user),
-            instance: first.instance.or(then.instance),
-            tls_cert: first.tls_cert.or(then.tls_cert),
-            tls_key: first.tls_key.or(then.tls_key),
-            hsts_seconds: first.hsts_seconds.or(then.hsts_seconds).unwrap_or(0),
-            allow_plain_http,
-            passwords_in_the_clear,
-            run_as: first.run_as.or(then.run_as),
+            oidc: provider.check(public_url.as_deref())?,
             public_url,
-            oidc,
-            audit_days: first.audit_days.or(then.audit_days).unwrap_or(KEPT_DAYS),
-            log_format: first.log_format.or(then.log_format).unwrap_or_default(),
-            log: first.log.or(then.log).unwrap_or_else(|| "info".to_owned()),
-            program: None,
+            ..Self::with(given)
         };
         config.check()
+    }
+
+    /// These settings and the defaults of others, but for what is checked against each other: `public_url` and the provider.
+    fn with(given: Settings) -> Self {
+        Self {
+            data_dir: given.data_dir.unwrap_or_else(default_data_dir),
+            listen: given
+                .listen
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            allowed_hosts: given.allowed_hosts.unwrap_or_default(),
+            site_dir: given.site_dir.unwrap_or_else(default_site_dir),
+            images: given.images.unwrap_or_default(),
+            accelerator: given.accelerator.unwrap_or_default(),
+            sim: given.sim.unwrap_or(false),
+            jobs_per_host: given.jobs_per_host.unwrap_or(8),
+            jobs_per_vm: given.jobs_per_vm.unwrap_or(2),
+            memory_dir: given.memory_dir,
+            memory_overcommit: given.memory_overcommit.unwrap_or(MEMORY_OVERCOMMIT),
+            forks_ready_seconds: given.forks_ready_seconds.unwrap_or(FORKS_READY_SECONDS),
+            chain_length: given.chain_length.unwrap_or(CHAIN_LENGTH),
+            image_roots: given.image_roots.unwrap_or_default(),
+            image_urls_private: given.image_urls_private.unwrap_or(false),
+            notice_urls_private: given.notice_urls_private.unwrap_or(false),
+            smtp_url: given.smtp_url,
+            smtp_password_file: given.smtp_password_file,
+            mail_from: given.mail_from,
+            image_max_gib: given.image_max_gib.unwrap_or(IMAGE_MAX_GIB),
+            image_helper_user: given.image_helper_user,
+            instance: given.instance,
+            tls_cert: given.tls_cert,
+            tls_key: given.tls_key,
+            hsts_seconds: given.hsts_seconds.unwrap_or(0),
+            allow_plain_http: given.allow_plain_http.unwrap_or(false),
+            passwords_in_the_clear: given.passwords_in_the_clear.unwrap_or(false),
+            run_as: given.run_as,
+            public_url: None,
+            oidc: None,
+            audit_days: given.audit_days.unwrap_or(KEPT_DAYS),
+            log_format: given.log_format.unwrap_or_default(),
+            log: given.log.unwrap_or_else(|| "info".to_owned()),
+            program: None,
+        }
     }
 
     fn check(self) -> Result<Self, ConfigError> {
@@ -595,42 +434,12 @@ impl Config {
 
     /// The configuration of a server that simulates in this directory, on a free port.
     pub fn simulated(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            allowed_hosts: Vec::new(),
-            site_dir: default_site_dir(),
-            images: Vec::new(),
-            accelerator: AcceleratorChoice::Auto,
-            sim: true,
-            jobs_per_host: 8,
-            jobs_per_vm: 2,
-            memory_dir: None,
-            memory_overcommit: MEMORY_OVERCOMMIT,
-            forks_ready_seconds: FORKS_READY_SECONDS,
-            chain_length: CHAIN_LENGTH,
-            image_roots: Vec::new(),
-            image_urls_private: false,
-            notice_urls_private: false,
-            smtp_url: None,
-            smtp_password_file: None,
-            mail_from: None,
-            image_max_gib: IMAGE_MAX_GIB,
-            image_helper_user: None,
-            instance: None,
-            tls_cert: None,
-            tls_key: None,
-            hsts_seconds: 0,
-            allow_plain_http: false,
-            passwords_in_the_clear: false,
-            run_as: None,
-            public_url: None,
-            oidc: None,
-            audit_days: KEPT_DAYS,
-            log_format: LogFormat::Text,
-            log: "info".to_owned(),
-            program: None,
-        }
+        Self::with(Settings {
+            data_dir: Some(data_dir.into()),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            sim: Some(true),
+            ..Settings::default()
+        })
     }
 
     /// Where people reach the console of a server that listens here, without a slash at its end.
@@ -662,48 +471,6 @@ impl Config {
                 path: self.data_dir.clone(),
                 source,
             })
-    }
-}
-
-/// The data directory, held by this process until it is dropped.
-#[derive(Debug)]
-pub struct DataDirLock(#[allow(dead_code, reason = "held for its lock")] File);
-
-impl DataDirLock {
-    /// Makes the directory if it is not there, and takes it for this process alone.
-    pub fn take(config: &Config) -> Result<Self, ConfigError> {
-        config.make_data_dir()?;
-        let path = config.data_dir.join("lock");
-        let failed = |source| ConfigError::Lock {
-            path: path.clone(),
-            source,
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let pid = match file.read_to_string(&mut pid) {
-                    Ok(n) if n > 0 => format!(" (pid {})", pid.trim()),
-                    _ => String::new(),
-                };
-                return Err(ConfigError::InUse {
-                    path: config.data_dir.clone(),
-                    pid,
-                });
-            }
-        }
-        file.set_len(0).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self(file))
     }
 }
 
@@ -804,16 +571,5 @@ mod tests {
         assert!(why(&WHOLE.replace("https://login", "http://login")).contains("in the clear"));
         assert!(why(&format!("{WHOLE}oidc_scopes = [\"email\"]")).contains("openid"));
         assert!(file(&WHOLE.replace("https://login.example", "http://127.0.0.1:1")).is_ok());
-    }
-
-    #[test]
-    fn a_data_directory_has_one_server() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config::simulated(dir.path().join("data"));
-        let first = DataDirLock::take(&config).unwrap();
-        let why = DataDirLock::take(&config).unwrap_err().to_string();
-        assert!(why.contains(&format!("pid {}", std::process::id())), "{why}");
-        drop(first);
-        DataDirLock::take(&config).unwrap();
     }
 }

@@ -41,7 +41,7 @@ enum Command {
     /// Who is signed in from where, on the server that OFFSHOOT_URL names.
     Session(Ask<client::people::SessionCommand>),
     /// Who did what, and what was refused, on the server that OFFSHOOT_URL names.
-    Audit(Ask<client::people::AuditCommand>),
+    Audit(Ask<client::audit::AuditCommand>),
     /// Writes a copy of the database to a new file, also while the server runs.
     Backup(backup::Args),
     /// Has the server's next start take a copy of `offshoot backup` in its database's place.

@@ -1,13 +1,14 @@
 //! What machines are made of, changed: what is wanted stands beside what runs until it is taken.
 
 use super::vms::ADD;
-use super::{DbError, Tx, json, sql, to_json};
-use shared::edit::{EditVm, NextStart, PortForward};
+use super::{DbError, Tx, json, sql, to_json, word};
+use shared::edit::{EditVm, FIRST_SLOT, NextStart, PortForward};
 use shared::feed::Noun;
 use shared::vm::{Disk, Firmware, Nic, PatchVm, Vm};
 use shared::{LayerId, Name, NetworkId, VmId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use std::collections::BTreeSet;
 
 /// Changes what people see of a machine; answers whether there is such a machine.
 pub async fn patch(tx: &mut Tx, id: VmId, patch: &PatchVm) -> Result<bool, DbError> {
@@ -33,6 +34,91 @@ pub async fn patch(tx: &mut Tx, id: VmId, patch: &PatchVm) -> Result<bool, DbErr
         tx.changed(Noun::Vm, id, false);
     }
     Ok(found)
+}
+
+/// Gives a machine a disk that is booted from in its turn; one of this number gets the layer.
+pub async fn put_disk(tx: &mut Tx, vm: VmId, boot: usize, disk: &Disk) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO vm_disks (vm, position, slot, boot, layer) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (vm, position) DO UPDATE SET layer = excluded.layer",
+    )
+    .bind(vm.to_string())
+    .bind(i64::from(disk.number))
+    .bind(i64::from(disk.slot))
+    .bind(boot as i64)
+    .bind(disk.layer.to_string())
+    .execute(tx.conn())
+    .await
+    .map_err(sql("write a disk"))?;
+    Ok(())
+}
+
+/// Gives a machine other disks; answers the layers that were active before: for [`super::layers::release`]. A disk whose PCI
+/// slot a NIC or the seed has by now gets another.
+pub async fn set_disks(tx: &mut Tx, vm: VmId, disks: &[Disk]) -> Result<Vec<LayerId>, DbError> {
+    let rows = sqlx::query("DELETE FROM vm_disks WHERE vm = $1 RETURNING layer")
+        .bind(vm.to_string())
+        .fetch_all(tx.conn())
+        .await
+        .map_err(sql("take a VM's disks"))?;
+    let others = sqlx::query(
+        "SELECT slot FROM vm_nics WHERE vm = $1 UNION SELECT seed_slot FROM vms WHERE id = $1 AND has_seed = 1",
+    )
+    .bind(vm.to_string())
+    .fetch_all(tx.conn())
+    .await
+    .map_err(sql("read the slots of a VM"))?;
+    let others: BTreeSet<u32> = others.iter().map(|r| r.get::<i64, _>("slot") as u32).collect();
+    let mut taken: BTreeSet<u32> = disks
+        .iter()
+        .map(|d| d.slot)
+        .chain(others.iter().copied())
+        .collect();
+    for (boot, disk) in disks.iter().enumerate() {
+        let mut disk = disk.clone();
+        if others.contains(&disk.slot) {
+            disk.slot = (FIRST_SLOT..).find(|n| !taken.contains(n)).unwrap_or(disk.slot);
+            taken.insert(disk.slot);
+        }
+        put_disk(tx, vm, boot, &disk).await?;
+    }
+    follow_firmware(tx, vm).await?;
+    tx.changed(Noun::Vm, vm, false);
+    rows.iter().map(|r| word(r, "layer")).collect()
+}
+
+/// A machine whose disks are others has the firmware that they say: an EFI firmware has variables.
+pub async fn follow_firmware(tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE vms SET firmware = CASE WHEN EXISTS (SELECT 1 FROM vm_disks WHERE vm = vms.id AND slot = 0
+             AND change IS NOT 'ADD') THEN 'EFI' ELSE 'BIOS' END WHERE id = $1",
+    )
+    .bind(vm.to_string())
+    .execute(tx.conn())
+    .await
+    .map_err(sql("set a VM's firmware"))
+    .map(drop)
+}
+
+/// Puts layers into the places of the active ones, in the order of the disks.
+pub async fn switch_disks(tx: &mut Tx, vm: VmId, layers: &[LayerId]) -> Result<(), DbError> {
+    let Some(machine) = super::vms::get(tx.conn(), vm).await? else {
+        return Ok(());
+    };
+    for (boot, (disk, &layer)) in machine.disks.iter().zip(layers).enumerate() {
+        put_disk(
+            tx,
+            vm,
+            boot,
+            &Disk {
+                layer,
+                ..disk.clone()
+            },
+        )
+        .await?;
+    }
+    tx.changed(Noun::Vm, vm, false);
+    Ok(())
 }
 
 /// Gives a machine a NIC, at once or as `change` says; one of this number stays as it is.
@@ -325,7 +411,7 @@ pub async fn started(tx: &mut Tx, vm: VmId) -> Result<Vec<LayerId>, DbError> {
             .await
             .map_err(sql("change the boot order of a VM"))?;
     }
-    super::vms::follow_firmware(tx, vm).await?;
+    follow_firmware(tx, vm).await?;
     Ok(gone)
 }
 
@@ -341,12 +427,7 @@ pub async fn forwards(tx: &mut Tx) -> Result<Vec<(VmId, Name, u32, Vec<PortForwa
     rows.iter()
         .map(|r| {
             let number = r.get::<i64, _>("position") as u32;
-            Ok((
-                super::word(r, "id")?,
-                super::word(r, "name")?,
-                number,
-                json(r, "forwards")?,
-            ))
+            Ok((word(r, "id")?, word(r, "name")?, number, json(r, "forwards")?))
         })
         .collect()
 }

@@ -3,13 +3,13 @@
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, sql, time, time_opt, to_json, word, word_opt};
 use shared::access::rights::Sees;
-use shared::edit::{FIRST_SLOT, Growth, NewMac, NextStart};
+use shared::edit::{Growth, NewMac, NextStart};
 use shared::feed::Noun;
 use shared::vm::{Condition, Disk, Lineage, LockedBy, Nic, Vm};
 use shared::{ForkPointId, HostId, LayerId, NetworkId, SnapshotId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// A device that is put in at the next start; else it is taken out.
@@ -401,7 +401,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
     let fresh = super::taken("VM", &vm.name, done)?.rows_affected() > 0;
     if fresh {
         for (boot, disk) in vm.disks.iter().enumerate() {
-            put_disk(tx, vm.id, boot, disk).await?;
+            super::hardware::put_disk(tx, vm.id, boot, disk).await?;
         }
         for (nic, network) in vm.network_interfaces.iter().zip(&new.networks) {
             super::hardware::put_nic(tx, vm.id, nic, *network, None).await?;
@@ -409,70 +409,6 @@ pub async fn insert(tx: &mut Tx, new: &NewVm) -> Result<(), DbError> {
     }
     tx.changed(Noun::Vm, vm.id, false);
     Ok(())
-}
-
-/// Gives a machine a disk that is booted from in its turn; one of this number gets the layer.
-pub async fn put_disk(tx: &mut Tx, vm: VmId, boot: usize, disk: &Disk) -> Result<(), DbError> {
-    sqlx::query(
-        "INSERT INTO vm_disks (vm, position, slot, boot, layer) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (vm, position) DO UPDATE SET layer = excluded.layer",
-    )
-    .bind(vm.to_string())
-    .bind(i64::from(disk.number))
-    .bind(i64::from(disk.slot))
-    .bind(boot as i64)
-    .bind(disk.layer.to_string())
-    .execute(tx.conn())
-    .await
-    .map_err(sql("write a disk"))?;
-    Ok(())
-}
-
-/// Gives a machine other disks; answers the layers that were active before: for [`super::layers::release`]. A disk whose PCI
-/// slot a NIC or the seed has by now gets another.
-pub async fn set_disks(tx: &mut Tx, vm: VmId, disks: &[Disk]) -> Result<Vec<LayerId>, DbError> {
-    let rows = sqlx::query("DELETE FROM vm_disks WHERE vm = $1 RETURNING layer")
-        .bind(vm.to_string())
-        .fetch_all(tx.conn())
-        .await
-        .map_err(sql("take a VM's disks"))?;
-    let others = sqlx::query(
-        "SELECT slot FROM vm_nics WHERE vm = $1 UNION SELECT seed_slot FROM vms WHERE id = $1 AND has_seed = 1",
-    )
-    .bind(vm.to_string())
-    .fetch_all(tx.conn())
-    .await
-    .map_err(sql("read the slots of a VM"))?;
-    let others: BTreeSet<u32> = others.iter().map(|r| r.get::<i64, _>("slot") as u32).collect();
-    let mut taken: BTreeSet<u32> = disks
-        .iter()
-        .map(|d| d.slot)
-        .chain(others.iter().copied())
-        .collect();
-    for (boot, disk) in disks.iter().enumerate() {
-        let mut disk = disk.clone();
-        if others.contains(&disk.slot) {
-            disk.slot = (FIRST_SLOT..).find(|n| !taken.contains(n)).unwrap_or(disk.slot);
-            taken.insert(disk.slot);
-        }
-        put_disk(tx, vm, boot, &disk).await?;
-    }
-    follow_firmware(tx, vm).await?;
-    tx.changed(Noun::Vm, vm, false);
-    rows.iter().map(|r| word(r, "layer")).collect()
-}
-
-/// A machine whose disks are others has the firmware that they say: an EFI firmware has variables.
-pub async fn follow_firmware(tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
-    sqlx::query(
-        "UPDATE vms SET firmware = CASE WHEN EXISTS (SELECT 1 FROM vm_disks WHERE vm = vms.id AND slot = 0
-             AND change IS NOT 'ADD') THEN 'EFI' ELSE 'BIOS' END WHERE id = $1",
-    )
-    .bind(vm.to_string())
-    .execute(tx.conn())
-    .await
-    .map_err(sql("set a VM's firmware"))
-    .map(drop)
 }
 
 /// Gives a machine another generation id: its guest is not where it was.
@@ -483,27 +419,6 @@ pub async fn set_vmgenid(tx: &mut Tx, vm: VmId, vmgenid: uuid::Uuid) -> Result<(
         .execute(tx.conn())
         .await
         .map_err(sql("set a VM's generation id"))?;
-    Ok(())
-}
-
-/// Puts layers into the places of the active ones, in the order of the disks.
-pub async fn switch_disks(tx: &mut Tx, vm: VmId, layers: &[LayerId]) -> Result<(), DbError> {
-    let Some(machine) = get(tx.conn(), vm).await? else {
-        return Ok(());
-    };
-    for (boot, (disk, &layer)) in machine.disks.iter().zip(layers).enumerate() {
-        put_disk(
-            tx,
-            vm,
-            boot,
-            &Disk {
-                layer,
-                ..disk.clone()
-            },
-        )
-        .await?;
-    }
-    tx.changed(Noun::Vm, vm, false);
     Ok(())
 }
 

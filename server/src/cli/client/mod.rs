@@ -1,5 +1,6 @@
 //! The commands that speak to a server's API, as any other client would.
 
+pub mod audit;
 pub mod clone;
 pub mod console;
 pub mod edit;

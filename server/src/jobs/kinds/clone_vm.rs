@@ -334,13 +334,13 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
                             chain_length: 1,
                             allocated_bytes: None,
                         };
-                        db::vms::put_disk(tx, new.id, position, &disk).await?;
+                        db::hardware::put_disk(tx, new.id, position, &disk).await?;
                     }
                     Product::Images(_) => {}
                 }
             }
             if let Product::Vm(new) = &product {
-                db::vms::follow_firmware(tx, new.id).await?;
+                db::hardware::follow_firmware(tx, new.id).await?;
                 tx.changed(Noun::Vm, new.id, false);
             }
             Ok(())

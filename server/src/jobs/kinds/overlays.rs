@@ -86,7 +86,7 @@ impl Overlays {
 
     /// Makes them the machine's active layers, on the books.
     pub async fn take_over(&self, tx: &mut Tx, vm: VmId) -> Result<(), DbError> {
-        db::vms::switch_disks(tx, vm, &self.layers).await
+        db::hardware::switch_disks(tx, vm, &self.layers).await
     }
 
     /// Takes them away again, unless the guest writes into them.

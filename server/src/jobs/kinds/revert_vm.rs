@@ -188,7 +188,7 @@ async fn revert(cx: &Cx) -> Result<(), StepError> {
     let disks: Vec<Disk> = disks.map(|(disk, &layer)| Disk { layer, ..disk }).collect();
     cx.commit(move |tx| {
         Box::pin(async move {
-            let before = db::vms::set_disks(tx, spec.vm, &disks).await?;
+            let before = db::hardware::set_disks(tx, spec.vm, &disks).await?;
             release(tx, &before).await?;
             db::vms::set_vmgenid(tx, spec.vm, minted.vmgenid).await?;
             db::vms::set_current(tx, spec.vm, Some(spec.snapshot)).await
