@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use client::Api;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// Clones, forks and snapshots of virtual machines on QEMU, with a console.
