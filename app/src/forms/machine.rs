@@ -235,9 +235,8 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
             let request = TakeSnapshot {
                 name: form.parse("name")?,
                 description: form.get("description").unwrap_or_default().to_owned(),
-                memory: form.is("memory"),
-                // With its memory nothing has to be written first.
-                quiesce: form.is("quiesce") && !form.is("memory"),
+                memory: form.get("with") == Some("memory"),
+                quiesce: form.get("with") == Some("quiesce"),
                 request_id: form.parse("requestId")?,
             };
             limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;

@@ -33,14 +33,25 @@ pub fn take(vm: Memo<Vm>) -> AnyView {
         let verdict = move || {
             vm.with(|v| may(Privilege::SnapshotCreate, Some(v.id)).and_then(|()| can::can_snapshot(v)))
         };
+        let runs = Memo::new(move |_| vm.with(|v| can::can_snapshot_memory(v).is_ok()));
+        let form = fields.clone();
+        // One of them: what the guest has not written yet is in the memory.
+        let with = move || match runs.get() {
+            true => view! {
+                {form.radio("with", "quiesce", w().quiesce, w().quiesce_hint, true)}
+                {form.radio("with", "memory", w().snapshot_memory, w().snapshot_memory_hint, false)}
+                {form.radio("with", "", w().quiesce_no, "", false)}
+                <div class="note">{w().snapshot_note}</div>
+            }
+            .into_any(),
+            false => view! { <div class="note">{w().snapshot_note_off}</div> }.into_any(),
+        };
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=snapshot"))}
                 {name_field}
                 {about}
-                {fields.tick("memory", w().snapshot_memory.to_owned(), w().snapshot_memory_hint, false)}
-                {fields.tick("quiesce", w().quiesce.to_owned(), w().quiesce_hint, true)}
-                <div class="note">{w().snapshot_note}</div>
+                {with}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
                     {fields.submit("go", w().take_snapshot, verdict)}
