@@ -1,5 +1,6 @@
 //! Snapshots: a tree of frozen moments of a machine's disks.
 
+use crate::vm::Vm;
 use crate::{Name, SnapshotId, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,35 @@ words! {
         NoGuestAgent = "NO_GUEST_AGENT",
         /// The agent answered, but freezing failed.
         QuiesceFailed = "QUIESCE_FAILED",
+    }
+}
+
+/// What the memory of a snapshot goes on in: a machine as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryNeeds {
+    /// Number of processors.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Number of NICs.
+    pub nics: u32,
+    /// Their PCI slots; older snapshots do not say.
+    #[serde(default)]
+    pub slots: Vec<u32>,
+}
+
+impl MemoryNeeds {
+    /// What memory taken of this machine would go on in.
+    pub fn of(vm: &Vm) -> Self {
+        let nics = &vm.network_interfaces;
+        Self {
+            cpus: vm.cpus,
+            memory_mib: vm.memory_mib,
+            nics: nics.len() as u32,
+            slots: nics.iter().map(|nic| nic.slot).collect(),
+        }
     }
 }
 
@@ -55,6 +85,9 @@ pub struct Snapshot {
     /// Bytes that the memory takes on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// What the memory goes on in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_needs: Option<MemoryNeeds>,
     /// How long QEMU took to switch the disks over, in microseconds: the guest's disks stood still no longer. With memory, how
     /// long the guest stood still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -219,6 +252,7 @@ mod tests {
             consistency: Consistency::Online,
             memory: false,
             memory_bytes: None,
+            memory_needs: None,
             pause_micros: None,
             allocated_bytes: 0,
             create_time: Timestamp::from_micros(n as i64),
