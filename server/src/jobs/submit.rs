@@ -465,6 +465,9 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
         ) => super::images::check(tx, spec, vm).await,
         (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
         (JobSpec::CloneVm(spec), Some(vm)) => {
+            if let Some(mib) = spec.request.target.as_ref().and_then(|t| t.memory_mib) {
+                limit::efi_memory("target.memoryMib", vm.firmware, mib)?;
+            }
             if let Some(name) = spec.request.target.as_ref().and_then(|t| t.name.as_ref()) {
                 name_is_free(tx, name).await?;
             }
