@@ -76,7 +76,7 @@ impl Fields {
         move || {
             flash.with(|flash| {
                 let error = flash.as_ref().filter(|f| f.action == action)?.error.as_ref()?;
-                (error.field() == Some(name)).then(|| error.message.clone())
+                (error.field() == Some(name)).then(|| error::sentence(error::said(error)))
             })
         }
     }
