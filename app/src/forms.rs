@@ -19,7 +19,7 @@
 //! | `/do/vms/bulk` | action, id … | one call for each id |
 //! | `/do/vms/{vm}/start` `shutdown` `power-off` `reset` `pause` `resume` | | `Start` … |
 //! | `/do/vms/{vm}/connect` `disconnect` | nic | `Connect`, `Disconnect` |
-//! | `/do/vms/{vm}/snapshot` | name description memory quiesce | `PostSnapshot` |
+//! | `/do/vms/{vm}/snapshot` | name description with | `PostSnapshot` |
 //! | `/do/vms/{vm}/revert` | snapshot keepCurrent name memory start | `PostRevert` |
 //! | `/do/vms/{vm}/delete-snapshot` | snapshot | `DeleteSnapshot` |
 //! | `/do/vms/{vm}/clone` | source mode name cpus memoryMib start bootTimeoutSeconds bootPattern network adapt userData metaData networkConfig quiesce | `PostCloneJob` |

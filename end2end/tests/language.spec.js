@@ -34,8 +34,8 @@ test('German is chosen in the settings, stays, and is left again', async ({ page
 
   // A page that the browser draws.
   const rail = page.getByRole('navigation', { name: 'Hauptnavigation' });
-  await rail.getByRole('link', { name: 'Virtuelle Maschinen' }).click();
-  await expect(h1(page)).toHaveText('Virtuelle Maschinen');
+  await rail.getByRole('link', { name: 'VMs' }).click();
+  await expect(h1(page)).toHaveText('VMs');
   await expect(page.getByRole('row', { name: /sprache/ })).toContainText('Läuft');
   await page.getByRole('row', { name: /sprache/ }).getByRole('link', { name: 'sprache', exact: true }).click();
   await expect(h1(page)).toHaveText('sprache');
@@ -100,7 +100,7 @@ test('a language is chosen without JavaScript', async ({ another }) => {
   await page.getByRole('button', { name: 'Deutsch' }).click();
   await expect(h1(page)).toHaveText('Einstellungen');
   await page.goto('/vms');
-  await expect(h1(page)).toHaveText('Virtuelle Maschinen');
+  await expect(h1(page)).toHaveText('VMs');
 });
 
 test('a page whose words cannot be loaded stays as the server has drawn it, and works', async ({ page, context, server, complaints }) => {

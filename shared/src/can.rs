@@ -5,7 +5,7 @@ use crate::fork::ForkPoint;
 use crate::image::Upload;
 use crate::job::{Job, JobKind, JobState};
 use crate::place::{HostState, ISOLATED_NETWORK, Network, OWN_STORAGE, Storage, USER_NETWORK};
-use crate::snapshot::{Snapshot, SnapshotState};
+use crate::snapshot::{MemoryNeeds, Snapshot, SnapshotState};
 use crate::vm::{ConnectNics, LineageKind, PauseReason, PowerAction, Vm, VmState};
 use crate::{Code, Name, Status};
 
@@ -194,6 +194,36 @@ pub fn can_revert(vm: &Vm, snapshot: &Snapshot) -> Verdict {
         VmState::Running | VmState::Paused | VmState::Stopped | VmState::Stopping | VmState::Error => Ok(()),
         VmState::Starting => refuse(format!("{} is still starting: wait until it runs", vm.name)),
     }
+}
+
+/// Whether the memory of a snapshot can go on in its machine, as that is now.
+pub fn can_go_on(vm: &Vm, snapshot: &Snapshot) -> Verdict {
+    let Some(then) = &snapshot.memory_needs else {
+        return Ok(());
+    };
+    let now = MemoryNeeds::of(vm);
+    let mut differ = Vec::new();
+    for (what, then, now) in [
+        ("processors", then.cpus, now.cpus),
+        ("MiB of memory", then.memory_mib, now.memory_mib),
+        ("NICs", then.nics, now.nics),
+    ] {
+        if then != now {
+            differ.push(format!("{then} {what} then and {now} now"));
+        }
+    }
+    if then.nics == now.nics && !then.slots.is_empty() && then.slots != now.slots {
+        differ.push("its NICs in other PCI slots".to_owned());
+    }
+    if differ.is_empty() {
+        return Ok(());
+    }
+    refuse(format!(
+        "the memory of snapshot {} cannot go on in {}, which had {}: its disks alone can go back",
+        snapshot.name,
+        vm.name,
+        differ.join(", ")
+    ))
 }
 
 /// Whether a snapshot may be deleted.
@@ -389,12 +419,15 @@ pub fn can_retry(job: &Job) -> Verdict {
 
 /// Limits of what may be asked, checked by server and form alike.
 pub mod limit {
+    use crate::vm::Firmware;
     use crate::{Code, Status};
 
     /// Most processors of a machine.
     pub const CPUS: u32 = 64;
     /// Least memory of a machine, in MiB.
     pub const MIN_MEMORY_MIB: u32 = 64;
+    /// Least memory of a machine with EFI, in MiB.
+    pub const EFI_MEMORY_MIB: u32 = 256;
     /// Most memory of a machine, in MiB.
     pub const MAX_MEMORY_MIB: u32 = 1 << 20;
     /// Most disks of a machine.
@@ -428,6 +461,17 @@ pub mod limit {
             u64::from(MAX_MEMORY_MIB),
             "MiB",
         )
+    }
+
+    /// Whether the firmware has room: it crashes in less.
+    pub fn efi_memory(field: &str, firmware: Firmware, mib: u32) -> Result<(), Status> {
+        if firmware == Firmware::Efi && mib < EFI_MEMORY_MIB {
+            return Err(Status::invalid(
+                field,
+                format_args!("an EFI machine needs at least {EFI_MEMORY_MIB} MiB"),
+            ));
+        }
+        Ok(())
     }
 
     /// A number between two others.
@@ -499,6 +543,41 @@ mod tests {
             create_time: T,
             generation: 0,
         }
+    }
+
+    #[test]
+    fn kept_memory_goes_on_in_the_same_machine_only_and_all_that_differs_is_said() {
+        let mut vm = vm();
+        let snapshot = Snapshot {
+            id: SnapshotId(Uuid::nil()),
+            vm: vm.id,
+            name: "kept".parse().unwrap(),
+            description: String::new(),
+            parent: None,
+            current: true,
+            state: SnapshotState::Ready,
+            consistency: crate::snapshot::Consistency::Online,
+            memory: true,
+            memory_bytes: Some(1),
+            memory_needs: Some(MemoryNeeds::of(&vm)),
+            pause_micros: None,
+            allocated_bytes: 0,
+            create_time: T,
+            generation: 0,
+        };
+        assert_eq!(can_go_on(&vm, &snapshot), Ok(()));
+        (vm.cpus, vm.memory_mib) = (2, 256);
+        let why = can_go_on(&vm, &snapshot).unwrap_err().message;
+        assert!(
+            why.contains("1 processors then and 2 now, 128 MiB of memory then and 256 now"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn an_efi_firmware_has_its_room() {
+        let ok = |firmware, mib| limit::efi_memory("memoryMib", firmware, mib).is_ok();
+        assert!(ok(Firmware::Bios, 64) && ok(Firmware::Efi, 256) && !ok(Firmware::Efi, 255));
     }
 
     #[test]

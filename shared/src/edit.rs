@@ -304,6 +304,14 @@ pub fn check(vm: &Vm, request: &EditVm) -> Result<(), Status> {
     if let Some(mib) = request.memory_mib {
         limit::memory("memoryMib", mib)?;
     }
+    if request.memory_mib.is_some() || request.firmware.is_some() {
+        let firmware = request.firmware.unwrap_or(next.firmware);
+        limit::efi_memory(
+            "memoryMib",
+            firmware,
+            request.memory_mib.unwrap_or(next.memory_mib),
+        )?;
+    }
     let disk = |field: &str, number: u32| {
         let found = next.guest_disks().find(|d| d.number == number);
         found.ok_or_else(|| missing(field, &vm.name, "disk", number))

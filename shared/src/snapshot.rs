@@ -1,5 +1,6 @@
 //! Snapshots: a tree of frozen moments of a machine's disks.
 
+use crate::vm::Vm;
 use crate::{Name, SnapshotId, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,35 @@ words! {
         NoGuestAgent = "NO_GUEST_AGENT",
         /// The agent answered, but freezing failed.
         QuiesceFailed = "QUIESCE_FAILED",
+    }
+}
+
+/// What the memory of a snapshot goes on in: a machine as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryNeeds {
+    /// Number of processors.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Number of NICs.
+    pub nics: u32,
+    /// Their PCI slots; older snapshots do not say.
+    #[serde(default)]
+    pub slots: Vec<u32>,
+}
+
+impl MemoryNeeds {
+    /// What memory taken of this machine would go on in.
+    pub fn of(vm: &Vm) -> Self {
+        let nics = &vm.network_interfaces;
+        Self {
+            cpus: vm.cpus,
+            memory_mib: vm.memory_mib,
+            nics: nics.len() as u32,
+            slots: nics.iter().map(|nic| nic.slot).collect(),
+        }
     }
 }
 
@@ -55,6 +85,9 @@ pub struct Snapshot {
     /// Bytes that the memory takes on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// What the memory goes on in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_needs: Option<MemoryNeeds>,
     /// How long QEMU took to switch the disks over, in microseconds: the guest's disks stood still no longer. With memory, how
     /// long the guest stood still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,8 +165,10 @@ impl Default for RevertSnapshot {
 /// A snapshot's place in the tree that people look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeRow<'a> {
-    /// Its depth, from 1.
+    /// How many branches it is in, from 1: what goes on without a branch stays where it is.
     pub level: usize,
+    /// Whether a branch begins with it.
+    pub branch: bool,
     /// The snapshot; none is NOW, the running state.
     pub snapshot: Option<&'a Snapshot>,
 }
@@ -145,12 +180,23 @@ pub fn tree(snapshots: &[Snapshot]) -> Vec<TreeRow<'_>> {
     fn place<'a>(
         rows: &mut Vec<TreeRow<'a>>,
         left: &mut Vec<&'a Snapshot>,
-        parent: Option<SnapshotId>,
+        of: Option<&Snapshot>,
         level: usize,
     ) {
+        let (parent, now) = (of.map(|s| s.id), of.is_some_and(|s| s.current));
+        let ways = left.iter().filter(|s| s.parent == parent).count() + usize::from(now);
+        let branch = parent.is_some() && ways > 1;
+        let level = level + usize::from(branch);
         while let Some(at) = left.iter().position(|s| s.parent == parent) {
             let snapshot = left.remove(at);
-            put(rows, left, snapshot, level);
+            put(rows, left, snapshot, level, branch);
+        }
+        if now {
+            rows.push(TreeRow {
+                level,
+                branch,
+                snapshot: None,
+            });
         }
     }
     fn put<'a>(
@@ -158,18 +204,14 @@ pub fn tree(snapshots: &[Snapshot]) -> Vec<TreeRow<'_>> {
         left: &mut Vec<&'a Snapshot>,
         snapshot: &'a Snapshot,
         level: usize,
+        branch: bool,
     ) {
         rows.push(TreeRow {
             level,
+            branch,
             snapshot: Some(snapshot),
         });
-        place(rows, left, Some(snapshot.id), level + 1);
-        if snapshot.current {
-            rows.push(TreeRow {
-                level: level + 1,
-                snapshot: None,
-            });
-        }
+        place(rows, left, Some(snapshot), level);
     }
     let mut left: Vec<&Snapshot> = snapshots.iter().collect();
     left.sort_by_key(|s| (s.create_time, s.id));
@@ -177,13 +219,14 @@ pub fn tree(snapshots: &[Snapshot]) -> Vec<TreeRow<'_>> {
     place(&mut rows, &mut left, None, 1);
     while !left.is_empty() {
         let orphan = left.remove(0);
-        put(&mut rows, &mut left, orphan, 1);
+        put(&mut rows, &mut left, orphan, 1, false);
     }
     if !rows.iter().any(|r| r.snapshot.is_none()) {
         rows.insert(
             0,
             TreeRow {
                 level: 1,
+                branch: false,
                 snapshot: None,
             },
         );
@@ -209,6 +252,7 @@ mod tests {
             consistency: Consistency::Online,
             memory: false,
             memory_bytes: None,
+            memory_needs: None,
             pause_micros: None,
             allocated_bytes: 0,
             create_time: Timestamp::from_micros(n as i64),
@@ -216,19 +260,47 @@ mod tests {
         }
     }
 
+    fn drawn(all: &[Snapshot]) -> Vec<(usize, bool, String)> {
+        let name = |s: Option<&Snapshot>| s.map_or("now".to_owned(), |s| s.name.to_string());
+        let rows = tree(all).into_iter();
+        rows.map(|r| (r.level, r.branch, name(r.snapshot))).collect()
+    }
+
     #[test]
-    fn now_stands_below_the_current_snapshot() {
-        let all = [
+    fn now_stands_below_the_current_snapshot_and_only_branches_are_indented() {
+        let row = |level, branch, name: &str| (level, branch, name.to_owned());
+        let branched = [
             snapshot(1, None, false),
             snapshot(2, Some(1), true),
             snapshot(3, Some(1), false),
         ];
-        let rows: Vec<_> = tree(&all)
-            .iter()
-            .map(|r| (r.level, r.snapshot.map(|s| s.name.to_string())))
-            .collect();
-        let s = |n: &str| Some(n.to_owned());
-        assert_eq!(rows, [(1, s("s1")), (2, s("s2")), (3, None), (2, s("s3"))]);
+        let rows = [
+            row(1, false, "s1"),
+            row(2, true, "s2"),
+            row(2, false, "now"),
+            row(2, true, "s3"),
+        ];
+        assert_eq!(drawn(&branched), rows);
+        let chain = [
+            snapshot(1, None, false),
+            snapshot(2, Some(1), false),
+            snapshot(3, Some(2), true),
+        ];
+        let rows = ["s1", "s2", "s3", "now"].map(|name| row(1, false, name));
+        assert_eq!(drawn(&chain), rows);
+        // Taken back to the middle: what was goes one way, and what is now another.
+        let back = [
+            snapshot(1, None, false),
+            snapshot(2, Some(1), true),
+            snapshot(3, Some(2), false),
+        ];
+        let rows = [
+            row(1, false, "s1"),
+            row(1, false, "s2"),
+            row(2, true, "s3"),
+            row(2, true, "now"),
+        ];
+        assert_eq!(drawn(&back), rows);
     }
 
     proptest! {

@@ -34,7 +34,7 @@ pub fn explain(status: &Status) -> AnyView {
     let code = status.code.word();
     view! {
         <p class="said">
-            <b>{sentence(&status.message)}</b> {advice(status).map(|a| format!(" {a}"))}
+            <b>{sentence(said(status))}</b> {advice(status).map(|a| format!(" {a}"))}
         </p>
         <details class="unfold">
             <summary>{summary}</summary>
@@ -44,6 +44,12 @@ pub fn explain(status: &Status) -> AnyView {
         </details>
     }
     .into_any()
+}
+
+/// Its message without the wire's name of a field: the field itself is marked.
+pub fn said(status: &Status) -> &str {
+    let named = |field| status.message.strip_prefix(field)?.strip_prefix(": ");
+    status.field().and_then(named).unwrap_or(&status.message)
 }
 
 /// A message as a sentence: with its capital and its full stop.
@@ -122,7 +128,14 @@ pub fn alert(status: &Status) -> AnyView {
 
 #[cfg(test)]
 mod tests {
-    use super::sentence;
+    use super::{said, sentence};
+    use shared::Status;
+
+    #[test]
+    fn the_name_of_a_field_is_for_programs() {
+        assert_eq!(said(&Status::invalid("url", "no address")), "no address");
+        assert_eq!(said(&Status::precondition("web-1: no")), "web-1: no");
+    }
 
     #[test]
     fn a_message_becomes_a_sentence_and_a_name_keeps_its_letters() {

@@ -76,7 +76,7 @@ impl Fields {
         move || {
             flash.with(|flash| {
                 let error = flash.as_ref().filter(|f| f.action == action)?.error.as_ref()?;
-                (error.field() == Some(name)).then(|| error.message.clone())
+                (error.field() == Some(name)).then(|| error::sentence(error::said(error)))
             })
         }
     }
@@ -186,9 +186,33 @@ impl Fields {
     /// A box to tick.
     pub fn tick(&self, name: &'static str, label: String, hint: &'static str, default: bool) -> AnyView {
         let on = self.ticked(name, default);
+        self.check(name, None, label, hint, on)
+    }
+
+    /// One of several that exclude each other.
+    pub fn radio(
+        &self,
+        name: &'static str,
+        value: &'static str,
+        label: &str,
+        hint: &'static str,
+        default: bool,
+    ) -> AnyView {
+        let on = self.typed(name).map_or(default, |v| v == value);
+        self.check(name, Some(value), label.to_owned(), hint, on)
+    }
+
+    fn check(
+        &self,
+        name: &'static str,
+        value: Option<&'static str>,
+        label: String,
+        hint: &'static str,
+        on: bool,
+    ) -> AnyView {
         view! {
             <label class="check">
-                <input type="checkbox" name=name checked=on/>
+                <input type=if value.is_some() { "radio" } else { "checkbox" } name=name value=value checked=on/>
                 <span>
                     {label} {(!hint.is_empty()).then(|| view! { <small>{hint}</small> })}
                 </span>

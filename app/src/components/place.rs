@@ -57,7 +57,8 @@ pub fn storage(fields: &Fields, all: &[Storage], none: &'static str) -> Option<A
 pub fn firmware(fields: &Fields, now: Firmware, hint: &str) -> AnyView {
     let word = |f: &Firmware| (f.word().to_owned(), f.word().to_owned());
     let all = Firmware::ALL.iter().map(word).collect();
-    fields.choice("firmware", w().firmware, hint.to_owned(), all, now.word())
+    let hint = [w().firmware_hint, hint].join(" ");
+    fields.choice("firmware", w().firmware, hint, all, now.word())
 }
 
 /// Whether it is started with its host.

@@ -28,11 +28,11 @@ pub fn snapshots(vm: &Vm, all: &[Snapshot], changed: Option<u64>) -> AnyView {
     let rows: Vec<_> = tree(all)
         .into_iter()
         .map(|row| {
-            // The style sheet knows eight levels; deeper ones stand at the eighth.
+            // The style sheet knows eight levels; branches in more stand at the eighth.
             let level = row.level.min(8).to_string();
             match row.snapshot {
-                Some(snapshot) => taken(vm, snapshot, level),
-                None => now(changed, level),
+                Some(snapshot) => taken(vm, snapshot, level, row.branch),
+                None => now(changed, level, row.branch),
             }
         })
         .collect();
@@ -62,7 +62,7 @@ fn more(vm: &Vm, s: &Snapshot) -> AnyView {
     button::menu(s.name.to_string(), items.into_any())
 }
 
-fn taken(vm: &Vm, s: &Snapshot, level: String) -> AnyView {
+fn taken(vm: &Vm, s: &Snapshot, level: String, branch: bool) -> AnyView {
     let (word, why) = consistency(s.consistency);
     let ready = s.state == SnapshotState::Ready;
     let mut about = vec![why.to_owned()];
@@ -83,7 +83,7 @@ fn taken(vm: &Vm, s: &Snapshot, level: String) -> AnyView {
     let name = s.name.to_string();
     let label = put(w().clone_from, &[&name]);
     view! {
-        <li data-level=level>
+        <li class=branch.then_some("branch") data-level=level>
             <span class="ink-still">{shape(if ready { Tone::Still } else { Tone::Busy })}</span>
             <span class="what">
                 {name} {memory} {(!s.description.is_empty()).then(|| view! { <span class="sub">{s.description.clone()}</span> })}
@@ -99,10 +99,10 @@ fn taken(vm: &Vm, s: &Snapshot, level: String) -> AnyView {
     .into_any()
 }
 
-fn now(changed: Option<u64>, level: String) -> AnyView {
+fn now(changed: Option<u64>, level: String, branch: bool) -> AnyView {
     let changed = changed.map(|n| put(w().bytes_changed, &[&format::bytes(n)]));
     view! {
-        <li class="now" data-level=level>
+        <li class=if branch { "now branch" } else { "now" } data-level=level>
             <span>{shape(Tone::Good)}</span>
             <span class="what">{w().now}</span>
             <span class="when">{changed}</span>

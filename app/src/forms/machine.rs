@@ -82,9 +82,12 @@ fn values<'a>(form: Form<'a>, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 /// Numbers with a space or a comma between, of all fields of a name.
 fn numbers(form: Form<'_>, name: &str) -> Result<Vec<u32>, Status> {
-    values(form, name)
-        .map(|v| v.parse().map_err(|why| Status::invalid(name, why)))
-        .collect()
+    values(form, name).map(|v| whole(name, v)).collect()
+}
+
+fn whole(name: &str, text: &str) -> Result<u32, Status> {
+    text.parse()
+        .map_err(|_| Status::invalid(name, put(w().no_number, &[text])))
 }
 
 fn forwards(form: Form<'_>, name: &str) -> Result<Vec<PortForward>, Status> {
@@ -154,7 +157,7 @@ fn edit(form: Form<'_>) -> Result<EditVm, Status> {
     };
     let mut grow_disks = Vec::new();
     for (disk, size) in of("grow-") {
-        let size_gib = size.parse().map_err(|why| Status::invalid("growDisks", why))?;
+        let size_gib = whole("growDisks", &size)?;
         grow_disks.push(GrowDisk { disk, size_gib });
     }
     let mut change_nics = Vec::new();
@@ -235,9 +238,8 @@ pub fn act(vm: &str, action: &str, form: Form<'_>) -> Result<RawCall, Status> {
             let request = TakeSnapshot {
                 name: form.parse("name")?,
                 description: form.get("description").unwrap_or_default().to_owned(),
-                memory: form.is("memory"),
-                // With its memory nothing has to be written first.
-                quiesce: form.is("quiesce") && !form.is("memory"),
+                memory: form.get("with") == Some("memory"),
+                quiesce: form.get("with") == Some("quiesce"),
                 request_id: form.parse("requestId")?,
             };
             limit::length("description", &request.description, limit::DESCRIPTION_BYTES)?;
@@ -370,7 +372,7 @@ fn number(
     name: &str,
     check: fn(&str, u32) -> Result<(), Status>,
 ) -> Result<Option<u32>, Status> {
-    let n = form.parse(name)?;
+    let n = form.get(name).map(|text| whole(name, text)).transpose()?;
     if let Some(n) = n {
         check(name, n)?;
     }

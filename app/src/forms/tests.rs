@@ -78,6 +78,21 @@ fn a_clone_says_only_what_was_typed() {
 }
 
 #[test]
+fn a_snapshot_keeps_memory_or_freezes_file_systems_and_never_both() {
+    for (with, memory, quiesce) in [
+        ("memory", true, false),
+        ("quiesce", false, true),
+        ("", false, false),
+    ] {
+        let taken = body(&one("/do/vms/web-1/snapshot", &[("name", "now"), ("with", with)]));
+        assert_eq!(
+            taken,
+            json!({"name": "now", "memory": memory, "quiesce": quiesce})
+        );
+    }
+}
+
+#[test]
 fn a_wrong_field_is_named() {
     for (path, all, field) in [
         (
@@ -86,6 +101,11 @@ fn a_wrong_field_is_named() {
             "name",
         ),
         ("/do/vms/create", &[("name", "web")], "blankGib"),
+        (
+            "/do/vms/create",
+            &[("name", "web"), ("blankGib", "x")],
+            "blankGib",
+        ),
         (
             "/do/vms/create",
             &[("name", "web"), ("image", "demo"), ("cpus", "0")],

@@ -256,6 +256,12 @@ fn log(data: RwSignal<Data>) -> AnyView {
             node.set_scroll_top(node.scroll_height());
         }
     });
+    let none = move || {
+        let over = data.with(|d| d.job.state.is_final());
+        lines
+            .with(Vec::is_empty)
+            .then_some(if over { w().logged_nothing } else { w().no_log })
+    };
     let clock = clock();
     let rows = move || {
         lines
@@ -288,7 +294,7 @@ fn log(data: RwSignal<Data>) -> AnyView {
             </header>
             <div class="log mono" node_ref=node tabindex="0" role="log" aria-labelledby="log-title">
                 {rows}
-                {move || lines.with(Vec::is_empty).then_some(w().no_log)}
+                {none}
             </div>
         </section>
     }

@@ -90,7 +90,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     </header>
                     <div class="in">
                         <p class="soft">{w().tokens_lead}</p>
-                        {secret()}
+                        {secret("/do/tokens/create", w().secret_once)}
                         {new_token(&data.with_untracked(|d| d.roles.clone()))}
                     </div>
                     {move || tokens.with(|t| list(t))}
@@ -124,6 +124,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     </header>
                     <div class="in">
                         {move || data.with(|d| account(&d.me))}
+                        {secret("/do/me/twoFactor/confirm", w().codes_once)}
                         {move || data.with(|d| super::people::two_factor::panel(d.me.user.two_factor))}
                         {password(data.with_untracked(|d| d.me.user.has_password))}
                     </div>
@@ -135,18 +136,11 @@ fn shown(data: RwSignal<Data>) -> AnyView {
     .into_any()
 }
 
-/// The secret of a token that was just made: this once.
-fn secret() -> AnyView {
+/// The secret that a form has just made: this once.
+fn secret(action: &'static str, said: &'static str) -> AnyView {
     let flash = flash();
     (move || {
-        let (action, secret) = flash.with(|f| f.as_ref().map(|f| (f.action.clone(), f.secret.clone())))?;
-        let secret = secret?;
-        let said = match action.as_str() {
-            "/do/me/twoFactor/confirm" => w().codes_once,
-            "/do/tokens/create" => w().secret_once,
-            // What an app is to know has a page of its own.
-            _ => return None,
-        };
+        let secret = flash.with(|f| f.as_ref().filter(|f| f.action == action)?.secret.clone())?;
         Some(view! {
             <div class="alert good" role="status">
                 <p>

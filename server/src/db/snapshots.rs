@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::access::rights::Sees;
 use shared::feed::Noun;
 use shared::place::Accelerator;
-use shared::snapshot::{Consistency, Snapshot};
+use shared::snapshot::{Consistency, MemoryNeeds, Snapshot};
 use shared::vm::Disk;
 use shared::{LayerId, SnapshotId, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -41,12 +41,8 @@ pub const FIELDS: &[Field] = &[
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct MemoryOf {
-    pub cpus: u32,
-    pub memory_mib: u32,
-    pub nics: usize,
-    /// The PCI slots of its NICs.
-    #[serde(default)]
-    pub slots: Vec<u32>,
+    #[serde(flatten)]
+    pub needs: MemoryNeeds,
     /// NICs that were connected to a network of kind USER.
     pub user_networks: usize,
     pub accelerator: Accelerator,
@@ -65,8 +61,10 @@ fn read_memory(row: &SqliteRow) -> Result<Option<MemoryOf>, DbError> {
 }
 
 fn read(row: &SqliteRow) -> Result<Snapshot, DbError> {
+    let memory = read_memory(row)?;
     Ok(Snapshot {
-        memory_bytes: read_memory(row)?.map(|memory| memory.bytes),
+        memory_bytes: memory.as_ref().map(|memory| memory.bytes),
+        memory_needs: memory.map(|memory| memory.needs),
         id: word(row, "id")?,
         vm: word(row, "vm")?,
         name: word(row, "name")?,

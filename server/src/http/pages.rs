@@ -226,7 +226,12 @@ pub async fn page(State(server): State<Server>, request: Request) -> ApiResult<R
             })));
         }
     };
+    let sets_up = request.uri().path() == "/settings/two-factor";
     let mut response = draw(request, context, options).await;
+    // What has not begun begins in the settings.
+    if sets_up && response.status() == StatusCode::CONFLICT {
+        return Ok(Redirect::to("/settings").into_response());
+    }
     let headers = response.headers_mut();
     if let Ok(csp) = HeaderValue::from_str(&csp) {
         headers.insert(header::CONTENT_SECURITY_POLICY, csp);

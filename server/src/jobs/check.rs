@@ -22,6 +22,7 @@ pub(super) fn check_turn(turn: u32) -> Result<(), Status> {
 pub(super) fn check_create(request: &CreateVm) -> Result<(), Status> {
     limit::cpus("cpus", request.cpus)?;
     limit::memory("memoryMib", request.memory_mib)?;
+    limit::efi_memory("memoryMib", request.firmware, request.memory_mib)?;
     limit::within(
         "disks",
         request.disks.len() as u64,

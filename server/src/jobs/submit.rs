@@ -13,7 +13,7 @@ use shared::feed::Noun;
 use shared::fork::InstantClone;
 use shared::job::{
     CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, EditSpec, ForkSpec, Job, JobSpec, JobState,
-    PowerSpec, Resource, ResourceRole, Step, StepState,
+    PowerSpec, Resource, ResourceRole, RevertSpec, Step, StepState,
 };
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
@@ -320,7 +320,7 @@ async fn write_down(
         None => None,
     };
     check_state(tx, &mut spec, vm.as_ref()).await?;
-    let resources = vm
+    let mut resources: Vec<_> = vm
         .iter()
         .map(|vm| Resource {
             noun: Noun::Vm,
@@ -329,6 +329,17 @@ async fn write_down(
             role: ResourceRole::Source,
         })
         .collect();
+    // Its title names it before anything is done.
+    if let JobSpec::RevertVm(RevertSpec { snapshot, .. }) = &spec
+        && let Some(snapshot) = db::snapshots::get(tx.conn(), *snapshot).await?
+    {
+        resources.push(Resource {
+            noun: Noun::Snapshot,
+            id: snapshot.id.to_string(),
+            name: snapshot.name,
+            role: ResourceRole::Source,
+        });
+    }
     let steps = kinds::of(spec.kind())
         .plan(&spec)
         .iter()
@@ -454,6 +465,9 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
         ) => super::images::check(tx, spec, vm).await,
         (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
         (JobSpec::CloneVm(spec), Some(vm)) => {
+            if let Some(mib) = spec.request.target.as_ref().and_then(|t| t.memory_mib) {
+                limit::efi_memory("target.memoryMib", vm.firmware, mib)?;
+            }
             if let Some(name) = spec.request.target.as_ref().and_then(|t| t.name.as_ref()) {
                 name_is_free(tx, name).await?;
             }

@@ -181,7 +181,14 @@ async fn an_efi_firmware_that_finds_nothing_to_boot_is_told_at_once() {
     let dir = support::dir();
     let jobs = engine(dir.path(), QEMU, None).await;
     let mut request = create("empty", true);
-    request.firmware = Firmware::Efi;
+    let small = shared::vm::CreateVm {
+        firmware: Firmware::Efi,
+        memory_mib: MEMORY_MIB - 1,
+        ..request.clone()
+    };
+    let small = jobs.create_vm(small, by()).await.unwrap_err();
+    assert_eq!(small.field(), Some("memoryMib"), "{small:?}");
+    (request.firmware, request.memory_mib) = (Firmware::Efi, MEMORY_MIB);
     request.disks = vec![NewDisk::Blank(shared::vm::BlankDisk { size_gib: 1 })];
     let made = jobs.create_vm(request, by()).await.unwrap();
     succeeded(&jobs, made.id).await;

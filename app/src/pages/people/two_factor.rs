@@ -34,18 +34,18 @@ pub fn panel(on: bool) -> AnyView {
         <p class="soft">{w().two_factor_on}</p>
         <form method="post" action=action class="inline">
             {fields.error(SETTINGS)}
-            {code(&fields)}
+            {code(&fields, w().code_hint)}
             <button>{w().two_factor_remove}</button>
         </form>
     }
     .into_any()
 }
 
-fn code(fields: &Fields) -> AnyView {
+fn code(fields: &Fields, hint: &str) -> AnyView {
     fields.line(Line {
         name: "code",
         label: w().code,
-        hint: w().code_hint.to_owned(),
+        hint: hint.to_owned(),
         required: true,
         autocomplete: "one-time-code",
         ..Line::default()
@@ -83,7 +83,8 @@ fn shown(data: RwSignal<TwoFactorSecret>) -> AnyView {
                 </div>
                 <form method="post" action=action class="inline">
                     {fields.error("/settings/two-factor")}
-                    {code(&fields)}
+                    // There are no recovery codes yet.
+                    {code(&fields, "")}
                     <button class="go">{w().two_factor_confirm}</button>
                 </form>
             </div>

@@ -2,6 +2,7 @@
 
 use super::data::Data;
 use crate::components::dialog::{cancel, dialog};
+use crate::components::error;
 use crate::components::field::{Fields, Line};
 use crate::env::may;
 use crate::words::{put, w};
@@ -33,14 +34,25 @@ pub fn take(vm: Memo<Vm>) -> AnyView {
         let verdict = move || {
             vm.with(|v| may(Privilege::SnapshotCreate, Some(v.id)).and_then(|()| can::can_snapshot(v)))
         };
+        let runs = Memo::new(move |_| vm.with(|v| can::can_snapshot_memory(v).is_ok()));
+        let form = fields.clone();
+        // One of them: what the guest has not written yet is in the memory.
+        let with = move || match runs.get() {
+            true => view! {
+                {form.radio("with", "quiesce", w().quiesce, w().quiesce_hint, true)}
+                {form.radio("with", "memory", w().snapshot_memory, w().snapshot_memory_hint, false)}
+                {form.radio("with", "", w().quiesce_no, "", false)}
+                <div class="note">{w().snapshot_note}</div>
+            }
+            .into_any(),
+            false => view! { <div class="note">{w().snapshot_note_off}</div> }.into_any(),
+        };
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=snapshot"))}
                 {name_field}
                 {about}
-                {fields.tick("memory", w().snapshot_memory.to_owned(), w().snapshot_memory_hint, false)}
-                {fields.tick("quiesce", w().quiesce.to_owned(), w().quiesce_hint, true)}
-                <div class="note">{w().snapshot_note}</div>
+                {with}
                 <footer>
                     {cancel(here.clone(), w().never_mind)}
                     {fields.submit("go", w().take_snapshot, verdict)}
@@ -85,7 +97,32 @@ pub fn revert(data: RwSignal<Data>) -> AnyView {
             ..Line::default()
         });
         let runs = data.with_untracked(|d| d.vm.state.has_process());
-        let (id, has_memory) = (to.id.to_string(), to.memory);
+        let id = to.id.to_string();
+        let goes_on = to
+            .memory
+            .then(|| data.with_untracked(|d| can::can_go_on(&d.vm, &to)));
+        let memory = match &goes_on {
+            None => None,
+            Some(Ok(())) => Some(fields.tick(
+                "memory",
+                w().revert_memory.to_owned(),
+                w().revert_memory_hint,
+                true,
+            )),
+            Some(Err(why)) => {
+                let why = error::sentence(&why.message);
+                Some(
+                    view! {
+                        <label class="check">
+                            <input type="checkbox" disabled/>
+                            <span>{w().revert_memory} <small>{why}</small></span>
+                        </label>
+                    }
+                    .into_any(),
+                )
+            }
+        };
+        let disks_only = !matches!(goes_on, Some(Ok(())));
         let back = format!("{here}?do=revert&snapshot={id}");
         let loss = put(w().revert_loss, &[&name, to.name.as_str()]);
         let verdict = move || {
@@ -100,9 +137,8 @@ pub fn revert(data: RwSignal<Data>) -> AnyView {
                 <p class="soft">{loss}</p>
                 {fields.tick("keepCurrent", w().revert_keep.to_owned(), w().revert_keep_hint, true)}
                 {keep_name}
-                {has_memory
-                    .then(|| fields.tick("memory", w().revert_memory.to_owned(), w().revert_memory_hint, true))}
-                {(!has_memory).then(|| fields.tick("start", w().revert_start.to_owned(), "", runs))}
+                {memory}
+                {disks_only.then(|| fields.tick("start", w().revert_start.to_owned(), "", runs))}
                 <footer>
                     {cancel(here, w().never_mind)}
                     {fields.submit("danger", w().revert_do, verdict)}

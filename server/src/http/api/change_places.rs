@@ -167,11 +167,9 @@ async fn create_network(
     match (request.kind, &request.bridge) {
         (NetworkKind::Bridge, Some(bridge)) => check_bridge(&server, bridge)?,
         (NetworkKind::Bridge, None) => {
-            return Err(
-                Status::invalid("bridge", "a network of kind BRIDGE names a bridge of the host").into(),
-            );
+            return Err(Status::invalid("bridge", "a bridged network names a bridge of the host").into());
         }
-        (_, Some(_)) => return Err(Status::invalid("bridge", "only a network of kind BRIDGE has one").into()),
+        (_, Some(_)) => return Err(Status::invalid("bridge", "only a bridged network has one").into()),
         (_, None) => {}
     }
     let id = NetworkId(Uuid::now_v7());
@@ -204,7 +202,7 @@ async fn update_network(
     can::can_rename_network(&now)?;
     if let Some(bridge) = &request.bridge {
         if now.kind != NetworkKind::Bridge {
-            return Err(Status::invalid("bridge", "only a network of kind BRIDGE has one").into());
+            return Err(Status::invalid("bridge", "only a bridged network has one").into());
         }
         check_bridge(&server, bridge)?;
     }

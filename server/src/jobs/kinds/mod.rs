@@ -13,7 +13,7 @@ mod instant_clone;
 mod merge;
 mod overlays;
 mod power_vm;
-mod revert_vm;
+pub(super) mod revert_vm;
 mod snapshot;
 mod take_snapshot;
 

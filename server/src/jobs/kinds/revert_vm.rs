@@ -5,16 +5,15 @@ use super::snapshot::{self, With};
 use super::{is_now, machine_spec, power_off, power_on, release, remove_files, remove_loose, vm};
 use crate::db::layers::Layer;
 use crate::db::locks::LockMode;
-use crate::db::snapshots::MemoryOf;
 use crate::db::{self};
 use crate::jobs::observe;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
+use crate::jobs::world::World;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use shared::feed::Noun;
-use shared::job::{JobSpec, Resource, ResourceRole, RevertSpec, step};
+use shared::job::{JobSpec, RevertSpec, step};
 use shared::vm::{Condition, Disk, Vm};
-use shared::{Code, LayerId, Status};
+use shared::{Code, LayerId, SnapshotId, Status, can};
 use uuid::Uuid;
 
 pub(super) struct RevertVm;
@@ -38,54 +37,31 @@ fn spec(cx: &Cx) -> Result<RevertSpec, StepError> {
     }
 }
 
-/// Whether the memory of a snapshot can go on in this machine, by this QEMU.
-pub(in crate::jobs) fn can_go_on(machine: &Vm, memory: &MemoryOf, now: &MemoryOf) -> Result<(), Status> {
-    let differs = |what: &str, then: &dyn std::fmt::Display, now: &dyn std::fmt::Display| {
-        Err(Status::precondition(format!(
-            "the memory of this snapshot cannot go on: {} had {then} {what} then, and has {now} now. Revert the disks alone \
-             (memory: false), or change it back",
-            machine.name
-        )))
-    };
-    if memory.cpus != now.cpus {
-        return differs("processors", &memory.cpus, &now.cpus);
+/// Whether the memory of a snapshot can go on in the QEMU of this host.
+pub async fn check_qemu(world: &World, snapshot: SnapshotId) -> Result<(), StepError> {
+    let memory = db::snapshots::memory_of(&world.db, snapshot).await?;
+    let memory = memory.ok_or_else(|| is_now("the memory of snapshot", snapshot))?;
+    let (accelerator, version) = (world.hypervisor.accelerator(), world.hypervisor.version().await?);
+    if (memory.accelerator, &memory.qemu_version) == (accelerator, &version) {
+        return Ok(());
     }
-    if memory.memory_mib != now.memory_mib {
-        return differs("MiB of memory", &memory.memory_mib, &now.memory_mib);
-    }
-    if memory.nics != now.nics {
-        return differs("NICs", &memory.nics, &now.nics);
-    }
-    if !memory.slots.is_empty() && memory.slots != now.slots {
-        let list = |slots: &[u32]| slots.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-        return differs("as PCI slots of NICs", &list(&memory.slots), &list(&now.slots));
-    }
-    if (memory.accelerator, &memory.qemu_version) != (now.accelerator, &now.qemu_version) {
-        return Err(Status::precondition(format!(
-            "the memory of this snapshot was taken by QEMU {} with {}, and this host has {} with {}: revert the disks alone \
-             (memory: false)",
-            memory.qemu_version, memory.accelerator, now.qemu_version, now.accelerator
-        )));
-    }
-    Ok(())
+    Err(Status::precondition(format!(
+        "the memory of this snapshot was taken by QEMU {} with {}, and this host has {version} with {accelerator}: its disks \
+         alone can go back",
+        memory.qemu_version, memory.accelerator
+    ))
+    .into())
 }
 
+/// Asked again: the machine may have been changed since the job was asked for.
 async fn check_memory(cx: &Cx, spec: &RevertSpec, machine: &Vm) -> Result<(), StepError> {
     if !spec.memory {
         return Ok(());
     }
-    let memory = db::snapshots::memory_of(cx.db(), spec.snapshot).await?;
-    let memory = memory.ok_or_else(|| is_now("the memory of snapshot", spec.snapshot))?;
-    let now = MemoryOf {
-        cpus: machine.cpus,
-        memory_mib: machine.memory_mib,
-        nics: machine.network_interfaces.len(),
-        slots: machine.network_interfaces.iter().map(|nic| nic.slot).collect(),
-        accelerator: cx.hypervisor().accelerator(),
-        qemu_version: cx.hypervisor().version().await?,
-        ..memory.clone()
-    };
-    Ok(can_go_on(machine, &memory, &now)?)
+    let snapshot = db::snapshots::by_id(cx.db(), spec.snapshot).await?;
+    let snapshot = snapshot.ok_or_else(|| is_now("snapshot", spec.snapshot))?;
+    can::can_go_on(machine, &snapshot)?;
+    check_qemu(cx.world(), spec.snapshot).await
 }
 
 async fn mint(cx: &Cx) -> Result<(), StepError> {
@@ -106,14 +82,6 @@ async fn mint(cx: &Cx) -> Result<(), StepError> {
         },
     };
     cx.mint(&minted);
-    if let Some(snapshot) = db::snapshots::by_id(cx.db(), spec.snapshot).await? {
-        cx.resource(Resource {
-            noun: Noun::Snapshot,
-            id: snapshot.id.to_string(),
-            name: snapshot.name,
-            role: ResourceRole::Source,
-        });
-    }
     match &minted.now {
         Some(now) => snapshot::announce(cx, spec.vm, now, "", false).await,
         None => cx.commit(|_| Box::pin(async { Ok(()) })).await,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{Resource, ResourceRole};
 use shared::place::NetworkKind;
-use shared::snapshot::{Consistency, Snapshot, SnapshotState};
+use shared::snapshot::{Consistency, MemoryNeeds, Snapshot, SnapshotState};
 use shared::vm::{Disk, Nic, Vm};
 use shared::{LayerId, Name, SnapshotId, Timestamp, VmId};
 use uuid::Uuid;
@@ -75,6 +75,7 @@ pub(super) async fn announce(
         consistency: Consistency::Online,
         memory,
         memory_bytes: None,
+        memory_needs: None,
         pause_micros: None,
         allocated_bytes: 0,
         create_time: now(),
@@ -187,10 +188,7 @@ async fn capture(
     bytes += disks::settled(&point.memory, true).await?;
     cx.outcome(|o| o.copied_bytes = Some(captured.copied_bytes).filter(|b| *b > 0));
     let memory = MemoryOf {
-        cpus: machine.cpus,
-        memory_mib: machine.memory_mib,
-        nics: machine.network_interfaces.len(),
-        slots: machine.network_interfaces.iter().map(|nic| nic.slot).collect(),
+        needs: MemoryNeeds::of(machine),
         user_networks,
         accelerator: cx.hypervisor().accelerator(),
         qemu_version: cx.hypervisor().version().await?,

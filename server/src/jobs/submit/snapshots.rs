@@ -3,6 +3,7 @@
 use super::By;
 use crate::db::{self, DbError, Tx};
 use crate::jobs::Jobs;
+use crate::jobs::kinds::revert_vm::check_qemu;
 use shared::can::{self, limit};
 use shared::job::{DeleteSnapshotSpec, Job, JobSpec, RevertSpec, SnapshotSpec};
 use shared::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
@@ -38,11 +39,16 @@ impl Jobs {
                 "it is the name of what is kept: ask for keepCurrent as well, or leave it out",
             ));
         }
+        let memory = snapshot.memory && request.memory;
+        if memory && snapshot.memory_needs.is_some() {
+            let fits = check_qemu(self.world(), snapshot.id).await;
+            fits.map_err(|e| disks_alone(e.status))?;
+        }
         let request_id = request.request_id.take();
         let spec = JobSpec::RevertVm(RevertSpec {
             vm,
             snapshot: snapshot.id,
-            memory: snapshot.memory && request.memory,
+            memory,
             request,
         });
         self.submit(spec, request_id, None, by).await
@@ -72,9 +78,22 @@ pub(super) async fn check_take(tx: &mut Tx, vm: &Vm, request: &TakeSnapshot) -> 
     }
 }
 
+/// Says to programs how the disks alone go back.
+fn disks_alone(mut refused: Status) -> Status {
+    refused.details.push(serde_json::json!({
+        "@type": "type.googleapis.com/google.rpc.PreconditionFailure",
+        "violations": [{"type": "MEMORY", "subject": "memory", "description": "send memory: false"}],
+    }));
+    refused
+}
+
 /// Whether the machine may be taken back as asked.
 pub(super) async fn check_revert(tx: &mut Tx, vm: &Vm, spec: &RevertSpec) -> Result<(), DbError> {
-    can::can_revert(vm, &there(tx, spec.snapshot).await?)?;
+    let snapshot = there(tx, spec.snapshot).await?;
+    can::can_revert(vm, &snapshot)?;
+    if spec.memory {
+        can::can_go_on(vm, &snapshot).map_err(disks_alone)?;
+    }
     if spec.request.keep_current {
         can::can_snapshot(vm)?;
     }
