@@ -1,7 +1,10 @@
 //! A vault against stores that fail, bytes that change, and others at work in it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
-#![allow(clippy::single_range_in_vec_init, reason = "a list of what has changed may have one range")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of what has changed may have one range"
+)]
 
 mod damage;
 mod faults;
@@ -9,6 +12,7 @@ mod keys;
 mod local;
 mod prune;
 mod round_trip;
+mod s3;
 
 mod support;
 
