@@ -125,11 +125,9 @@ async fn revert(site: &Site, path: &str) -> Result<f64> {
 }
 
 /// What the guest does while its layers are merged: pieces of 64 KiB, past its cache.
-const WRITES: &str =
-    "while dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc oflag=direct seek=$((RANDOM % 30000)); do :; done";
+const WRITES: &str = "while dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc oflag=direct seek=$((RANDOM % 30000)); do :; done";
 /// The same, with a flush behind each: the host has to bring to its disk what has been merged until then.
-const SYNCS: &str =
-    "while dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc,fsync seek=$((RANDOM % 30000)); do :; done";
+const SYNCS: &str = "while dd if=/dev/zero of=/dev/vdb bs=64k count=1 conv=notrunc,fsync seek=$((RANDOM % 30000)); do :; done";
 
 /// A merge under a guest that writes, beside `qemu-img commit` of as much while the same guest writes on, in turn.
 async fn merges(site: &Site, dir: &Path, size: Size) -> Result<Vec<Figure>> {
