@@ -12,6 +12,7 @@ mod keys;
 mod local;
 mod prune;
 mod round_trip;
+mod s3;
 
 mod support;
 
