@@ -112,7 +112,10 @@ pub async fn layer(State(access): State<Access>, request: Request, next: Next) -
         route,
         path,
         status: response.status().as_u16(),
-        result: failure.map_or_else(|| of_status(response.status()), |f| f.code).word().to_owned(),
+        result: failure
+            .map_or_else(|| of_status(response.status()), |f| f.code)
+            .word()
+            .to_owned(),
         detail: match (failure, made) {
             (Some(failure), _) => short(&failure.message),
             (None, made) => made.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),

@@ -133,7 +133,10 @@ async fn what_there_is(server: &Server) -> Result<Registry, Status> {
         jobs.collect(),
     );
     let (mut total, mut free) = (Vec::new(), Vec::new());
-    let reached = inventory::storages(world).await?.into_iter().filter(|s| s.away.is_none());
+    let reached = inventory::storages(world)
+        .await?
+        .into_iter()
+        .filter(|s| s.away.is_none());
     for storage in reached {
         let labels = vec![("storage", storage.name.to_string())];
         total.push((labels.clone(), storage.total_bytes));

@@ -104,7 +104,9 @@ impl StorageCommand {
     pub async fn run(self, api: &Api) -> Result<(), Failure> {
         let said = |storage: shared::place::Storage| {
             let default = if storage.default { ", the default" } else { "" };
-            let away = storage.away.map_or_else(String::new, |why| format!(", out of reach: {why}"));
+            let away = storage
+                .away
+                .map_or_else(String::new, |why| format!(", out of reach: {why}"));
             format!("{}: {}{default}{away}", storage.name, storage.path)
         };
         match self {

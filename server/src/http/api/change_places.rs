@@ -151,7 +151,9 @@ fn check_bridge(server: &Server, bridge: &str) -> Result<(), Status> {
         return Err(Status::invalid("bridge", why));
     }
     if !server.world().hypervisor.has_bridge(bridge) {
-        let why = format_args!("this host has no bridge {bridge}: make it first (`ip link add {bridge} type bridge`)");
+        let why = format_args!(
+            "this host has no bridge {bridge}: make it first (`ip link add {bridge} type bridge`)"
+        );
         return Err(Status::invalid("bridge", why));
     }
     Ok(())

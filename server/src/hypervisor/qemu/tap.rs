@@ -13,9 +13,7 @@ pub fn name(vm: VmId, nic: u32) -> String {
 
 /// Whether this host has such a bridge.
 pub fn is_bridge(name: &str) -> bool {
-    !name.is_empty()
-        && !name.contains('/')
-        && Path::new("/sys/class/net").join(name).join("bridge").exists()
+    !name.is_empty() && !name.contains('/') && Path::new("/sys/class/net").join(name).join("bridge").exists()
 }
 
 /// Makes the tap of a NIC, on its bridge. One that is there already is taken.

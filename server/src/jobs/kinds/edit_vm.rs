@@ -48,7 +48,9 @@ fn bridges(
         let bridge = network.bridge.as_deref()?;
         (!cx.hypervisor().has_bridge(bridge)).then_some((&network.name, bridge))
     });
-    let Some((network, bridge)) = gone else { return Ok(()) };
+    let Some((network, bridge)) = gone else {
+        return Ok(());
+    };
     let why = format!("this host has no bridge {bridge}, which the network {network} leads to");
     Err(StepError::new(Code::FailedPrecondition, why))
 }
