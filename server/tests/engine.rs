@@ -286,6 +286,31 @@ async fn jobs_of_one_machine_run_in_the_order_they_were_asked() {
     clean_up(&jobs).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_comes_behind_the_end_fails_and_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, let_go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let hook = Waits {
+        step: step::SWITCHING_POWER,
+        there: there.clone(),
+        let_go: let_go.clone(),
+    };
+    let jobs = with(dir.path(), hook).await;
+    let made = jobs.create_vm(create("a", true), by()).await.unwrap();
+    ended(&jobs, made.id).await;
+    let id = vm_id(&jobs, "a").await;
+    // Both are asked for while it runs.
+    let off = jobs.power(id, PowerAction::PowerOff, by()).await.unwrap();
+    there.acquire().await.unwrap().forget();
+    let pause = jobs.power(id, PowerAction::Pause, by()).await.unwrap();
+    let_go.add_permits(3);
+    assert_eq!(ended(&jobs, off.id).await.state, JobState::Succeeded);
+    assert_eq!(ended(&jobs, pause.id).await.state, JobState::Failed);
+    let on = jobs.power(id, PowerAction::Start, by()).await.unwrap();
+    assert_eq!(ended(&jobs, on.id).await.state, JobState::Succeeded);
+    clean_up(&jobs).await;
+}
+
 /// The machines that were started with their host, in the order in which they were.
 async fn started_with_the_host(jobs: &Jobs) -> Vec<String> {
     let rows: Vec<(String,)> = sqlx::query_as(

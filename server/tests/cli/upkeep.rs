@@ -2,7 +2,9 @@
 
 use super::{Site, offshoot, ran};
 use server::cli::serve::Running;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_back_up_is_made_in_use_and_taken_by_the_next_start() {
@@ -143,4 +145,34 @@ async fn metrics_are_read_with_a_token() {
         text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,
         "{text}"
     );
+}
+
+#[test]
+fn what_a_server_keeps_is_nobody_elses_whatever_the_directory_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut server = offshoot("serve --sim --listen 127.0.0.1:0");
+    if rustix::process::geteuid().is_root() {
+        server.args(["--run-as", "root"]);
+    }
+    server.arg("--data-dir").arg(&data);
+    let mut server = server
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It says where it listens when all is there.
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let open: Vec<_> = ["offshoot.db", "lock", "layers", "run", "uploads"]
+        .into_iter()
+        .filter(|name| std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o077 != 0)
+        .collect();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(open.is_empty(), "{open:?} may be read by others; said: {line}");
 }

@@ -54,7 +54,11 @@ async fn every_change_and_every_refusal_is_written_down_and_no_reading() {
     );
     assert!(event["detail"].as_str().unwrap().contains("vm.power"), "{event}");
     site.by(&vera, Method::GET, "/api/v1/users", None).await;
-    assert_eq!(newest(&site, "user:vera method=GET").await["status"], 403);
+    let event = newest(&site, "user:vera method=GET").await;
+    assert_eq!(
+        (&event["status"], &event["result"]),
+        (&json!(403), &json!("PERMISSION_DENIED"))
+    );
     send(site.bare(Method::GET, "/api/v1/vms").bearer_auth("ofs_none")).await;
     let event = newest(&site, "result=UNAUTHENTICATED").await;
     assert_eq!((&event["user"], &event["status"]), (&json!(""), &json!(401)));

@@ -278,3 +278,38 @@ async fn a_machine_gets_another_name_and_its_turn() {
     assert_eq!((&vm["name"], vm.get("autostart")), (&json!("front"), None));
     assert_eq!(site.get("/api/v1/vms/web-1").await.error(), "NOT_FOUND");
 }
+
+#[tokio::test]
+async fn a_storage_that_is_away_takes_nothing_else_with_it() {
+    let site = Site::start().await;
+    let session = site.sign_in().await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("unplugged");
+    let request = json!({"name": "usb", "path": path});
+    assert_eq!(ask(&site, Method::POST, "/storages", request).await.status, 201);
+    std::fs::remove_dir(&path).unwrap();
+    let listed = site.get("/api/v1/storages").await;
+    assert_eq!(listed.status, 200, "{listed:?}");
+    let away = |name: &str| {
+        let all = listed.json()["storages"].as_array().unwrap().clone();
+        all.into_iter().find(|s| s["name"] == name).unwrap()["away"].clone()
+    };
+    assert!(away("usb").as_str().unwrap().contains("unplugged"), "{listed:?}");
+    assert!(away("local").is_null(), "{listed:?}");
+    for page in ["/", "/storages", "/vms/new"] {
+        assert_eq!(
+            crate::pages::page(&site, &session, page).await.status,
+            200,
+            "{page}"
+        );
+    }
+    let storages = crate::pages::page(&site, &session, "/storages").await.body;
+    assert!(storages.contains("out of reach"), "{storages}");
+    assert_eq!(site.get("/metrics").await.status, 200);
+    assert_eq!(
+        ask(&site, Method::DELETE, "/storages/usb", json!({}))
+            .await
+            .status,
+        204
+    );
+}

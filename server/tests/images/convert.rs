@@ -103,10 +103,22 @@ async fn by_path_below_a_root_only() {
         std::fs::create_dir(dir.join("images")).unwrap();
         disk_as(dir, "qcow2", &[]);
         std::fs::rename(dir.join("disk.qcow2"), dir.join("images/disk.qcow2")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.join("images/pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
         config.image_roots = vec![dir.join("images")];
     })
     .await;
     let root = data(&site).parent().unwrap().join("images");
+    // Nobody writes to it: who waits for that waits for ever.
+    let pipe = json!({"name": "pipe", "path": root.join("pipe")});
+    let why = failed(&over(&site, &site.post("/api/v1/images", pipe).await).await);
+    assert!(why.contains("no plain file"), "{why}");
     let path = root.join("disk.qcow2");
     let request = json!({"name": "by-path", "path": path});
     succeeded(&over(&site, &site.post("/api/v1/images", request).await).await);
