@@ -350,6 +350,11 @@ pub fn check(vm: &Vm, request: &EditVm) -> Result<(), Status> {
             ));
         }
     }
+    let keeps = |d: &Disk| !request.remove_disks.contains(&d.number);
+    if request.add_disks.is_empty() && !next.guest_disks().any(keeps) {
+        let why = format_args!("{} keeps one disk at least: put another in with it", vm.name);
+        return Err(Status::invalid("removeDisks", why));
+    }
     let disks = next.guest_disks().count() + request.add_disks.len() - request.remove_disks.len();
     limit::within("addDisks", disks as u64, 1, limit::DISKS as u64, "disks")?;
     for &number in &request.remove_nics {
