@@ -12,8 +12,8 @@ use shared::edit::{self, EditVm, PortForward};
 use shared::feed::Noun;
 use shared::fork::InstantClone;
 use shared::job::{
-    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, EditSpec, ForkSpec, Job, JobSpec, JobState,
-    PowerSpec, Resource, ResourceRole, Step, StepState,
+    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSnapshotSpec, DeleteSpec, EditSpec, ForkSpec, Job,
+    JobSpec, JobState, PowerSpec, Resource, ResourceRole, RevertSpec, Step, StepState,
 };
 use shared::place::NetworkKind;
 use shared::seed::fault::{Fault, MethodFault};
@@ -336,7 +336,7 @@ async fn write_down(
         None => None,
     };
     check_state(tx, &mut spec, vm.as_ref()).await?;
-    let resources = vm
+    let mut resources: Vec<Resource> = vm
         .iter()
         .map(|vm| Resource {
             noun: Noun::Vm,
@@ -345,6 +345,17 @@ async fn write_down(
             role: ResourceRole::Source,
         })
         .collect();
+    if let JobSpec::RevertVm(RevertSpec { snapshot, .. })
+    | JobSpec::DeleteSnapshot(DeleteSnapshotSpec { snapshot, .. }) = &spec
+        && let Some(snapshot) = db::snapshots::get(tx.conn(), *snapshot).await?
+    {
+        resources.push(Resource {
+            noun: Noun::Snapshot,
+            id: snapshot.id.to_string(),
+            name: snapshot.name,
+            role: ResourceRole::Source,
+        });
+    }
     let steps = kinds::of(spec.kind())
         .plan(&spec)
         .iter()

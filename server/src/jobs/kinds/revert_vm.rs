@@ -11,8 +11,7 @@ use crate::jobs::observe;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use shared::feed::Noun;
-use shared::job::{JobSpec, Resource, ResourceRole, RevertSpec, step};
+use shared::job::{JobSpec, RevertSpec, step};
 use shared::vm::{Condition, Disk, Vm};
 use shared::{Code, LayerId, Status};
 use uuid::Uuid;
@@ -106,14 +105,6 @@ async fn mint(cx: &Cx) -> Result<(), StepError> {
         },
     };
     cx.mint(&minted);
-    if let Some(snapshot) = db::snapshots::by_id(cx.db(), spec.snapshot).await? {
-        cx.resource(Resource {
-            noun: Noun::Snapshot,
-            id: snapshot.id.to_string(),
-            name: snapshot.name,
-            role: ResourceRole::Source,
-        });
-    }
     match &minted.now {
         Some(now) => snapshot::announce(cx, spec.vm, now, "", false).await,
         None => cx.commit(|_| Box::pin(async { Ok(()) })).await,
