@@ -172,6 +172,9 @@ pub struct NextStart {
     /// Memory, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// The firmware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
     /// Numbers of the disks that are booted from first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot_order: Vec<u32>,
