@@ -111,8 +111,10 @@ pub fn what(job: &Job) -> String {
             let to = snapshot.map(|s| format!(" to {}", s.name));
             return format!("{kind} {}{}", text(source), to.unwrap_or_default());
         }
-        // It is made when the file is found to be good.
+        // It is made later: of an image, when the file is found to be good.
         (JobSpec::ImportImage(spec), _) => product = Some(&spec.name),
+        (JobSpec::ImageOfSnapshot(spec), _) => product = Some(&spec.name),
+        (JobSpec::CreateVm(request), _) => product = Some(&request.name),
         _ => {}
     }
     match (source, product) {
