@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for ImageSource {
 /// Settings with the file that more of them may stand in.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// A TOML file with the same settings, `data_dir = "…"` and so on.
+    /// A TOML file with the same settings, `data_dir = "/srv/offshoot"` and so on.
     #[arg(long, env = "OFFSHOOT_CONFIG")]
     pub config: Option<PathBuf>,
     /// The settings.

@@ -233,11 +233,18 @@ async fn a_clone_of_the_latest_snapshot_and_of_one_taken_now() {
     let done = site
         .ok("snapshot revert web kept --keep-current --name later --wait")
         .await;
-    assert!(done.contains("succeeded in "), "{done}");
+    assert!(done.starts_with("revert vm web to kept: succeeded in "), "{done}");
+    let none = site.run("snapshot show web none").await;
+    assert!(
+        none.stderr.contains("there is no snapshot none of web"),
+        "{none:?}"
+    );
     site.ok("snapshot revert web before --disks-only --start --wait")
         .await;
     for name in ["kept", "later"] {
-        site.ok(&format!("snapshot delete web {name} --wait")).await;
+        let gone = site.ok(&format!("snapshot delete web {name} --wait")).await;
+        let title = format!("delete snapshot {name} of web: ");
+        assert!(gone.starts_with(&title), "{gone}");
     }
     let tree = site.ok("snapshot list web").await;
     let names: Vec<_> = tree.lines().filter_map(|l| l.split_whitespace().next()).collect();
@@ -364,6 +371,10 @@ async fn the_exit_code_tells_whose_fault_it_is() {
     for (args, code, said) in [
         ("vm create web --image none", 3, "none"),
         ("vm list --page-size 0", 3, "pageSize"),
+        ("vm set none", 3, "it changes nothing"),
+        ("vm create web", 2, "--blank-gib"),
+        ("notice create ops", 2, "--mail"),
+        ("image upload / --name wrong", 1, "is no file"),
         ("vm lisst", 2, "lisst"),
         ("vm list --url https://127.0.0.1:1", 4, "offshoot serve"),
         ("vm list --url ftp://127.0.0.1:1", 2, "http"),
@@ -377,7 +388,12 @@ async fn the_exit_code_tells_whose_fault_it_is() {
         let ran = site.run(args).await;
         assert_eq!(ran.code, code, "{args}: {ran:?}");
         assert!(ran.stderr.contains(said), "{args}: {ran:?}");
+        assert!(
+            !ran.stderr.contains("--token"),
+            "the environment says it: {ran:?}"
+        );
     }
+    assert_eq!(site.json("image uploads").await["totalSize"], 0);
 }
 
 /// A directory with programs that print what they are told to: nothing of this machine's.
@@ -719,7 +735,9 @@ async fn machines_are_edited_renamed_and_given_their_turn() {
         "disk        1: 1.0 GiB",
         &format!("forwards {port}:22"),
         "on lab (ISOLATED)",
-        "{\"cpus\":2}",
+        "next start  processors 2",
+        "firmware    BIOS",
+        "1 layer, ",
     ] {
         assert!(shown.contains(line), "{line}: {shown}");
     }

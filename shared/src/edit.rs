@@ -172,6 +172,9 @@ pub struct NextStart {
     /// Memory, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// The firmware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
     /// Numbers of the disks that are booted from first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot_order: Vec<u32>,
@@ -357,6 +360,11 @@ pub fn check(vm: &Vm, request: &EditVm) -> Result<(), Status> {
                 ),
             ));
         }
+    }
+    let keeps = |d: &Disk| !request.remove_disks.contains(&d.number);
+    if request.add_disks.is_empty() && !next.guest_disks().any(keeps) {
+        let why = format_args!("{} keeps one disk at least: put another in with it", vm.name);
+        return Err(Status::invalid("removeDisks", why));
     }
     let disks = next.guest_disks().count() + request.add_disks.len() - request.remove_disks.len();
     limit::within("addDisks", disks as u64, 1, limit::DISKS as u64, "disks")?;

@@ -59,6 +59,15 @@ super::table! {
     link_spent_why: "This link has been used, or is too old. {0} makes a new one.",
     by_password: "Sign in with a password",
     sign_in_oidc: "Sign in with single sign-on",
+    oidc_again: "Begin again",
+    oidc_away: "The provider does not answer",
+    oidc_too_many: "Too many sign-ins",
+    oidc_late: "This sign-in cannot be ended",
+    oidc_not_believed: "The sign-in is not believed",
+    oidc_nobody: "The provider did not sign you in",
+    oidc_not_yet: "You cannot sign in here yet",
+    oidc_signed_in: "You are signed in",
+    oidc_go_on: "Go on",
 
     // Errors.
     not_found: "Not found",

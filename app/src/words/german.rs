@@ -839,6 +839,15 @@ pub static GERMAN: Words = Words {
 
     // Single sign-on.
     sign_in_oidc: "Mit Single Sign-on anmelden",
+    oidc_again: "Von vorn beginnen",
+    oidc_away: "Der Anbieter antwortet nicht",
+    oidc_too_many: "Zu viele Anmeldungen",
+    oidc_late: "Diese Anmeldung lässt sich nicht abschließen",
+    oidc_not_believed: "Diese Anmeldung ist nicht glaubwürdig",
+    oidc_nobody: "Der Anbieter hat niemanden angemeldet",
+    oidc_not_yet: "Hier ist die Anmeldung noch nicht möglich",
+    oidc_signed_in: "Angemeldet",
+    oidc_go_on: "Weiter",
     oidc: "Single Sign-on",
     oidc_subject: "Subject",
     oidc_link: "Mit Single Sign-on verknüpfen",

@@ -10,7 +10,7 @@ pub mod run_as;
 pub mod serve;
 
 use crate::config::{Config, ConfigArgs, LogFormat};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use client::Api;
 use std::io::Write;
 use std::process::ExitCode;
@@ -125,7 +125,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = Cli::try_parse().unwrap_or_else(|e| refuse(e));
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has had enough.
         Err(e) if broken_pipe(e.as_ref()) => ExitCode::SUCCESS,
@@ -135,6 +136,24 @@ pub fn main() -> ExitCode {
             client::exit_code(e.as_ref()).into()
         }
     }
+}
+
+/// Says what is wrong with the command line, and ends.
+fn refuse(e: clap::Error) -> ! {
+    // What the environment says would stand there as if it had to be typed.
+    fn typed(command: clap::Command) -> clap::Command {
+        let hide = |arg: clap::Arg| match arg.get_env() {
+            Some(_) => arg.hide(true),
+            None => arg,
+        };
+        command.mut_args(hide).mut_subcommands(typed)
+    }
+    if e.use_stderr()
+        && let Err(e) = typed(Cli::command()).try_get_matches()
+    {
+        e.exit();
+    }
+    e.exit()
 }
 
 fn broken_pipe(e: &(dyn std::error::Error + 'static)) -> bool {

@@ -415,11 +415,12 @@ pub async fn started(tx: &mut Tx, vm: VmId) -> Result<Vec<LayerId>, DbError> {
     Ok(gone)
 }
 
-/// The ports of the host that lead to each NIC: its machine with its name, and its number.
+/// The ports of the host that lead to each NIC: its machine with its name, and its number. Those of other networks lead nowhere.
 pub async fn forwards(tx: &mut Tx) -> Result<Vec<(VmId, Name, u32, Vec<PortForward>)>, DbError> {
     let rows = sqlx::query(
         "SELECT vms.id, vms.name, vm_nics.position, vm_nics.forwards FROM vm_nics
-         JOIN vms ON vms.id = vm_nics.vm WHERE vm_nics.forwards <> '[]'",
+         JOIN vms ON vms.id = vm_nics.vm JOIN networks ON networks.id = vm_nics.network
+         WHERE vm_nics.forwards <> '[]' AND networks.kind = 'USER'",
     )
     .fetch_all(tx.conn())
     .await

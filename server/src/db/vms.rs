@@ -237,10 +237,21 @@ async fn complete(conn: &mut SqliteConnection, vms: &mut [Vm]) -> Result<(), DbE
         }
     }
     for vm in vms {
-        vm.at_next_start = vm
+        let Some(next) = vm
             .at_next_start
             .take()
-            .filter(|next| *next != NextStart::default());
+            .filter(|next| *next != NextStart::default())
+        else {
+            continue;
+        };
+        vm.at_next_start = Some(next);
+        // It follows from the disks.
+        let firmware = vm.started_next().firmware;
+        if firmware != vm.firmware
+            && let Some(next) = &mut vm.at_next_start
+        {
+            next.firmware = Some(firmware);
+        }
     }
     Ok(())
 }

@@ -2,13 +2,11 @@
 
 use super::error::{ApiResult, escape, internal};
 use super::extract::Query;
-use super::sign_in::{enter, noted, small_page, went};
+use super::sign_in::{Plain, enter, noted, went};
 use super::{Server, guard};
 use crate::access::{Caller, Origin};
 use crate::oidc::{ATTEMPT_SECONDS, Provider, ProviderError};
-use app::Language;
 use axum::Extension;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -64,18 +62,22 @@ fn provider(server: &Server) -> Result<&Provider, Status> {
 }
 
 /// A page that says why nobody was signed in, and what to do; the audit has the same.
-fn refused(http: StatusCode, title: &str, status: Status) -> Response {
+fn refused(plain: &Plain, http: StatusCode, title: &str, status: Status) -> Response {
+    let w = plain.language.words();
     tracing::info!(why = %status.message, "sign-in by the provider refused");
     let body = format!(
-        "<p>{}</p><p><a href=\"{BEGIN}\">Begin again</a></p><p><a href=\"/login\">Sign in with a password</a></p>",
-        escape(&status.message)
+        "<div class=\"alert\" lang=\"en\">{}</div><a class=\"button wide\" href=\"{BEGIN}\">{}</a><a href=\"/login\">{}</a>",
+        escape(&status.message),
+        w.oidc_again,
+        w.by_password
     );
-    let page = (http, small_page(Language::English, title, &body)).into_response();
+    let page = (http, plain.page(title, &body)).into_response();
     noted(went("", None, Some(status)), page)
 }
 
 /// What the provider, or this server, is to blame for. The log has the causes: they are not for everybody.
-fn failed(e: &ProviderError) -> Response {
+fn failed(plain: &Plain, e: &ProviderError) -> Response {
+    let w = plain.language.words();
     if let ProviderError::Random(e) = e {
         return internal("signing in by the provider", e).into_response();
     }
@@ -85,11 +87,11 @@ fn failed(e: &ProviderError) -> Response {
         let why = "the provider does not answer as it should: try again in a while, or sign in with a password. An administrator finds \
                    the reason in the server's log, and by `offshoot doctor`";
         let status = Status::new(Code::Unavailable, why);
-        return refused(StatusCode::BAD_GATEWAY, "The provider does not answer", status);
+        return refused(plain, StatusCode::BAD_GATEWAY, w.oidc_away, status);
     }
     tracing::warn!(error = chain, "a sign-in by the provider is not believed");
     let status = Status::new(Code::Unauthenticated, chain);
-    refused(StatusCode::FORBIDDEN, "The sign-in is not believed", status)
+    refused(plain, StatusCode::FORBIDDEN, w.oidc_not_believed, status)
 }
 
 /// GET /sign-in/oidc: on to the provider.
@@ -98,8 +100,10 @@ pub async fn begin(
     caller: Option<Extension<Caller>>,
     jar: CookieJar,
     from: Origin,
+    plain: Plain,
     Query(asked): Query<Asked>,
 ) -> ApiResult<Response> {
+    let w = plain.language.words();
     let provider = provider(&server)?;
     let next = guard::safe_next(&asked.next);
     if caller.is_some() {
@@ -107,8 +111,9 @@ pub async fn begin(
     }
     if let Err(status) = server.access.may_begin(&from) {
         return Ok(refused(
+            &plain,
             StatusCode::TOO_MANY_REQUESTS,
-            "Too many sign-ins",
+            w.oidc_too_many,
             status,
         ));
     }
@@ -118,7 +123,7 @@ pub async fn begin(
             let jar = jar.add(cookie(&server, begun.browser, ATTEMPT_SECONDS.into()));
             (jar, Redirect::to(&begun.url)).into_response()
         }
-        Err(e) => failed(&e),
+        Err(e) => failed(&plain, &e),
     })
 }
 
@@ -127,8 +132,10 @@ pub async fn callback(
     State(server): State<Server>,
     jar: CookieJar,
     from: Origin,
+    plain: Plain,
     Query(answer): Query<Answer>,
 ) -> ApiResult<Response> {
+    let w = plain.language.words();
     let provider = provider(&server)?;
     let browser = jar
         .get(&cookie_name(&server))
@@ -138,18 +145,15 @@ pub async fn callback(
         let why = "this sign-in was begun in another browser, ended already, took longer than ten minutes, or the server was started \
                    again meanwhile";
         let status = Status::new(Code::Unauthenticated, why);
-        return Ok(refused(
-            StatusCode::BAD_REQUEST,
-            "This sign-in cannot be ended",
-            status,
-        ));
+        return Ok(refused(&plain, StatusCode::BAD_REQUEST, w.oidc_late, status));
     };
     if answer.iss.as_deref().is_some_and(|iss| iss != provider.issuer()) {
         let why = "the answer is of another provider than the one that was asked";
         let status = Status::new(Code::Unauthenticated, why);
         return Ok(refused(
+            &plain,
             StatusCode::FORBIDDEN,
-            "The sign-in is not believed",
+            w.oidc_not_believed,
             status,
         ));
     }
@@ -161,21 +165,17 @@ pub async fn callback(
             .unwrap_or_default();
         let why = format!("the provider has signed nobody in: {error}{more}");
         let status = Status::new(Code::Unauthenticated, why);
-        return Ok(refused(
-            StatusCode::FORBIDDEN,
-            "The provider did not sign you in",
-            status,
-        ));
+        return Ok(refused(&plain, StatusCode::FORBIDDEN, w.oidc_nobody, status));
     };
     let person = match provider.end(&attempt, &code).await {
         Ok(person) => person,
-        Err(e) => return Ok(failed(&e)),
+        Err(e) => return Ok(failed(&plain, &e)),
     };
     let name = person.name.clone();
     match server.access.enter_by_provider(person, &from).await {
         Ok(signed_in) => {
             let jar = jar.add(cookie(&server, String::new(), 0));
-            enter(&server, jar, &signed_in, on_by_itself(&attempt.next)).await
+            enter(&server, jar, &signed_in, on_by_itself(&plain, &attempt.next)).await
         }
         Err(e) => {
             let status = Status::from(e);
@@ -183,11 +183,7 @@ pub async fn callback(
             if status.code == Code::Internal {
                 return Err(status.into());
             }
-            let mut response = refused(
-                StatusCode::FORBIDDEN,
-                "You cannot sign in here yet",
-                status.clone(),
-            );
+            let mut response = refused(&plain, StatusCode::FORBIDDEN, w.oidc_not_yet, status.clone());
             response.extensions_mut().insert(went(&name, None, Some(status)));
             Ok(response)
         }
@@ -196,21 +192,28 @@ pub async fn callback(
 
 /// A page that goes on by itself. A browser that another site sends here holds the session's cookie back on each
 /// further redirect; not so when a page of ours asks.
-fn on_by_itself(next: &str) -> Response {
+fn on_by_itself(plain: &Plain, next: &str) -> Response {
+    let w = plain.language.words();
     let next = escape(next);
     let head = format!("<meta http-equiv=\"refresh\" content=\"0;url={next}\">");
-    let body = format!("<p><a href=\"{next}\">Go on</a></p>");
-    super::sign_in::page_with(Language::English, &head, "You are signed in", &body).into_response()
+    let body = format!("<a class=\"button wide\" href=\"{next}\">{}</a>", w.oidc_go_on);
+    plain.page_with(&head, w.oidc_signed_in, &body).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use app::{Language, Theme};
     use axum::body::to_bytes;
 
     #[tokio::test]
     async fn a_page_goes_on_to_nothing_but_an_address() {
-        let response = on_by_itself("/vms?q=\"><script>");
+        let plain = Plain {
+            language: Language::English,
+            theme: Theme::System,
+            css: String::new(),
+        };
+        let response = on_by_itself(&plain, "/vms?q=\"><script>");
         let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
         let text = String::from_utf8(body.into()).unwrap();
         assert!(text.contains("0;url=/vms?q=&quot;&gt;&lt;script&gt;\""), "{text}");

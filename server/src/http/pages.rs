@@ -102,7 +102,8 @@ impl Backend for InProcess {
     }
 }
 
-fn theme(jar: &CookieJar) -> Theme {
+/// The colours that whoever asks has chosen.
+pub fn theme(jar: &CookieJar) -> Theme {
     let cookie = jar.get(THEME_COOKIE);
     cookie
         .and_then(|c| c.value().parse().ok())

@@ -3,10 +3,10 @@
 use super::audit::{SignIn, address};
 use super::error::{ApiResult, escape};
 use super::extract::{Fields, Path};
-use super::pages::language;
+use super::pages::{language, theme};
 use super::{Server, guard};
 use crate::access::{COOKIE_SECONDS, Entry, Origin, SignedIn, TICKET_SECONDS};
-use app::{Language, put};
+use app::{Language, Theme, put};
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
@@ -198,32 +198,31 @@ pub async fn welcome(
     headers: HeaderMap,
     jar: CookieJar,
     from: Origin,
+    plain: Plain,
     Path(link): Path<String>,
 ) -> ApiResult<Response> {
-    let language = language(&headers, &jar);
     if method == Method::GET && opened_by_person(&headers) {
-        return redeem(&server, jar, &link, &from, language).await;
+        return redeem(&server, jar, &link, &from, &plain).await;
     }
-    let w = language.words();
+    let w = plain.language.words();
     let page = format!(
-        "<form method=\"post\" action=\"/welcome/{}\"><p>{}</p><p><button type=\"submit\">{}</button></p></form>",
+        "<form method=\"post\" action=\"/welcome/{}\"><p>{}</p><button class=\"go wide\">{}</button></form>",
         escape(&shared::api::encode(&link)),
         w.welcome_lead,
         w.sign_in
     );
-    Ok(small_page(language, w.welcome, &page).into_response())
+    Ok(plain.page(w.welcome, &page).into_response())
 }
 
 /// POST /welcome/{link}.
 pub async fn welcome_posted(
     State(server): State<Server>,
-    headers: HeaderMap,
     jar: CookieJar,
     from: Origin,
+    plain: Plain,
     Path(link): Path<String>,
 ) -> ApiResult<Response> {
-    let language = language(&headers, &jar);
-    redeem(&server, jar, &link, &from, language).await
+    redeem(&server, jar, &link, &from, &plain).await
 }
 
 async fn redeem(
@@ -231,15 +230,15 @@ async fn redeem(
     jar: CookieJar,
     link: &str,
     from: &Origin,
-    language: Language,
+    plain: &Plain,
 ) -> ApiResult<Response> {
     match server.access.redeem(link, from).await? {
         Some(entry) => on(server, jar, entry, "/").await,
         None => {
-            let w = language.words();
+            let w = plain.language.words();
             let why = put(w.link_spent_why, &["<code>offshoot user link</code>"]);
             let text = format!("<p>{why}</p><p><a href=\"/login\">{}</a></p>", w.by_password);
-            let page = small_page(language, w.link_spent, &text);
+            let page = plain.page(w.link_spent, &text);
             let spent = Status::new(
                 Code::Unauthenticated,
                 "a one-time link that is spent, too old or none of ours",
@@ -252,17 +251,44 @@ async fn redeem(
     }
 }
 
-/// A page that needs no files of the console.
-pub fn small_page(language: Language, title: &str, body: &str) -> Html<String> {
-    page_with(language, "", title, body)
+/// How pages look for whoever asks, that need nothing of the console but its style sheet.
+pub struct Plain {
+    /// What they are written in.
+    pub language: Language,
+    /// Their colours.
+    pub theme: Theme,
+    /// The style sheet.
+    pub css: String,
 }
 
-/// The same with more in its head.
-pub fn page_with(language: Language, head: &str, title: &str, body: &str) -> Html<String> {
-    let lang = language.code();
-    Html(format!(
-        "<!doctype html><html lang=\"{lang}\"><head><meta charset=\"utf-8\"><title>{title}</title>{head}\
-         <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\"></head>\
-         <body><main><h1>{title}</h1>{body}</main></body></html>"
-    ))
+impl FromRequestParts<Server> for Plain {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Infallible> {
+        let jar = CookieJar::from_headers(&parts.headers);
+        Ok(Self {
+            language: language(&parts.headers, &jar),
+            theme: theme(&jar),
+            css: format!("/pkg/{}/app.css", server.assets.version),
+        })
+    }
+}
+
+impl Plain {
+    /// A page.
+    pub fn page(&self, title: &str, body: &str) -> Html<String> {
+        self.page_with("", title, body)
+    }
+
+    /// The same with more in its head.
+    pub fn page_with(&self, head: &str, title: &str, body: &str) -> Html<String> {
+        let (lang, theme, css) = (self.language.code(), self.theme.word(), &self.css);
+        Html(format!(
+            "<!doctype html><html lang=\"{lang}\" data-theme=\"{theme}\"><head><meta charset=\"utf-8\"><title>{title}</title>{head}\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
+             <link rel=\"icon\" href=\"data:,\"><link rel=\"stylesheet\" href=\"{css}\"></head>\
+             <body><main class=\"door\"><div class=\"sheet\"><div class=\"sheet-in\"><div class=\"brand\">Offshoot</div>\
+             <h1>{title}</h1>{body}</div></div></main></body></html>"
+        ))
+    }
 }

@@ -51,7 +51,7 @@ pub async fn vms(world: &World, query: &ListQuery, sees: &Sees) -> Result<Page<V
 /// A machine's snapshot with this name or id.
 pub async fn snapshot(world: &World, vm: &Vm, reference: &str) -> Result<Snapshot, Status> {
     let snapshot = db::snapshots::find(&world.db, vm.id, reference).await?;
-    snapshot.ok_or_else(|| Status::not_found(&format!("snapshot of {}", vm.name), reference))
+    snapshot.ok_or_else(|| Status::not_found("snapshot", format_args!("{reference} of {}", vm.name)))
 }
 
 /// A page of a machine's snapshots.

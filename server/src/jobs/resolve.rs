@@ -3,8 +3,11 @@
 use super::Jobs;
 use super::check::check_mac;
 use crate::db;
+use db::places::NetworkRow;
 use shared::Status;
 use shared::can::limit;
+use shared::edit::PortForward;
+use shared::place::NetworkKind;
 use shared::vm::{NewDisk, NewNic};
 
 impl Jobs {
@@ -17,7 +20,9 @@ impl Jobs {
         limit::within(field, nics.len() as u64, 0, limit::NICS as u64, "NICs")?;
         let networks = db::places::networks(&self.world().db).await?;
         for (n, nic) in nics.iter_mut().enumerate() {
-            nic.network = find_network(&networks, &nic.network)?;
+            let network = find_network(&networks, &nic.network)?;
+            check_forwards(&format!("{field}[{n}].forwards"), network, &nic.forwards)?;
+            nic.network = network.id.to_string();
             if let Some(mac) = &nic.mac {
                 check_mac(&format!("{field}[{n}].mac"), mac)?;
             }
@@ -63,13 +68,25 @@ impl Jobs {
     }
 }
 
-/// The id of the network of this name or id.
-pub(super) fn find_network(networks: &[db::places::NetworkRow], reference: &str) -> Result<String, Status> {
+/// The network of this name or id.
+pub(super) fn find_network<'a>(
+    networks: &'a [NetworkRow],
+    reference: &str,
+) -> Result<&'a NetworkRow, Status> {
     let known = networks
         .iter()
         .find(|k| k.name.as_str() == reference || k.id.to_string() == reference);
-    Ok(known
-        .ok_or_else(|| Status::not_found("network", reference))?
-        .id
-        .to_string())
+    known.ok_or_else(|| Status::not_found("network", reference))
+}
+
+/// Refuses ports that would lead nowhere, and be nobody else's.
+pub(super) fn check_forwards(field: &str, network: &NetworkRow, asked: &[PortForward]) -> Result<(), Status> {
+    if asked.is_empty() || network.kind == NetworkKind::User {
+        return Ok(());
+    }
+    let why = format_args!(
+        "network {} is of kind {}, and only those of kind USER forward ports: leave them out, or choose another network",
+        network.name, network.kind
+    );
+    Err(Status::invalid(field, why))
 }

@@ -3,7 +3,7 @@
 mod snapshots;
 
 use super::check::{check_clone, check_create, check_fork, check_labels, check_mac, check_ports, check_turn};
-use super::resolve::find_network;
+use super::resolve::{check_forwards, find_network};
 use super::{Jobs, kinds};
 use crate::db::{self, DbError, Tx, now};
 use shared::can::{self, limit};
@@ -12,9 +12,10 @@ use shared::edit::{self, EditVm, PortForward};
 use shared::feed::Noun;
 use shared::fork::InstantClone;
 use shared::job::{
-    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSpec, EditSpec, ForkSpec, Job, JobSpec, JobState,
-    PowerSpec, Resource, ResourceRole, RevertSpec, Step, StepState,
+    CloneSpec, ConnectSpec, DeletePointSpec, DeleteSnapshotSpec, DeleteSpec, EditSpec, ForkSpec, Job,
+    JobSpec, JobState, PowerSpec, Resource, ResourceRole, RevertSpec, Step, StepState,
 };
+use shared::place::NetworkKind;
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
 use shared::vm::{ConnectNics, CreateVm, Firmware, PatchVm, PowerAction, Vm};
@@ -100,9 +101,24 @@ impl Jobs {
             self.resolve_disk(&format!("addDisks[{n}]"), disk).await?;
         }
         self.resolve_nics("addNics", Some(&mut request.add_nics)).await?;
+        let next = now.started_next();
         for (n, change) in request.change_nics.iter_mut().enumerate() {
+            let nic = next
+                .network_interfaces
+                .iter()
+                .find(|nic| nic.number == change.nic);
+            let on = change.network.as_deref().or(nic.map(|nic| nic.network.as_str()));
+            if let Some(on) = on {
+                let network = find_network(&networks, on)?;
+                let forwards = change.forwards.as_deref().unwrap_or_default();
+                check_forwards(&format!("changeNics[{n}].forwards"), network, forwards)?;
+                // Ports that lead to it from another network lead nowhere from here.
+                if change.network.is_some() && network.kind != NetworkKind::User {
+                    change.forwards = Some(Vec::new());
+                }
+            }
             if let Some(network) = &mut change.network {
-                *network = find_network(&networks, network)?;
+                *network = find_network(&networks, network)?.id.to_string();
             }
             if let Some(mac) = &change.mac {
                 check_mac(&format!("changeNics[{n}].mac"), mac)?;
@@ -320,7 +336,7 @@ async fn write_down(
         None => None,
     };
     check_state(tx, &mut spec, vm.as_ref()).await?;
-    let mut resources: Vec<_> = vm
+    let mut resources: Vec<Resource> = vm
         .iter()
         .map(|vm| Resource {
             noun: Noun::Vm,
@@ -330,7 +346,8 @@ async fn write_down(
         })
         .collect();
     // Its title names it before anything is done.
-    if let JobSpec::RevertVm(RevertSpec { snapshot, .. }) = &spec
+    if let JobSpec::RevertVm(RevertSpec { snapshot, .. })
+    | JobSpec::DeleteSnapshot(DeleteSnapshotSpec { snapshot, .. }) = &spec
         && let Some(snapshot) = db::snapshots::get(tx.conn(), *snapshot).await?
     {
         resources.push(Resource {

@@ -93,6 +93,11 @@ async fn shells_complete_and_man_has_a_page_for_every_command() {
     assert_eq!(written.code, 0, "{written:?}");
     let page = std::fs::read_to_string(pages.join("offshoot-vm-start.1")).unwrap();
     assert!(page.starts_with(".ie") && page.contains("offshoot"), "{page}");
+    for page in std::fs::read_dir(&pages).unwrap() {
+        let path = page.unwrap().path();
+        // groff takes nothing else without being told.
+        assert!(std::fs::read_to_string(&path).unwrap().is_ascii(), "{path:?}");
+    }
     assert!(
         !pages.join("offshoot-guard.1").exists(),
         "what the server runs itself is nobody's command"

@@ -432,8 +432,15 @@ async fn a_provider_that_is_away_keeps_nobody_from_a_password() {
     // Nobody has answered yet, and nobody will.
     let (site, idp) = start().await;
     idp.go_away().await;
-    let answer = send(site.bare(Method::GET, "/sign-in/oidc")).await;
-    refused(&answer, 502, "does not answer");
+    let german = site
+        .bare(Method::GET, "/sign-in/oidc")
+        .header("accept-language", "de");
+    let answer = send(german).await;
+    refused(&answer, 502, "Der Anbieter antwortet nicht");
+    assert!(
+        answer.body.contains("/app.css\""),
+        "drawn as the console: {answer:?}"
+    );
 }
 
 #[tokio::test]

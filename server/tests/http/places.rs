@@ -84,9 +84,14 @@ async fn disks_go_to_the_storage_that_is_asked_for_and_clones_stand_on_them() {
         (201, &json!(false)),
         "{made:?}"
     );
+    // Where the audit finds what was made.
+    assert!(made.header("location").starts_with("/api/v1/storages/"));
     for path in [
         json!("relative"),
         json!("/proc/none"),
+        json!("/proc/version"),
+        json!(path.join("inner")),
+        json!(place.path()),
         json!(format!("{}/../x", path.display())),
         json!(path),
     ] {
@@ -182,7 +187,15 @@ async fn a_machine_is_edited_and_what_waits_is_told() {
         (json!({"cpus": 1, "memoryMib": 512, "bootOrder": [0]}), "request"),
         (json!({"cpus": 0}), "cpus"),
         (json!({"removeDisks": [7]}), "removeDisks"),
-        (json!({"removeDisks": [0]}), "addDisks"),
+        (json!({"removeDisks": [0]}), "removeDisks"),
+        (
+            json!({"changeNics": [{"nic": 0, "network": "isolated", "forwards": [{"hostPort": 2222, "guestPort": 22}]}]}),
+            "changeNics[0].forwards",
+        ),
+        (
+            json!({"addNics": [{"network": "isolated", "forwards": [{"hostPort": 2222, "guestPort": 22}]}]}),
+            "addNics[0].forwards",
+        ),
         (json!({"bootOrder": [0, 0]}), "bootOrder"),
         (
             json!({"growDisks": [{"disk": 1, "sizeGib": 2}]}),
@@ -229,6 +242,13 @@ async fn a_machine_is_edited_and_what_waits_is_told() {
             .unwrap()
             .contains("web-1")
     );
+    // A NIC that moves to where nothing leads to it leaves its ports to others.
+    let moves = json!({"changeNics": [{"nic": 0, "network": "isolated"}]});
+    done(&site, &mut source, "/vms/web-1/edit", moves).await;
+    let vm = site.get("/api/v1/vms/web-1").await.json();
+    assert!(vm["networkInterfaces"][0].get("forwards").is_none(), "{vm}");
+    let free = json!({"changeNics": [{"nic": 0, "forwards": [{"hostPort": own, "guestPort": 80}]}]});
+    done(&site, &mut source, "/vms/web-2/edit", free).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let meets = json!({"changeNics": [{"nic": 0, "forwards": [{"hostPort": port, "guestPort": 80}]}]});

@@ -3,7 +3,7 @@
 use crate::fork::agent;
 use crate::host::Host;
 use serde_json::json;
-use server::hypervisor::{Hypervisor, MachineSpec, NicSpec};
+use server::hypervisor::{Hypervisor, MachineSpec, NicSpec, RunState};
 use shared::NetworkId;
 use shared::place::NetworkKind;
 use std::path::Path;
@@ -94,10 +94,16 @@ async fn on_a_bridge() {
     first.nics[0].connected = true;
     host.hv().connect(&first).await.unwrap();
     assert_eq!(taps(), 2);
+    host.hv().kill(first.id).await.unwrap();
+    assert_eq!(taps(), 1, "its tap goes with it");
+    let run = json!({ "path": "/sbin/poweroff", "arg": ["-f"] });
+    agent(&host, second.id, "guest-exec", &run).ok();
+    while host.hv().state(second.id).await != RunState::Stopped {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(taps(), 0, "also when it ends by itself");
     for spec in [&first, &second] {
-        host.hv().kill(spec.id).await.unwrap();
         host.hv().forget(spec.id).await.unwrap();
     }
-    assert_eq!(taps(), 0, "none is left");
     assert!(Path::new("/sys/class/net/br0").exists());
 }

@@ -83,7 +83,7 @@ pub struct Create {
     /// A regular expression for the line of the serial port that proves the boot.
     #[arg(long, conflicts_with = "no_start")]
     boot_pattern: Option<String>,
-    /// Only the disks, as images NAME-0, NAME-1, …
+    /// Only the disks, as images NAME-0, NAME-1 and so on.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "cpus", "memory_mib", "network", "label", "user_data", "no_start", "boot_timeout", "boot_pattern"])]
     disks_only: Option<Name>,
     #[command(flatten)]

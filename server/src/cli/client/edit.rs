@@ -1,11 +1,12 @@
 //! `offshoot vm edit …` and what else changes a machine.
 
+use super::http::ClientError;
 use super::vm::label;
 use super::{Api, Failure, Wait};
-use shared::Name;
 use shared::api::{Edit, UpdateVm};
 use shared::edit::{ChangeNic, EditVm, GrowDisk, PortForward};
 use shared::vm::{BlankDisk, DiskOfImage, Firmware, NewDisk, NewNic, PatchVm};
+use shared::{Name, Status};
 use std::str::FromStr;
 
 /// `offshoot vm edit …`
@@ -161,6 +162,9 @@ impl SetArgs {
                 self.autostart.map(Some)
             },
         };
+        if request == PatchVm::default() {
+            return Err(ClientError::Refused(Status::invalid("request", "it changes nothing")).into());
+        }
         let vm = self.vm;
         api.show(&UpdateVm { vm, request }, |vm| format!("{} is changed", vm.name))
             .await

@@ -1,6 +1,6 @@
 //! Calls of the API over HTTP.
 
-use reqwest::Certificate;
+use super::trust;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 use shared::api::{Call, Method, RawCall};
@@ -38,6 +38,15 @@ pub enum ClientError {
         "cannot reach a server at {url}: is `offshoot serve` running there? OFFSHOOT_URL names another address"
     )]
     Unreachable {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error(
+        "cannot agree with {url} on TLS: is it an address of `offshoot serve` with tls_cert? --tls-ca FILE or OFFSHOOT_TLS_CA has commands \
+         trust its certificate"
+    )]
+    Tls {
         url: String,
         #[source]
         source: reqwest::Error,
@@ -82,7 +91,11 @@ impl ClientError {
         match self {
             Self::Address(_) | Self::Token | Self::Ca { .. } => 2,
             Self::SetUp(_) => 1,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::Socket { .. } | Self::LostJob { .. } => 4,
+            Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::Lost { .. }
+            | Self::Socket { .. }
+            | Self::LostJob { .. } => 4,
             Self::Refused(status) => match status.code {
                 Code::Unauthenticated | Code::PermissionDenied => 5,
                 Code::Internal
@@ -137,18 +150,19 @@ impl Client {
             headers.insert(AUTHORIZATION, value);
         }
         crate::use_ring();
-        let mut certificates = Vec::new();
-        if let Some(path) = ca {
-            let failed = |why: String| ClientError::Ca {
+        let tls = match ca {
+            Some(path) => Some(trust::with(path).map_err(|why| ClientError::Ca {
                 path: path.to_owned(),
                 why,
-            };
-            let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-            certificates = Certificate::from_pem_bundle(&pem).map_err(|e| failed(e.to_string()))?;
-        }
+            })?),
+            None => None,
+        };
         let builder = || {
-            reqwest::Client::builder()
-                .tls_certs_merge(certificates.clone())
+            let builder = match tls.clone() {
+                Some(tls) => reqwest::Client::builder().tls_backend_preconfigured(tls),
+                None => reqwest::Client::builder(),
+            };
+            builder
                 .user_agent(concat!("offshoot/", env!("CARGO_PKG_VERSION")))
                 .default_headers(headers.clone())
                 .connect_timeout(CONNECT)
@@ -172,6 +186,8 @@ impl Client {
         let url = self.url.clone();
         if source.is_builder() {
             ClientError::Address(url)
+        } else if trust::is_cause(&source) {
+            ClientError::Tls { url, source }
         } else if source.is_connect() {
             ClientError::Unreachable { url, source }
         } else {

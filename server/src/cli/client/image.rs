@@ -27,6 +27,9 @@ const BREAKS: u32 = 10;
 /// How long it is waited until an upload goes on.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What of a file is a hole or none.
+const BLOCK: usize = 4096;
+
 /// What a file is said to be.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
@@ -395,6 +398,11 @@ fn shown(export: &Export) -> String {
 async fn about(file: &Path) -> Result<(u64, Option<String>), Failure> {
     let meta = tokio::fs::metadata(file).await;
     let meta = meta.map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    if !meta.is_file() {
+        return Err(format!("{} is no file: name the file of an image", file.display()).into());
+    }
+    let readable = tokio::fs::File::open(file).await;
+    readable.map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     let changed = meta.modified()?.duration_since(UNIX_EPOCH)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     Ok((meta.len(), Some(fingerprint(&name, changed.as_millis() as i64))))
@@ -491,6 +499,31 @@ async fn export_to(api: &Api, call: &PostExport, output: &Path) -> Result<(), Fa
     api.print(&text, export, |_| output.display().to_string())
 }
 
+/// Parts of a piece that are zeros, or not, by whole blocks.
+fn runs(mut rest: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
+    let zeros = |block: &[u8]| block.iter().all(|b| *b == 0);
+    std::iter::from_fn(move || {
+        let hole = zeros(rest.chunks(BLOCK).next()?);
+        let same = rest.chunks(BLOCK).take_while(|block| zeros(block) == hole);
+        let (run, after) = rest.split_at(same.map(<[u8]>::len).sum());
+        rest = after;
+        Some((hole, run))
+    })
+}
+
+/// Puts a piece behind what a file has, and holes where it is zeros; answers its length.
+async fn put(file: &mut tokio::fs::File, end: u64, piece: &[u8]) -> std::io::Result<u64> {
+    let mut done = 0;
+    for (hole, run) in runs(piece) {
+        done += run.len() as u64;
+        match hole {
+            true => file.set_len(end + done).await?,
+            false => file.write_all(run).await?,
+        }
+    }
+    Ok(done)
+}
+
 /// Fetches a file into one that has the beginning of it, or nothing.
 async fn fetch(client: &Client, export: &Export, output: &Path) -> Result<(), Failure> {
     let mut name = output.as_os_str().to_owned();
@@ -519,8 +552,7 @@ async fn fetch(client: &Client, export: &Export, output: &Path) -> Result<(), Fa
         };
         let mut pieces = response.bytes_stream();
         while let Some(Ok(piece)) = pieces.next().await {
-            file.write_all(&piece).await?;
-            done += piece.len() as u64;
+            done += put(&mut file, done, &piece).await?;
             breaks = 0;
             bar.set_position(done);
         }
@@ -532,4 +564,32 @@ async fn fetch(client: &Client, export: &Export, output: &Path) -> Result<(), Fa
     }
     file.sync_all().await?;
     Ok(tokio::fs::rename(&part, output).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[tokio::test]
+    async fn zeros_become_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.raw");
+        let open = tokio::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .await;
+        let mut file = open.unwrap();
+        let mut whole = vec![0; 1 << 20];
+        whole[300_000..300_005].copy_from_slice(b"here!");
+        let mut done = 0;
+        for piece in whole.chunks(70_001) {
+            done += put(&mut file, done, piece).await.unwrap();
+        }
+        file.sync_all().await.unwrap();
+        assert!(std::fs::read(&path).unwrap() == whole);
+        let taken = std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(taken < 1 << 18, "{taken} bytes");
+    }
 }

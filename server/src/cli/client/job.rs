@@ -5,7 +5,8 @@ use super::table::{Table, bytes, millis};
 use super::{Api, Failure, List, Wait};
 use clap::Subcommand;
 use shared::api::{CancelJob, GetJob, GetJobLog, ListJobs, ListQuery, RetryJob};
-use shared::job::{Job, JobState, ResourceRole, Step};
+use shared::feed::Noun;
+use shared::job::{Job, JobSpec, JobState, ResourceRole, Step};
 use shared::{Name, Status};
 use std::fmt::Write;
 
@@ -99,7 +100,23 @@ pub fn what(job: &Job) -> String {
     let kind = job.kind.word().to_lowercase().replace('_', " ");
     let name = |role| job.resources.iter().find(|r| r.role == role).map(|r| &r.name);
     let text = |name: Option<&Name>| name.map(ToString::to_string).unwrap_or_default();
-    let (source, product) = (name(ResourceRole::Source), name(ResourceRole::Product));
+    let (source, mut product) = (name(ResourceRole::Source), name(ResourceRole::Product));
+    let snapshot = job.resource(ResourceRole::Source, Noun::Snapshot);
+    match (&*job.spec, snapshot) {
+        (JobSpec::DeleteSnapshot(_), Some(gone)) => {
+            return format!("{kind} {} of {}", gone.name, text(source));
+        }
+        // What is kept of it before is no goal.
+        (JobSpec::RevertVm(_), _) => {
+            let to = snapshot.map(|s| format!(" to {}", s.name));
+            return format!("{kind} {}{}", text(source), to.unwrap_or_default());
+        }
+        // It is made later: of an image, when the file is found to be good.
+        (JobSpec::ImportImage(spec), _) => product = Some(&spec.name),
+        (JobSpec::ImageOfSnapshot(spec), _) => product = Some(&spec.name),
+        (JobSpec::CreateVm(request), _) => product = Some(&request.name),
+        _ => {}
+    }
     match (source, product) {
         (Some(source), Some(product)) => format!("{kind} {source} → {product}"),
         (one, None) | (None, one) => format!("{kind} {}", text(one)).trim_end().to_owned(),
@@ -122,6 +139,16 @@ pub fn begun(job: &Job) -> String {
     )
 }
 
+/// What stood still for a job.
+fn froze(job: &Job) -> &'static str {
+    match &*job.spec {
+        JobSpec::InstantCloneVm(_) => "the source",
+        JobSpec::CloneVm(_) => "the source's disks",
+        JobSpec::TakeSnapshot(spec) if spec.request.memory => "the guest",
+        _ => "its disks",
+    }
+}
+
 /// What is said of a job that has succeeded.
 pub fn success(job: &Job) -> Option<String> {
     if job.state != JobState::Succeeded {
@@ -140,7 +167,8 @@ pub fn success(job: &Job) -> Option<String> {
     if let Some(micros) = job.outcome.pause_micros {
         let _ = write!(
             text,
-            "; the source's disks stood still for {:.1} ms",
+            "; {} stood still for {:.1} ms",
+            froze(job),
             micros as f64 / 1000.0
         );
     }

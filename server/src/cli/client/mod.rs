@@ -16,6 +16,7 @@ pub mod place;
 pub mod power;
 pub mod snapshot;
 pub mod table;
+mod trust;
 pub mod vm;
 
 use super::{Failure, say};
@@ -58,7 +59,7 @@ pub struct Api {
         help_heading = "Server"
     )]
     pub token: Option<String>,
-    /// A certificate to trust beside those of the system: a PEM file.
+    /// Certificates to trust beside those of the system, of authorities or of the server itself: a PEM file.
     #[arg(long, env = "OFFSHOOT_TLS_CA", global = true, help_heading = "Server")]
     pub tls_ca: Option<PathBuf>,
     /// Print what the API answered, as JSON.

@@ -3,7 +3,7 @@
 use super::table::Table;
 use super::{Api, List, joined};
 use crate::cli::Failure;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use shared::Name;
 use shared::api::{
     DeleteNoticeChannel, GetNoticeChannel, ListNoticeChannels, ListNotices, PostNoticeChannel,
@@ -58,17 +58,13 @@ pub enum NoticeCommand {
 
 /// What a new channel is.
 #[derive(Args)]
+#[command(group = ArgGroup::new("target").args(["webhook", "mail"]).required(true))]
 pub struct CreateArgs {
     /// Its name.
     name: Name,
     /// Have a webhook post here.
     // Not called `url`: that is where the server is.
-    #[arg(
-        long,
-        value_name = "URL",
-        required_unless_present = "mail",
-        conflicts_with = "mail"
-    )]
+    #[arg(long, value_name = "URL")]
     webhook: Option<String>,
     /// Mail to these, with commas between.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]

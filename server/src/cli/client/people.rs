@@ -222,11 +222,16 @@ impl UserCommand {
             Self::Me { api } => {
                 let show = |me: shared::access::Me| {
                     let all = joined(me.rights.privileges);
+                    let name = |vm| {
+                        let grant = me.user.grants.iter().find(|g| g.vm == Some(vm));
+                        let name = grant.and_then(|g| g.vm_name.as_ref());
+                        name.map_or_else(|| vm.to_string(), ToString::to_string)
+                    };
                     let on = me
                         .rights
                         .vms
                         .iter()
-                        .map(|on| format!("\non {}  {}", on.vm, joined(&on.privileges)));
+                        .map(|on| format!("\non {}  {}", name(on.vm), joined(&on.privileges)));
                     format!("{}\nmay         {all}{}", shown(&me.user), on.collect::<String>())
                 };
                 api.show(&GetMe {}, show).await

@@ -3,12 +3,13 @@
 use super::table::{Table, bytes};
 use super::{Api, Failure, List, Wait, console, file_text, joined};
 use crate::cli::say;
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use futures::StreamExt;
 use shared::Name;
 use shared::api::{
     Connect, DeleteVm, Disconnect, GetVm, ListVms, Pause, PostVm, Reset, Resume, Start, Stop, encode,
 };
+use shared::edit::NextStart;
 use shared::vm::{
     BlankDisk, CloudInit, ConnectNics, CreateVm, DiskOfImage, Firmware, NewDisk, NewNic, StopMode, StopVm, Vm,
 };
@@ -137,11 +138,12 @@ pub enum VmCommand {
 
 /// `offshoot vm create …`
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("disk").args(["image", "blank_gib"]).required(true).multiple(true))]
 pub struct Create {
     /// Its name.
     name: Name,
     /// A disk that is an overlay on this image, by name or id.
-    #[arg(long, required_unless_present = "blank_gib")]
+    #[arg(long)]
     image: Vec<String>,
     /// An empty disk of so many GiB.
     #[arg(long)]
@@ -337,6 +339,32 @@ async fn serial(api: &Api, vm: &str, last: Option<u64>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What waits for the next start.
+fn next_start(vm: &Vm, next: &NextStart) -> Vec<String> {
+    let mut all = Vec::new();
+    all.extend(next.cpus.map(|n| format!("processors {n}")));
+    all.extend(next.memory_mib.map(|mib| format!("memory {mib} MiB")));
+    all.extend(next.firmware.map(|firmware| format!("firmware {firmware}")));
+    let boots = next.boot_order.first();
+    all.extend(boots.map(|n| format!("boots from disk {n}")));
+    let comes = next.add_disks.iter().filter(|d| !d.is_variables());
+    all.extend(comes.map(|d| format!("disk {} of {} comes", d.number, bytes(d.virtual_bytes))));
+    let grows = next.grow_disks.iter();
+    all.extend(grows.map(|g| format!("disk {} grows to {}", g.disk, bytes(g.virtual_bytes))));
+    let goes = vm.guest_disks().map(|d| d.number);
+    let goes = goes.filter(|n| next.remove_disks.contains(n));
+    all.extend(goes.map(|n| format!("disk {n} goes")));
+    let nics = next.add_nics.iter();
+    all.extend(nics.map(|nic| format!("nic {} on {} comes", nic.number, nic.network)));
+    all.extend(
+        next.macs
+            .iter()
+            .map(|new| format!("nic {} is {}", new.nic, new.mac)),
+    );
+    all.extend(next.remove_nics.iter().map(|n| format!("nic {n} goes")));
+    all
+}
+
 fn shown(vm: &Vm) -> String {
     let mut lines = Vec::new();
     let mut field = |name: &str, value: String| {
@@ -353,15 +381,18 @@ fn shown(vm: &Vm) -> String {
     field("error", text(vm.error.as_ref().map(ToString::to_string)));
     field("processors", vm.cpus.to_string());
     field("memory", format!("{} MiB", vm.memory_mib));
+    field("firmware", vm.firmware.to_string());
     for disk in vm.guest_disks() {
-        let changed = disk
-            .allocated_bytes
-            .map(|n| format!(", {} changed since the last snapshot", bytes(n)));
+        let changed = disk.allocated_bytes.map(|n| match vm.current_snapshot {
+            Some(_) => format!(", {} changed since the last snapshot", bytes(n)),
+            None => format!(", {} written", bytes(n)),
+        });
         let layers = disk.chain_length;
+        let s = if layers == 1 { "" } else { "s" };
         field(
             "disk",
             format!(
-                "{}: {}, {layers} layers{}",
+                "{}: {}, {layers} layer{s}{}",
                 disk.number,
                 bytes(disk.virtual_bytes),
                 text(changed)
@@ -391,8 +422,7 @@ fn shown(vm: &Vm) -> String {
     field("description", vm.description.clone());
     field("autostart", text(vm.autostart.map(|n| format!("in turn {n}"))));
     if let Some(next) = &vm.at_next_start {
-        // Exact, and few look at it: as the API has it.
-        field("next start", serde_json::to_string(next).unwrap_or_default());
+        field("next start", joined(next_start(vm, next)));
     }
     field("lineage", vm.lineage.kind.to_string());
     field(

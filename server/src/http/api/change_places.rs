@@ -10,13 +10,15 @@ use crate::http::route::Api;
 use crate::inventory;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use shared::access::Privilege;
 use shared::place::{
     CreateNetwork, CreateStorage, Network, NetworkKind, PatchNetwork, PatchStorage, Storage,
 };
 use shared::{NetworkId, Status, StorageId, can};
-use std::path::{Component, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Component, Path as FsPath, PathBuf};
 use utoipa_axum::routes;
 use uuid::Uuid;
 
@@ -47,16 +49,53 @@ fn directory(path: &str) -> Result<PathBuf, Status> {
         let why = format_args!("{path:?} is no absolute path like /srv/machines");
         return Err(Status::invalid("path", why));
     }
+    if directory.exists() && !directory.is_dir() {
+        let why = format_args!("{path} is no directory: name one, or a path where nothing is yet");
+        return Err(Status::invalid("path", why));
+    }
     let failed = |why: std::io::Error| {
-        let why = format_args!(
-            "layers cannot be made in {path}: {why}; give the user that the server runs as the right to"
-        );
-        Status::invalid("path", why)
+        let advice = match why.kind() {
+            ErrorKind::PermissionDenied => "give the user that the server runs as the right to",
+            _ => "name a directory where files can be made",
+        };
+        Status::invalid(
+            "path",
+            format_args!("layers cannot be made in {path}: {why}; {advice}"),
+        )
     };
     std::fs::create_dir_all(&directory).map_err(failed)?;
     // What cannot be written to is found now, not when the first disk is made.
     tempfile::tempfile_in(&directory).map_err(failed)?;
     Ok(directory)
+}
+
+/// A path with all links followed, as far as it is there.
+fn real(path: &FsPath) -> PathBuf {
+    let found = path.ancestors().find_map(|there| {
+        let rest = path.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(rest))
+    });
+    found.unwrap_or_else(|| path.to_owned())
+}
+
+/// Refuses a directory that shares files with a storage: each takes what it finds for its own.
+fn check_apart(path: &str, all: &[StorageRow]) -> Result<(), Status> {
+    let new = real(FsPath::new(path));
+    for other in all {
+        let there = real(FsPath::new(&other.path));
+        let how = match (new.starts_with(&there), there.starts_with(&new)) {
+            (true, true) => "is",
+            (true, false) => "lies in",
+            (false, true) => "contains",
+            (false, false) => continue,
+        };
+        let why = format_args!(
+            "{path} {how} the directory of storage {}, {}: name another",
+            other.name, other.path
+        );
+        return Err(Status::invalid("path", why));
+    }
+    Ok(())
 }
 
 /// Adds a directory that disks can go to.
@@ -65,10 +104,17 @@ fn directory(path: &str) -> Result<PathBuf, Status> {
 async fn create_storage(
     State(server): State<Server>,
     Body(request): Body<CreateStorage>,
-) -> ApiResult<(StatusCode, Json<Storage>)> {
+) -> ApiResult<impl IntoResponse> {
     let path = request.path.trim_end_matches('/').to_owned();
+    let all = db::places::storages(&server.world().db)
+        .await
+        .map_err(Status::from)?;
     let asked = path.clone();
-    let made = tokio::task::spawn_blocking(move || directory(&asked)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        check_apart(&asked, &all)?;
+        directory(&asked)
+    });
+    let made = made.await;
     let directory = made.map_err(|e| Status::new(shared::Code::Internal, e.to_string()))??;
     let id = StorageId(Uuid::now_v7());
     let row = StorageRow {
@@ -77,23 +123,15 @@ async fn create_storage(
         path,
         default: request.default,
     };
-    let all = db::places::storages(&server.world().db)
-        .await
-        .map_err(Status::from)?;
-    if let Some(other) = all.iter().find(|s| s.path == row.path) {
-        let why = format_args!("storage {} is that directory already", other.name);
-        return Err(Status::invalid("path", why).into());
-    }
     server.world().add_storage(id, directory);
     let added = server
         .world()
         .db
         .write(move |tx| Box::pin(async move { db::places::insert_storage(tx, &row).await }));
     added.await.map_err(Status::from)?;
-    Ok((
-        StatusCode::CREATED,
-        Json(storage(&server, &id.to_string()).await?),
-    ))
+    let made = storage(&server, &id.to_string()).await?;
+    let location = format!("/api/v1/storages/{id}");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(made)))
 }
 
 /// Renames a storage, or has new disks go there.
@@ -165,7 +203,7 @@ fn check_bridge(server: &Server, bridge: &str) -> Result<(), Status> {
 async fn create_network(
     State(server): State<Server>,
     Body(request): Body<CreateNetwork>,
-) -> ApiResult<(StatusCode, Json<Network>)> {
+) -> ApiResult<impl IntoResponse> {
     match (request.kind, &request.bridge) {
         (NetworkKind::Bridge, Some(bridge)) => check_bridge(&server, bridge)?,
         (NetworkKind::Bridge, None) => {
@@ -186,10 +224,9 @@ async fn create_network(
         .db
         .write(move |tx| Box::pin(async move { db::places::insert_network(tx, &row).await }));
     added.await.map_err(Status::from)?;
-    Ok((
-        StatusCode::CREATED,
-        Json(network(&server, &id.to_string()).await?),
-    ))
+    let made = network(&server, &id.to_string()).await?;
+    let location = format!("/api/v1/networks/{id}");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(made)))
 }
 
 /// Changes a network's name or bridge.

@@ -194,10 +194,13 @@ impl Inner {
         }
         let dir = RunDir::new(&self.run, vm);
         let found = Process::find(&dir.record(), &vm.to_string());
-        let Some(process) = found.map_err(HvError::io("read", &dir.record()))? else {
-            return Ok(None);
+        let machine = match found.map_err(HvError::io("read", &dir.record()))? {
+            Some(process) => self.watch("adopt", vm, dir, process, self.events.clone()).await?,
+            None => None,
         };
-        let Some(machine) = self.watch("adopt", vm, dir, process, self.events.clone()).await? else {
+        let Some(machine) = machine else {
+            // It may have ended by itself, or while no server ran.
+            tap::remove_all(vm).await;
             return Ok(None);
         };
         machine.thaw_if_left_frozen();
@@ -331,6 +334,7 @@ impl Inner {
             };
             let _ = self.events.send(event);
         }
+        tap::remove_all(vm).await;
         Ok(())
     }
 
@@ -340,7 +344,6 @@ impl Inner {
         if self.find(&mut held, vm).await?.is_some() {
             return Err(HvError::StillRunning { op: "forget", vm });
         }
-        tap::remove_all(vm).await;
         let dir = RunDir::new(&self.run, vm);
         for network in std::fs::read_dir(dir.networks()).into_iter().flatten().flatten() {
             switch::leave(&network.path(), vm, None);
