@@ -137,3 +137,24 @@ async fn a_terminal_is_left_as_it_was() {
     assert!(setting("before").contains(':'), "{seen}");
     assert_eq!(setting("before"), setting("after"), "{seen}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_as_well() {
+    let pem = tempfile::tempdir().unwrap();
+    let (cert, key) = (pem.path().join("cert.pem"), pem.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let site = Site::start_with(|config| {
+        config.tls_cert = Some(cert.clone());
+        config.tls_key = Some(key);
+    })
+    .await;
+    let mut command = site.command("vm console none");
+    command.env("OFFSHOOT_URL", format!("https://{}", site.running.address));
+    command.arg("--tls-ca").arg(&cert);
+    let ran = crate::ran(command).await;
+    // The server is reached, and says what it has not.
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.stderr.contains("none"), "{ran:?}");
+}

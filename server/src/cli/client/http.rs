@@ -2,18 +2,26 @@
 
 use super::trust;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use shared::api::{Call, Method, RawCall};
 use shared::{Code, Status};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config, tungstenite};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite};
+
+/// A connection, with TLS or without.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// A WebSocket of the server's.
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<Box<dyn Wire>>;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -124,6 +132,8 @@ pub struct Client {
     http: reqwest::Client,
     /// For what takes as long as it takes: nothing is read while it is sent.
     sending: reqwest::Client,
+    /// How TLS is spoken, where it is.
+    tls: Option<rustls::ClientConfig>,
     url: String,
     authorization: Option<HeaderValue>,
 }
@@ -150,13 +160,12 @@ impl Client {
             headers.insert(AUTHORIZATION, value);
         }
         crate::use_ring();
-        let tls = match ca {
-            Some(path) => Some(trust::with(path).map_err(|why| ClientError::Ca {
-                path: path.to_owned(),
-                why,
-            })?),
-            None => None,
-        };
+        let secure = url.starts_with("https://");
+        let tls = secure.then(|| trust::with(ca)).transpose();
+        let tls = tls.map_err(|why| ClientError::Ca {
+            path: ca.unwrap_or(Path::new("the system")).to_owned(),
+            why,
+        })?;
         let builder = || {
             let builder = match tls.clone() {
                 Some(tls) => reqwest::Client::builder().tls_backend_preconfigured(tls),
@@ -177,6 +186,7 @@ impl Client {
                 .tcp_keepalive(SILENCE)
                 .build()
                 .map_err(ClientError::SetUp)?,
+            tls,
             url: url.to_owned(),
             authorization,
         })
@@ -258,7 +268,11 @@ impl Client {
         if let Some(value) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
-        match timeout(CONNECT, connect_async_with_config(request, None, true)).await {
+        let connect = async {
+            let wire = self.wire(request.uri()).await.map_err(tungstenite::Error::Io)?;
+            client_async(request, wire).await
+        };
+        match timeout(CONNECT, connect).await {
             Ok(Ok((socket, _))) => Ok(socket),
             Ok(Err(tungstenite::Error::Http(answer))) => {
                 let body = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
@@ -270,6 +284,21 @@ impl Client {
                 Err(self.socket_lost(tungstenite::Error::Io(late)))
             }
         }
+    }
+
+    /// A connection to where an address leads.
+    async fn wire(&self, to: &tungstenite::http::Uri) -> std::io::Result<Box<dyn Wire>> {
+        let host = to.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = to.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidInput, e))?;
+        let tls = TlsConnector::from(Arc::new(tls.clone()));
+        Ok(Box::new(tls.connect(name, stream).await?))
     }
 
     /// The error of a WebSocket that broke off.

@@ -71,13 +71,19 @@ fn verifier(given: Vec<CertificateDer<'static>>) -> Result<Given, Error> {
     Ok(Given { given, others })
 }
 
-/// How TLS is spoken with a server that the certificates of a PEM file vouch for, or those of the system.
-pub fn with(path: &Path) -> Result<ClientConfig, String> {
-    let given = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let given = given.map_err(|e| e.to_string())?;
-    if given.is_empty() {
-        return Err("it has no certificate in it".into());
-    }
+/// How TLS is spoken with a server that the certificates of a PEM file vouch for, where there is one, or those of the system.
+pub fn with(file: Option<&Path>) -> Result<ClientConfig, String> {
+    let given = match file {
+        Some(path) => {
+            let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let all = all.map_err(|e| e.to_string())?;
+            if all.is_empty() {
+                return Err("it has no certificate in it".into());
+            }
+            all
+        }
+        None => Vec::new(),
+    };
     let verifier = verifier(given).map_err(|e| e.to_string())?;
     Ok(ClientConfig::builder()
         .dangerous()
