@@ -207,6 +207,18 @@ pub async fn copy_seed(from: &Path, to: &Path) -> Result<(), DiskError> {
         .map_err(DiskError::io("name the seed", to))
 }
 
+/// Refuses what is no plain file, without opening it.
+pub async fn plain(path: &Path) -> Result<(), DiskError> {
+    let found = tokio::fs::metadata(path).await;
+    if found.map_err(DiskError::io("look at", path))?.is_file() {
+        return Ok(());
+    }
+    Err(DiskError::Refused {
+        path: path.to_owned(),
+        why: "it is no plain file".into(),
+    })
+}
+
 /// How many bytes a file takes, on the disk for certain if that is asked.
 pub async fn settled(path: &Path, durable: bool) -> Result<u64, DiskError> {
     use std::os::unix::fs::MetadataExt;

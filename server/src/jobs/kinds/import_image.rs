@@ -153,8 +153,12 @@ async fn sha256(path: PathBuf, cx: &Cx) -> Result<String, StepError> {
 async fn check(cx: &Cx) -> Result<(), StepError> {
     let spec = spec(cx)?;
     let file = file(cx, &spec)?;
-    // What has arrived is on the disk from here on, also after a power cut.
-    crate::disks::settled(&file, !matches!(spec.from, ImportFrom::Path(_))).await?;
+    match spec.from {
+        // Whoever opened a pipe would wait for somebody to write to it.
+        ImportFrom::Path(_) => crate::disks::plain(&file).await.map_err(|e| named(e, &spec))?,
+        // What has arrived is on the disk from here on, also after a power cut.
+        _ => crate::disks::settled(&file, true).await.map(drop)?,
+    }
     if let Some(wanted) = &spec.sha256 {
         let found = sha256(file.clone(), cx).await?;
         if found != *wanted {
