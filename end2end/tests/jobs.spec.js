@@ -108,7 +108,7 @@ test('deleting names the loss and asks for the name', async ({ page, server }) =
   await expect(dialog).toContainText('cannot be brought back');
   await dialog.getByLabel('Type the machine').fill('delete-you');
   await dialog.getByRole('button', { name: 'Delete delete-me' }).click();
-  await expect(dialog.getByLabel('Type the machine')).toHaveAccessibleDescription(/this is not delete-me/);
+  await expect(dialog.getByLabel('Type the machine')).toHaveAccessibleDescription(/This is not delete-me/);
   await dialog.getByLabel('Type the machine').fill('delete-me');
   await dialog.getByRole('button', { name: 'Delete delete-me' }).click();
   await expect(page.getByRole('heading', { level: 1 })).toHaveText('Delete delete-me');

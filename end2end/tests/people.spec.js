@@ -74,7 +74,7 @@ test('two-factor is set up, asked for without WASM too, and a recovery code help
   const secret = await page.locator('.secret code').textContent();
   await page.getByLabel('Code').fill('000000');
   await page.getByRole('button', { name: 'Turn it on' }).click();
-  await expect(page.getByLabel('Code')).toHaveAccessibleDescription(/it is wrong, or was used already/);
+  await expect(page.getByLabel('Code')).toHaveAccessibleDescription(/It is wrong, or was used already/);
   await page.getByLabel('Code').fill(code(secret, -1));
   await page.getByRole('button', { name: 'Turn it on' }).click();
   await expect(page.getByText('Keep these recovery codes')).toBeVisible();

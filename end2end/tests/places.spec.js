@@ -7,6 +7,7 @@ test('a machine is edited, and what waits for its next start is shown', async ({
   await open(page, '/vms/edited/edit', 'Edit edited');
   const hardware = page.locator('form').filter({ has: page.getByRole('button', { name: 'Change it' }) });
   await hardware.getByLabel('Processors').fill('4');
+  await hardware.getByLabel('Memory, in MiB').fill('256');
   await hardware.getByLabel('Firmware').selectOption('EFI');
   await hardware.getByLabel('New empty disks, in GiB').fill('2');
   await hardware.getByLabel('Port forwards to NIC 0').fill('2299:22');

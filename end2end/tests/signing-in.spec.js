@@ -16,7 +16,7 @@ test('the first start prints a link that signs in once; then a password does', a
   await page.getByLabel('New password').fill('correct horse');
   await page.getByLabel('The same again').fill('correct house');
   await page.getByRole('button', { name: 'Set password' }).click();
-  await expect(page.getByLabel('The same again')).toHaveAccessibleDescription(/the two passwords differ/);
+  await expect(page.getByLabel('The same again')).toHaveAccessibleDescription(/The two passwords differ/);
   await page.getByLabel('The same again').fill('correct horse');
   await page.getByRole('button', { name: 'Set password' }).click();
   await expect(page.getByText('The password is set.')).toBeVisible();
