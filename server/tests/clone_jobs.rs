@@ -154,7 +154,7 @@ async fn a_job_that_waits_in_line_is_cancelled_at_once() {
     let sim = jobs.world().hypervisor.as_sim().unwrap();
     sim.until_waiting("wait-at-minting").await;
     // Needs the source alone: it stands in line behind the clone.
-    let second = jobs.snapshot(id, TakeSnapshot::default(), by()).await.unwrap();
+    let second = jobs.delete_vm(id, by()).await.unwrap();
     assert_eq!(jobs.cancel(second.id).await.unwrap().state, JobState::Cancelled);
     sim.release("wait-at-minting");
     succeeded(&jobs, first).await;
