@@ -18,7 +18,7 @@ touch -a "$record"
 exec 9>"$CARGO_TARGET_DIR/.sources.lock"
 flock 9
 
-packages=(app bench guest/ticker server shared)
+packages=(app bench guest/ticker server shared vault)
 now=$(date +%s.%N)
 # time, hash, path of each source; a package that has gained or lost a file is new as a whole, for macros read directories
 for package in "${packages[@]}"; do

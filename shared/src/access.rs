@@ -46,6 +46,20 @@ words! {
         ForkRead = "fork.read",
         /// Delete fork points.
         ForkDelete = "fork.delete",
+        /// See copies, and the tasks that make them.
+        CopyRead = "copy.read",
+        /// Copy snapshots, boot copies to see that they do, hold and release what copies.
+        CopyCreate = "copy.create",
+        /// Bring copies back, list and fetch files of them; a new machine asks for `vm.create`, too.
+        CopyRestore = "copy.restore",
+        /// Remove copies, and put them under legal hold.
+        CopyDelete = "copy.delete",
+        /// See the places that copies go to, and what policies say.
+        TargetRead = "target.read",
+        /// Add, change, verify, clean up and detach places that copies go to; change policies.
+        TargetManage = "target.manage",
+        /// Keep another server's copies: what its REMOTE target is given a token with.
+        TargetStore = "target.store",
         /// See jobs and their logs.
         JobRead = "job.read",
         /// Cancel jobs, and try them again.

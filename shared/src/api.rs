@@ -7,6 +7,7 @@ use crate::access::{
     PatchRole, PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
 };
 use crate::clone::{CloneJobView, CloneVm};
+use crate::copy::{BootCopy, Copy, CopyTask, CreateCopyTask, PatchCopy, RestoreCopy};
 use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
@@ -16,6 +17,7 @@ use crate::place::{
     CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
 };
 use crate::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
+use crate::target::{CreateTarget, PatchTarget, Target, VerifyTarget};
 use crate::vm::{ConnectNics, CreateVm, PatchVm, StopVm, Vm};
 use crate::{Code, Status};
 use serde::de::DeserializeOwned;
@@ -204,6 +206,12 @@ pages! {
     NoticeChannelPage { notice_channels: NoticeChannel }
     /// A page of notices.
     NoticePage { notices: Notice }
+    /// A page of places that copies go to.
+    TargetPage { targets: Target }
+    /// A page of copies.
+    CopyPage { copies: Copy }
+    /// A page of copy tasks.
+    CopyTaskPage { copy_tasks: CopyTask }
 }
 
 /// How many there are of what the console counts.
@@ -318,6 +326,18 @@ pub fn content_path(export: &str) -> String {
 
 fn channel_path(channel: &str, rest: &str) -> String {
     format!("/api/v1/noticeChannels/{}{rest}", encode(channel))
+}
+
+fn target_path(target: &str, rest: &str) -> String {
+    format!("/api/v1/targets/{}{rest}", encode(target))
+}
+
+fn copy_path(copy: &str, rest: &str) -> String {
+    format!("/api/v1/copies/{}{rest}", encode(copy))
+}
+
+fn task_path(task: &str, rest: &str) -> String {
+    format!("/api/v1/copyTasks/{}{rest}", encode(task))
 }
 
 fn job_path(job: &str, rest: &str) -> String {
@@ -445,6 +465,53 @@ calls! {
         |c| Patch format!("/api/v1/networks/{}", encode(&c.network)), c.request;
     /// Removes a network.
     DeleteNetwork { network: String } -> (): |c| Delete format!("/api/v1/networks/{}", encode(&c.network));
+
+    /// Places that copies go to.
+    ListTargets { query: ListQuery } -> TargetPage: |c| Get format!("/api/v1/targets{}", c.query.to_query());
+    /// One target, by name or id.
+    GetTarget { target: String } -> Target: |c| Get target_path(&c.target, "");
+    /// Adds a target: makes a vault there, or takes the one that is there.
+    PostTarget { request: CreateTarget } -> Target: |c| Post "/api/v1/targets".to_owned(), c.request;
+    /// Changes a target.
+    UpdateTarget { target: String, request: PatchTarget } -> Target: |c| Patch target_path(&c.target, ""), c.request;
+    /// Detaches a target: what is there stays.
+    DeleteTarget { target: String } -> (): |c| Delete target_path(&c.target, "");
+    /// Tries a target again, and reads which copies are there.
+    CheckTarget { target: String } -> Target: |c| Post target_path(&c.target, "/check"), serde_json::json!({});
+    /// Looks at all that a target has.
+    VerifyTargetNow { target: String, request: VerifyTarget } -> Job:
+        |c| Post target_path(&c.target, "/verify"), c.request;
+    /// Takes out of a target what no copy needs.
+    PruneTarget { target: String } -> Job: |c| Post target_path(&c.target, "/prune"), serde_json::json!({});
+
+    /// Tasks that copy snapshots of a machine, newest first.
+    ListCopyTasks { vm: String, query: ListQuery } -> CopyTaskPage:
+        |c| Get vm_path(&c.vm, &format!("/copyTasks{}", c.query.to_query()));
+    /// Copies a snapshot of a machine.
+    PostCopyTask { vm: String, request: CreateCopyTask } -> CopyTask: |c| Post vm_path(&c.vm, "/copyTasks"), c.request;
+    /// Tasks that copy snapshots, newest first.
+    ListAllCopyTasks { query: ListQuery } -> CopyTaskPage: |c| Get format!("/api/v1/copyTasks{}", c.query.to_query());
+    /// One copy task.
+    GetCopyTask { task: String } -> CopyTask: |c| Get task_path(&c.task, "");
+    /// Cancels a copy task.
+    CancelCopyTask { task: String } -> CopyTask: |c| Post task_path(&c.task, "/cancel"), serde_json::json!({});
+    /// Has a copy task stand still.
+    HoldCopyTask { task: String } -> CopyTask: |c| Post task_path(&c.task, "/hold"), serde_json::json!({});
+    /// Lets a copy task go on.
+    ReleaseCopyTask { task: String } -> CopyTask: |c| Post task_path(&c.task, "/release"), serde_json::json!({});
+
+    /// Copies, newest first.
+    ListCopies { query: ListQuery } -> CopyPage: |c| Get format!("/api/v1/copies{}", c.query.to_query());
+    /// One copy, by its id.
+    GetCopy { copy: String } -> Copy: |c| Get copy_path(&c.copy, "");
+    /// Puts a copy under legal hold, or takes that back.
+    UpdateCopy { copy: String, request: PatchCopy } -> Copy: |c| Patch copy_path(&c.copy, ""), c.request;
+    /// Removes a copy.
+    DeleteCopy { copy: String } -> (): |c| Delete copy_path(&c.copy, "");
+    /// Brings a copy back.
+    PostRestore { copy: String, request: RestoreCopy } -> Job: |c| Post copy_path(&c.copy, "/restore"), c.request;
+    /// Boots a copy, to see that it does.
+    PostBoot { copy: String, request: BootCopy } -> Job: |c| Post copy_path(&c.copy, "/boot"), c.request;
 
     /// Images.
     ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());

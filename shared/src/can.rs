@@ -1,6 +1,7 @@
 //! What may be done in which state. Server and console ask the same functions: a button is disabled, with the
 //! reason, exactly where the server would refuse.
 
+use crate::copy::Copy;
 use crate::fork::ForkPoint;
 use crate::image::Upload;
 use crate::job::{Job, JobKind, JobState};
@@ -382,6 +383,60 @@ pub fn can_rename_storage(storage: &Storage) -> Verdict {
         return refuse(format!("{} is that of the server's own directory", storage.name));
     }
     Ok(())
+}
+
+/// Whether a machine's snapshot may be copied; one that is taken for it asks as a snapshot does.
+pub fn can_copy(vm: &Vm, snapshot: Option<&Snapshot>, memory: bool) -> Verdict {
+    stays(vm)?;
+    match snapshot {
+        Some(snapshot) => can_clone_from(vm, snapshot),
+        None if memory => can_snapshot_memory(vm),
+        None => can_snapshot(vm),
+    }
+}
+
+/// Whether a copy may be removed.
+pub fn can_delete_copy(copy: &Copy) -> Verdict {
+    if copy.legal_hold {
+        return refuse(format!(
+            "the copy of {} of {} is under legal hold: take that back first",
+            copy.vm_name, copy.snapshot_time
+        ));
+    }
+    Ok(())
+}
+
+/// Whether disks of a copy may take the place of a machine's, or come beside them.
+pub fn can_restore_onto(vm: &Vm) -> Verdict {
+    stays(vm)?;
+    match vm.state {
+        VmState::Stopped | VmState::Error => Ok(()),
+        _ => refuse(format!("{} is not off: stop it first", vm.name)),
+    }
+}
+
+/// Whether a job may be made to stand still.
+pub fn can_hold(job: &Job) -> Verdict {
+    if job.kind != JobKind::CopySnapshot {
+        return refuse("only a copy can be held".to_owned());
+    }
+    match job.state {
+        JobState::Queued | JobState::Running | JobState::OnHold => Ok(()),
+        JobState::Unwinding | JobState::UndoBlocked => {
+            refuse(format!("copy task {} is being undone", job.id))
+        }
+        JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
+            refuse(format!("copy task {} is over", job.id))
+        }
+    }
+}
+
+/// Whether a job may be let go on.
+pub fn can_release(job: &Job) -> Verdict {
+    match job.state {
+        JobState::OnHold => Ok(()),
+        _ => refuse(format!("job {} does not stand still", job.id)),
+    }
 }
 
 /// Whether a job may be cancelled.

@@ -36,6 +36,12 @@ words! {
         Network = "network",
         /// A channel that notices go through, or how far those have come.
         NoticeChannel = "noticeChannel",
+        /// A place that copies go to.
+        Target = "target",
+        /// A copy of a machine's snapshot.
+        Copy = "copy",
+        /// What says when which machines are copied where.
+        Policy = "policy",
     }
 }
 

@@ -71,4 +71,12 @@ ids! {
     NoticeChannelId
     /// A notice on its way through a channel.
     NoticeId
+    /// A place that copies go to.
+    TargetId
+    /// A copy of a machine's snapshot.
+    CopyId
+    /// What says when which machines are copied where, and for how long.
+    PolicyId
+    /// The copies of one moment.
+    RunId
 }

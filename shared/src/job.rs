@@ -1,11 +1,13 @@
 //! Jobs: durable work in named steps, each with a way back.
 
 use crate::clone::{CloneVm, Proof};
+use crate::copy::{BootSpec, CopyProgress, CopySpec, RestoreSpec};
 use crate::edit::EditVm;
 use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::image::{DeleteImageSpec, ExportSpec, ImportSpec, SnapshotImageSpec};
 use crate::later::Later;
 use crate::snapshot::{RevertSnapshot, TakeSnapshot};
+use crate::target::{PruneSpec, VaultOutcome, VerifySpec};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
 use crate::{ForkPointId, JobId, Name, SnapshotId, Status, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,16 @@ words! {
         ExportDisk = "EXPORT_DISK",
         /// Deletes an image.
         DeleteImage = "DELETE_IMAGE",
+        /// Copies a snapshot to a target.
+        CopySnapshot = "COPY_SNAPSHOT",
+        /// Brings a copy back.
+        RestoreCopy = "RESTORE_COPY",
+        /// Boots a copy, to see that it does.
+        BootCopy = "BOOT_COPY",
+        /// Looks at all that a target has.
+        VerifyTarget = "VERIFY_TARGET",
+        /// Takes out of a target what no copy needs.
+        PruneTarget = "PRUNE_TARGET",
     }
 
     /// How far a job has come, in one word.
@@ -305,6 +317,16 @@ pub enum JobSpec {
     ExportDisk(ExportSpec),
     /// Delete an image.
     DeleteImage(DeleteImageSpec),
+    /// Copy a snapshot to a target.
+    CopySnapshot(CopySpec),
+    /// Bring a copy back.
+    RestoreCopy(RestoreSpec),
+    /// Boot a copy, to see that it does.
+    BootCopy(BootSpec),
+    /// Look at all that a target has.
+    VerifyTarget(VerifySpec),
+    /// Take out of a target what no copy needs.
+    PruneTarget(PruneSpec),
 }
 
 impl JobSpec {
@@ -326,6 +348,11 @@ impl JobSpec {
             Self::ImageOfSnapshot(_) => JobKind::ImageOfSnapshot,
             Self::ExportDisk(_) => JobKind::ExportDisk,
             Self::DeleteImage(_) => JobKind::DeleteImage,
+            Self::CopySnapshot(_) => JobKind::CopySnapshot,
+            Self::RestoreCopy(_) => JobKind::RestoreCopy,
+            Self::BootCopy(_) => JobKind::BootCopy,
+            Self::VerifyTarget(_) => JobKind::VerifyTarget,
+            Self::PruneTarget(_) => JobKind::PruneTarget,
         }
     }
 
@@ -334,6 +361,9 @@ impl JobSpec {
         match self {
             Self::CreateVm(_) | Self::DeleteForkPoint(_) => None,
             Self::ImportImage(_) | Self::DeleteImage(_) => None,
+            Self::BootCopy(_) | Self::VerifyTarget(_) | Self::PruneTarget(_) => None,
+            Self::CopySnapshot(s) => Some(s.vm),
+            Self::RestoreCopy(s) => s.vm,
             Self::ImageOfSnapshot(s) => Some(s.vm),
             Self::ExportDisk(s) => Some(s.vm),
             // A point that was kept is forked without its source, which may be gone.
@@ -595,6 +625,13 @@ pub mod step {
     pub const REGISTERING: &str = "registering";
     pub const REMOVING_FILES: &str = "removing-files";
     pub const CHANGING_HARDWARE: &str = "changing-hardware";
+    pub const COPYING: &str = "copying";
+    pub const FINALIZING: &str = "finalizing";
+    pub const LETTING_GO: &str = "letting-go";
+    pub const BOOTING: &str = "booting";
+    pub const ATTACHING: &str = "attaching";
+    pub const BRINGING_HOME: &str = "bringing-home";
+    pub const CLEANING_UP: &str = "cleaning-up";
 }
 
 /// A step of a job.
@@ -664,6 +701,12 @@ pub struct Outcome {
     /// Whether a PNG of the guest's screen is kept with it.
     #[serde(default)]
     pub screen: bool,
+    /// How far a copy has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Box<CopyProgress>>,
+    /// What was found in a vault, or taken out of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<Box<VaultOutcome>>,
 }
 
 /// A line of a job's log.

@@ -108,6 +108,11 @@ pub fn title(job: &Job) -> String {
             w().title_delete_image,
             &[&name(thing(job, ResourceRole::Source, Noun::Image))],
         ),
+        JobKind::CopySnapshot => put(w().title_copy, &[&vm, &named("/copySnapshot/targetName")]),
+        JobKind::RestoreCopy => put(w().title_restore, &[&named("/restoreCopy/of")]),
+        JobKind::BootCopy => put(w().title_boot_copy, &[&named("/bootCopy/of")]),
+        JobKind::VerifyTarget => put(w().title_verify_target, &[&named("/verifyTarget/targetName")]),
+        JobKind::PruneTarget => put(w().title_prune_target, &[&named("/pruneTarget/targetName")]),
     }
 }
 
@@ -139,6 +144,11 @@ pub fn kind_word(kind: JobKind) -> &'static str {
         JobKind::ImageOfSnapshot => w().kind_image_of_snapshot,
         JobKind::ExportDisk => w().kind_export,
         JobKind::DeleteImage => w().kind_delete_image,
+        JobKind::CopySnapshot => w().kind_copy,
+        JobKind::RestoreCopy => w().kind_restore,
+        JobKind::BootCopy => w().kind_boot_copy,
+        JobKind::VerifyTarget => w().kind_verify_target,
+        JobKind::PruneTarget => w().kind_prune_target,
     }
 }
 
@@ -170,6 +180,13 @@ pub fn step_name(name: &str) -> String {
         step::REGISTERING => w().step_registering,
         step::REMOVING_FILES => w().step_removing_files,
         step::CHANGING_HARDWARE => w().step_changing_hardware,
+        step::COPYING => w().step_copying,
+        step::FINALIZING => w().step_finalizing,
+        step::LETTING_GO => w().step_letting_go,
+        step::BOOTING => w().step_booting,
+        step::ATTACHING => w().step_attaching,
+        step::BRINGING_HOME => w().step_bringing_home,
+        step::CLEANING_UP => w().step_cleaning_up,
         other => return other.replace('-', " "),
     };
     word.to_owned()

@@ -39,7 +39,8 @@ impl Privilege {
     pub fn reach(self) -> Reach {
         match (self, self.noun()) {
             (Self::VmCreate, _) => Reach::Nowhere,
-            (_, "vm" | "snapshot" | "fork" | "job") => Reach::Machine,
+            (_, "vm" | "snapshot" | "fork" | "job" | "copy") => Reach::Machine,
+            (Self::TargetRead, _) => Reach::Everywhere,
             (Self::PlaceRead | Self::EventRead | Self::SelfManage, _) => Reach::Everywhere,
             _ => Reach::Nowhere,
         }
@@ -57,6 +58,7 @@ impl Privilege {
             "snapshot",
             "clone",
             "fork",
+            "copy",
             "job",
             "VirtualMachine",
             "Datastore",
@@ -81,6 +83,9 @@ impl Privilege {
             JobKind::ImportImage | JobKind::ImageOfSnapshot => Self::ImageCreate,
             JobKind::ExportDisk => Self::ImageExport,
             JobKind::DeleteImage => Self::ImageDelete,
+            JobKind::CopySnapshot | JobKind::BootCopy => Self::CopyCreate,
+            JobKind::RestoreCopy => Self::CopyRestore,
+            JobKind::VerifyTarget | JobKind::PruneTarget => Self::TargetManage,
         }
     }
 }

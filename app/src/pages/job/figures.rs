@@ -326,7 +326,12 @@ pub fn target(job: &Job) -> AnyView {
             | JobSpec::EditVm(_)
             | JobSpec::ImportImage(_)
             | JobSpec::ImageOfSnapshot(_)
-            | JobSpec::DeleteImage(_),
+            | JobSpec::DeleteImage(_)
+            | JobSpec::CopySnapshot(_)
+            | JobSpec::RestoreCopy(_)
+            | JobSpec::BootCopy(_)
+            | JobSpec::VerifyTarget(_)
+            | JobSpec::PruneTarget(_),
         )
         | None => {}
     }
