@@ -6,6 +6,7 @@
 pub mod access;
 pub mod audit;
 pub mod backup;
+pub mod copies;
 pub mod exports;
 pub mod fork_points;
 pub mod hardware;
@@ -21,6 +22,7 @@ pub mod places;
 pub mod roles;
 pub mod snapshots;
 pub mod uploads;
+pub mod targets;
 pub mod users;
 pub mod vms;
 

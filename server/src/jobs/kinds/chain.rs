@@ -86,9 +86,13 @@ pub(super) async fn shorten(
         cx.hypervisor().merge_layers(id, &merge, &|_, _| ()).await?;
         remember(&long.between);
         let (base, top) = (long.base.id, long.between.last().copied());
+        let between = long.between.clone();
         cx.commit(move |tx| {
             Box::pin(async move {
                 db::layers::stand_on(tx, active, Some(base)).await?;
+                for layer in between {
+                    db::copies::set_merged(tx, layer, active).await?;
+                }
                 match top {
                     Some(top) => db::layers::release(tx, top).await.map(drop),
                     None => Ok(()),

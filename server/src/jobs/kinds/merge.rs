@@ -96,6 +96,7 @@ async fn one(
         Box::pin(async move {
             db::layers::stand_on(tx, above, below).await?;
             db::layers::release(tx, layer).await?;
+            db::copies::set_merged(tx, layer, above).await?;
             for (snapshot, bytes) in sizes {
                 db::snapshots::set_allocated(tx, snapshot, bytes).await?;
             }
