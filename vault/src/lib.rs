@@ -26,4 +26,4 @@ pub use read::{Reader, Sink};
 pub use source::Source;
 pub use tokio_util::sync::CancellationToken;
 pub use vault::{Making, Vault};
-pub use write::{Change, Writer};
+pub use write::{Change, Commit, Writer};

@@ -218,7 +218,7 @@ impl Vault {
         Ok(ids.collect())
     }
 
-    /// A copy.
+    /// A copy. Cheap: one request, whether it is there or not.
     ///
     /// # Errors
     ///

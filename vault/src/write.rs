@@ -34,6 +34,19 @@ pub struct Change<'a> {
     pub ranges: &'a [Range<u64>],
 }
 
+/// What a writer makes a copy with, beside the disks.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The copy's id, by its maker: the same for the same work, however often it is begun.
+    pub id: Uuid,
+    /// What its maker says of it: the machine, the snapshot.
+    pub about: Value,
+    /// The copy that [`Change`] was given for.
+    pub parent: Option<Uuid>,
+    /// Now, in microseconds since 1970.
+    pub now: i64,
+}
+
 /// A writer: it makes one copy, or none.
 pub struct Writer {
     vault: Vault,
@@ -310,51 +323,49 @@ impl Writer {
         self.vault.write(&name, sealed, Put::Create).await
     }
 
-    /// Makes the copy: from then on it is there, whole.
+    /// Makes the copy: from then on it is there, whole. Where a copy of this id is there already, that one is the answer: it
+    /// was made by the same work, whose answer was lost or which was begun twice.
     ///
     /// # Errors
     ///
     /// What the store said; somebody else may have taken this writer for dead.
-    pub async fn commit(
-        self,
-        about: Value,
-        disks: Vec<Disk>,
-        parent: Option<Uuid>,
-        now: i64,
-    ) -> Result<Copy> {
-        let committed = self.committed(about, disks, parent, now).await;
+    pub async fn commit(self, disks: Vec<Disk>, what: Commit) -> Result<Copy> {
+        let committed = self.committed(disks, what).await;
         self.end().await;
         committed
     }
 
-    async fn committed(
-        &self,
-        about: Value,
-        disks: Vec<Disk>,
-        parent: Option<Uuid>,
-        now: i64,
-    ) -> Result<Copy> {
+    async fn committed(&self, disks: Vec<Disk>, what: Commit) -> Result<Copy> {
         if self.inner.broken.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
+        // Asked for first: not every store refuses a second write.
+        let put = match self.vault.copy(what.id).await {
+            Ok(copy) => return Ok(copy),
+            // Of a write that broke off: nobody can read it, and it has this work's own id.
+            Err(Error::Damaged { .. }) => Put::Replace,
+            Err(Error::NoCopy(_)) => Put::Create,
+            Err(e) => return Err(e),
+        };
         self.settle().await?;
         let silent = lock(&self.inner.alive).elapsed();
         if silent > SILENT {
             return Err(Error::LeaseLost(silent.as_secs()));
         }
         let copy = Copy {
-            id: Uuid::now_v7(),
-            created: now,
-            parent,
-            about,
+            id: what.id,
+            created: what.now,
+            parent: what.parent,
+            about: what.about,
             disks,
             moved: self.moved(),
         };
         let sealed = copy::seal(&self.vault.seals, &copy)?;
-        self.vault
-            .write(&copy::name(copy.id), sealed, Put::Create)
-            .await?;
-        Ok(copy)
+        match self.vault.write(&copy::name(copy.id), sealed, put).await {
+            Ok(()) => Ok(copy),
+            // It may be there all the same: the answer was lost, or another was faster.
+            Err(e) => self.vault.copy(copy.id).await.map_err(|_| e),
+        }
     }
 
     /// Ends without a copy. What was brought to the store stays, and the next writer knows it.

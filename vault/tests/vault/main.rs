@@ -6,6 +6,7 @@
     reason = "a list of what has changed may have one range"
 )]
 
+mod commit;
 mod damage;
 mod faults;
 mod keys;
@@ -18,7 +19,8 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 use support::{Disk, Restored};
-use vault::{CancellationToken, Change, Copy, Result, Vault};
+use uuid::Uuid;
+use vault::{CancellationToken, Change, Commit, Copy, Result, Vault};
 
 /// Copies disks, by what is known of the changes where a parent is given.
 async fn copy(
@@ -58,8 +60,19 @@ async fn copy(
             }
         }
     }
-    let about = serde_json::json!({"of": "a test"});
-    writer.commit(about, done, before.map(|copy| copy.id), 1).await
+    writer
+        .commit(done, what(Uuid::new_v4(), before.map(|copy| copy.id)))
+        .await
+}
+
+/// What a copy is committed with.
+fn what(id: Uuid, parent: Option<Uuid>) -> Commit {
+    Commit {
+        id,
+        about: serde_json::json!({"of": "a test"}),
+        parent,
+        now: 1,
+    }
 }
 
 /// What a copy has, disk by disk.

@@ -59,7 +59,7 @@ async fn a_writer_that_began_before_the_mark_may_take_what_is_marked() {
         .unwrap();
     assert_eq!(writer.moved().new, 0);
     let made = writer
-        .commit(serde_json::Value::Null, vec![made], None, 2)
+        .commit(vec![made], super::what(uuid::Uuid::new_v4(), None))
         .await
         .unwrap();
     let swept = prune::run(&vault, at(60)).await.unwrap();
