@@ -313,6 +313,10 @@ impl NoticeMessage {
     /// What is said of a job that has come to its state; none if that is nothing to be told.
     pub fn of(job: &Job) -> Option<Self> {
         let event = NoticeEvent::of(job.state)?;
+        // One that can still go back stands still by a person, or for its target: nothing is wrong with it.
+        if event == NoticeEvent::JobOnHold && !job.no_return {
+            return None;
+        }
         let told = NoticeJob {
             id: job.id,
             kind: job.kind,

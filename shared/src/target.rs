@@ -466,6 +466,17 @@ pub struct PruneSpec {
     pub target_name: Name,
 }
 
+/// An object that a target keeps for another server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StoredObject {
+    /// Its name.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

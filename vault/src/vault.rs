@@ -168,6 +168,12 @@ impl Vault {
         &self.key
     }
 
+    /// The store that it is in.
+    #[must_use]
+    pub fn objects(&self) -> Arc<dyn Objects> {
+        self.objects.clone()
+    }
+
     /// Wraps the key once more: either opens the vault from then on.
     ///
     /// # Errors

@@ -7,9 +7,9 @@ use crate::error::{Error, Result, StoreError};
 use crate::pack::{self, Opener};
 use crate::read::Reader;
 use crate::vault::Vault;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -42,6 +42,8 @@ pub struct Damage {
     pub object: String,
     /// What is wrong with it.
     pub why: String,
+    /// The copies that lack something by it.
+    pub hurts: Vec<Uuid>,
 }
 
 /// Reads every pack, or each of which `wanted` says so, and says which copies are hurt by what is damaged. All copies and
@@ -72,7 +74,7 @@ pub async fn run(
         .iter()
         .filter_map(|pack| sizes.get(&pack::name(*pack)))
         .sum();
-    let mut bad: HashSet<Id> = HashSet::new();
+    let mut bad: HashMap<Id, usize> = HashMap::new();
     let mut reading = stream::iter(packs)
         .map(|pack| {
             let records = loaded.packs.get(&pack).cloned().unwrap_or_default();
@@ -92,8 +94,8 @@ pub async fn run(
                 found.bytes += bytes;
                 found.chunks += right;
                 for (id, why) in wrong {
-                    bad.extend(id);
-                    found.note(&why);
+                    let at = found.note(&why);
+                    bad.extend(id.zip(at));
                 }
             }
             // Removed since it was listed.
@@ -113,15 +115,22 @@ pub async fn run(
             return Err(Error::Cancelled);
         }
         match whole(vault, &reader, &loaded, &bad, id).await {
-            Ok(true) => found.copies += 1,
-            Ok(false) => {
+            Ok(None) => found.copies += 1,
+            Ok(Some(by)) => {
                 found.copies += 1;
                 found.hurt.push(id);
+                for at in by {
+                    if let Some(damage) = found.damaged.get_mut(at) {
+                        damage.hurts.push(id);
+                    }
+                }
             }
             Err(Error::NoCopy(_)) => {}
             Err(e @ Error::Damaged { .. }) => {
                 found.copies += 1;
-                found.note(&e);
+                if let Some(damage) = found.note(&e).and_then(|at| found.damaged.get_mut(at)) {
+                    damage.hurts.push(id);
+                }
                 found.hurt.push(id);
             }
             Err(e) => return Err(e),
@@ -130,7 +139,7 @@ pub async fn run(
     for prefix in ["marks/", "writers/"] {
         for name in vault.list(prefix).await?.into_keys() {
             match vault.read_json::<serde_json::Value>(&name).await {
-                Err(e @ Error::Damaged { .. }) => found.note(&e),
+                Err(e @ Error::Damaged { .. }) => drop(found.note(&e)),
                 Err(Error::Store {
                     source: StoreError::NotFound,
                     ..
@@ -144,16 +153,20 @@ pub async fn run(
 }
 
 impl Verified {
-    fn note(&mut self, e: &Error) {
-        if let Error::Damaged { name, why } = e {
-            let damage = Damage {
+    /// Notes damage; answers which it is.
+    fn note(&mut self, e: &Error) -> Option<usize> {
+        let Error::Damaged { name, why } = e else {
+            return None;
+        };
+        let known = self.damaged.iter().position(|d| d.object == *name && d.why == *why);
+        Some(known.unwrap_or_else(|| {
+            self.damaged.push(Damage {
                 object: name.clone(),
                 why: why.clone(),
-            };
-            if !self.damaged.contains(&damage) {
-                self.damaged.push(damage);
-            }
-        }
+                hurts: Vec::new(),
+            });
+            self.damaged.len() - 1
+        }))
     }
 }
 
@@ -212,30 +225,32 @@ async fn look_at(vault: &Vault, pack: Uuid, size: u64, records: Vec<pack::Record
         .map_err(|_| Error::Thread)?
 }
 
-/// Whether all that a copy needs is there and not among what is bad.
+/// `None` where all that a copy needs is there and not among what is bad; else which damage it lacks something by, as far as
+/// that is known.
 async fn whole(
     vault: &Vault,
     reader: &Reader,
     loaded: &crate::vault::Loaded,
-    bad: &HashSet<Id>,
+    bad: &HashMap<Id, usize>,
     id: Uuid,
-) -> Result<bool> {
-    let right = |id: &Id| id.is_zero() || (loaded.index.has(id) && !bad.contains(id));
+) -> Result<Option<BTreeSet<usize>>> {
     let copy = vault.copy(id).await?;
-    let tables: Vec<Id> = copy.disks.into_iter().flat_map(|disk| disk.tables).collect();
-    if !tables.iter().all(right) {
-        return Ok(false);
+    let (mut whole, mut by) = (true, BTreeSet::new());
+    let mut look = |id: &Id| {
+        let known = id.is_zero() || loaded.index.has(id);
+        by.extend(bad.get(id));
+        whole &= known && !bad.contains_key(id);
+    };
+    for table in copy.disks.into_iter().flat_map(|disk| disk.tables) {
+        look(&table);
+        match reader.table(&table).await {
+            Ok(ids) => ids.iter().for_each(&mut look),
+            // Named above.
+            Err(Error::Lost { .. } | Error::Damaged { .. }) => {}
+            Err(e) => return Err(e),
+        }
     }
-    let tables = tables.into_iter().filter(|table| !table.is_zero());
-    stream::iter(tables.map(Ok))
-        .try_fold(true, |whole, table| async move {
-            match reader.table(&table).await {
-                Ok(ids) => Ok(whole && ids.iter().all(right)),
-                Err(Error::Lost { .. } | Error::Damaged { .. }) => Ok(false),
-                Err(e) => Err(e),
-            }
-        })
-        .await
+    Ok((!whole).then_some(by))
 }
 
 /// The object of a copy.

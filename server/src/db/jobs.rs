@@ -74,6 +74,8 @@ pub struct Stored {
     pub data: serde_json::Value,
     /// Whether a person asked to cancel it.
     pub cancel_requested: bool,
+    /// Who has it stand still.
+    pub held_by: Option<String>,
 }
 
 fn read(row: &SqliteRow) -> Result<Job, DbError> {
@@ -116,6 +118,7 @@ fn read_stored(row: &SqliteRow) -> Result<Stored, DbError> {
         job: read(row)?,
         data: json(row, "data")?,
         cancel_requested: row.get::<i64, _>("cancel_requested") != 0,
+        held_by: row.get("held_by"),
     })
 }
 
@@ -304,6 +307,18 @@ pub async fn save(tx: &mut Tx, job: &Job, data: &serde_json::Value) -> Result<()
     tx.changed(Noun::Job, job.id, false);
     // In the same transaction: whoever is to be told of it is, whatever happens next.
     super::notices::tell(tx, job).await
+}
+
+/// Notes who has a job stand still, or that nobody has any more.
+pub async fn set_held(tx: &mut Tx, id: JobId, by: Option<&str>) -> Result<(), DbError> {
+    sqlx::query("UPDATE jobs SET held_by = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(by)
+        .execute(tx.conn())
+        .await
+        .map_err(sql("have a job stand still"))?;
+    tx.changed(Noun::Job, id, false);
+    Ok(())
 }
 
 /// Claims a job for a runner until the lease ends; answers it, or none if another runner holds it or it is over.

@@ -19,7 +19,9 @@ use shared::LayerId;
 use shared::image::{ExportFormat, ImageFormat};
 use shared::vm::CloudInit;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A qcow2 layer and its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,14 @@ impl DiskError {
         let path = path.to_owned();
         move |source| Self::Io { op, path, source }
     }
+}
+
+/// What a chain of frozen layers shows.
+pub struct FrozenDisk {
+    /// The disk.
+    pub source: Arc<dyn vault::Source>,
+    /// What may be different, in bytes, ascending and apart; none if nothing was asked for.
+    pub changed: Option<Vec<Range<u64>>>,
 }
 
 /// What is told of a copy under way: bytes done, bytes in all.
@@ -145,6 +155,10 @@ pub trait Disks: Send + Sync {
         to: &LayerFile,
         progress: Progress<'_>,
     ) -> Result<(), DiskError>;
+
+    /// What a chain of frozen layers (the base first) shows, to be read beside QEMU. With `below`, also what may be different
+    /// from what so many of the lowest show.
+    async fn frozen(&self, chain: &[LayerFile], below: Option<usize>) -> Result<FrozenDisk, DiskError>;
 
     /// Writes what a chain shows (the base first) to a file of this format.
     async fn export(

@@ -38,6 +38,56 @@ impl SimDisks {
     }
 }
 
+/// What a guest of the simulation is taken to have written into each layer, in bytes.
+const WRITTEN: u64 = 64 << 10;
+
+/// A disk of the simulation: each layer has some bytes that are its own, at a place that its id says.
+struct SimDisk {
+    bytes: u64,
+    layers: Vec<LayerId>,
+}
+
+impl SimDisk {
+    fn place(&self, layer: LayerId) -> Range<u64> {
+        let places = (self.bytes / WRITTEN).max(1);
+        let at = (layer.0.as_u128() % u128::from(places)) as u64 * WRITTEN;
+        at..(at + WRITTEN).min(self.bytes)
+    }
+
+    /// What the layers above the lowest have.
+    fn written(&self, below: usize) -> Vec<Range<u64>> {
+        let above = self.layers.iter().skip(below);
+        let mut all: Vec<_> = above.map(|layer| self.place(*layer)).collect();
+        all.sort_by_key(|range| range.start);
+        all.dedup();
+        all
+    }
+}
+
+impl vault::Source for SimDisk {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn data(&self, offset: u64, end: u64) -> io::Result<Option<Range<u64>>> {
+        let mut all = self.written(0).into_iter();
+        let found = all.find(|range| range.end > offset && range.start < end);
+        Ok(found.map(|range| range.start.max(offset)..range.end.min(end)))
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        buffer.fill(0);
+        let end = offset + buffer.len() as u64;
+        for layer in &self.layers {
+            let place = self.place(*layer);
+            for at in place.start.max(offset)..place.end.min(end) {
+                buffer[(at - offset) as usize] = layer.0.as_bytes()[(at % 16) as usize];
+            }
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Disks for SimDisks {
     async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
@@ -170,6 +220,24 @@ impl Disks for SimDisks {
             allocated_bytes: COPY,
         };
         Self::make(&to.path, info)
+    }
+
+    async fn frozen(&self, chain: &[LayerFile], below: Option<usize>) -> Result<FrozenDisk, DiskError> {
+        let Some(top) = chain.last() else {
+            return Err(DiskError::Refused {
+                path: PathBuf::new(),
+                why: "a chain of no layers".into(),
+            });
+        };
+        let source = SimDisk {
+            bytes: Self::read(&top.path)?.virtual_bytes,
+            layers: chain.iter().map(|layer| layer.id).collect(),
+        };
+        let changed = below.map(|below| source.written(below));
+        Ok(FrozenDisk {
+            source: Arc::new(source),
+            changed,
+        })
     }
 
     async fn export(

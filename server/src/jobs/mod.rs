@@ -64,10 +64,18 @@ pub trait Hook: Send + Sync {
     }
 }
 
+/// What a person may do to a job that runs.
+#[derive(Clone)]
+struct Control {
+    cancel: CancellationToken,
+    /// Who has it stand still.
+    held: watch::Sender<Option<String>>,
+}
+
 pub(crate) struct Inner {
     world: World,
     queue: Mutex<Queue>,
-    cancels: Mutex<HashMap<JobId, CancellationToken>>,
+    controls: Mutex<HashMap<JobId, Control>>,
     wake: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -82,8 +90,8 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cancels(&self) -> MutexGuard<'_, HashMap<JobId, CancellationToken>> {
-        self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn controls(&self) -> MutexGuard<'_, HashMap<JobId, Control>> {
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lease_end(&self) -> Timestamp {
@@ -104,7 +112,7 @@ impl Jobs {
         let inner = Arc::new(Inner {
             world,
             queue: Mutex::new(Queue::new(limits)),
-            cancels: Mutex::default(),
+            controls: Mutex::default(),
             wake: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -137,7 +145,11 @@ impl Jobs {
         let (begun, fresh): (Vec<_>, Vec<_>) = unfinished
             .into_iter()
             .partition(|s| s.job.state != JobState::Queued);
-        for stored in begun.iter().chain(&fresh) {
+        // What a person has held before it began stays out of the line until it is released.
+        let stays = |s: &&db::jobs::Stored| {
+            s.job.state == JobState::OnHold && s.job.start_time.is_none() && s.held_by.is_some()
+        };
+        for stored in begun.iter().chain(&fresh).filter(|s| !stays(s)) {
             inner.queue().push(entry(&stored.job));
         }
         inner.tasks.spawn(observe::watch(inner.clone(), events));
@@ -191,18 +203,88 @@ impl Jobs {
         let over = matches!(&done, Ok(job) if job.state.is_final());
         if waited && !over {
             // It has begun before (and waited for its turn to go on), or could not be cancelled: back in line.
-            if let Some(stored) = db::jobs::by_id(&self.inner.world.db, id).await?
-                && !stored.job.state.is_final()
-            {
-                self.inner.queue().push(entry(&stored.job));
-                self.inner.wake.notify_one();
-            }
+            self.back_in_line(id).await?;
         }
         let job = done?;
-        if let Some(token) = self.inner.cancels().get(&id) {
-            token.cancel();
+        if let Some(control) = self.inner.controls().get(&id) {
+            control.cancel.cancel();
         }
         Ok(job)
+    }
+
+    /// Has a job stand still until it is released; answers it as it is then.
+    pub async fn hold(&self, id: JobId, By(by): By) -> Result<Job, Status> {
+        let waited = self.inner.queue().remove(id);
+        let name = by.clone();
+        let done = self.inner.world.db.write(move |tx| {
+            Box::pin(async move {
+                let Some(mut stored) = db::jobs::get(tx.conn(), id).await? else {
+                    return Err(Status::not_found("job", id).into());
+                };
+                can::can_hold(&stored.job)?;
+                db::jobs::set_held(tx, id, Some(&by)).await?;
+                // One that has begun stands still where it is: it sees the control.
+                if waited && stored.job.start_time.is_none() {
+                    let job = &mut stored.job;
+                    job.state = JobState::OnHold;
+                    job.hold_reason = Some(held_by(&by));
+                    job.state_time = now();
+                    db::jobs::save(tx, job, &stored.data).await?;
+                }
+                Ok(db::jobs::get(tx.conn(), id).await?.map_or(stored.job, |s| s.job))
+            })
+        });
+        let done = done.await;
+        let stands = matches!(&done, Ok(job) if job.state == JobState::OnHold);
+        if waited && !stands {
+            self.back_in_line(id).await?;
+        }
+        let job = done?;
+        if let Some(control) = self.inner.controls().get(&id) {
+            control.held.send_replace(Some(name));
+        }
+        Ok(job)
+    }
+
+    /// Lets a job go on that stands still; one that waits for something looks for it at once.
+    pub async fn release(&self, id: JobId) -> Result<Job, Status> {
+        let runs = self.inner.controls().contains_key(&id);
+        let done = self.inner.world.db.write(move |tx| {
+            Box::pin(async move {
+                let Some(mut stored) = db::jobs::get(tx.conn(), id).await? else {
+                    return Err(Status::not_found("job", id).into());
+                };
+                can::can_release(&stored.job)?;
+                db::jobs::set_held(tx, id, None).await?;
+                if !runs {
+                    let job = &mut stored.job;
+                    job.state = JobState::Queued;
+                    job.hold_reason = None;
+                    job.state_time = now();
+                    db::jobs::save(tx, job, &stored.data).await?;
+                }
+                Ok(db::jobs::get(tx.conn(), id).await?.map_or(stored.job, |s| s.job))
+            })
+        });
+        let job = done.await?;
+        match self.inner.controls().get(&id) {
+            Some(control) => {
+                control.held.send_replace(None);
+            }
+            None => self.enqueue(&job),
+        }
+        self.inner.world.copies.wake();
+        Ok(job)
+    }
+
+    /// Puts a job in line again that was taken out, unless it is over.
+    async fn back_in_line(&self, id: JobId) -> Result<(), Status> {
+        if let Some(stored) = db::jobs::by_id(&self.inner.world.db, id).await?
+            && !stored.job.state.is_final()
+        {
+            self.enqueue(&stored.job);
+        }
+        Ok(())
     }
 
     /// Puts a job in line that has been written down.
@@ -210,6 +292,10 @@ impl Jobs {
         self.inner.queue().push(entry(job));
         self.inner.wake.notify_one();
     }
+}
+
+fn held_by(name: &str) -> String {
+    format!("held by {name}")
 }
 
 fn entry(job: &Job) -> Entry {
@@ -228,16 +314,19 @@ async fn dispatch(inner: Arc<Inner>) {
             .then(|| inner.queue().take_next())
             .flatten()
         {
-            let token = CancellationToken::new();
-            inner.cancels().insert(next.job, token.clone());
+            let control = Control {
+                cancel: CancellationToken::new(),
+                held: watch::channel(None).0,
+            };
+            inner.controls().insert(next.job, control.clone());
             let inner = inner.clone();
             inner.tasks.clone().spawn(async move {
-                let ran = tokio::spawn(runner::run(inner.clone(), next.job, token)).await;
+                let ran = tokio::spawn(runner::run(inner.clone(), next.job, control)).await;
                 if let Err(e) = ran {
                     // It stays claimed and locked; the next start takes it from its last written state.
                     tracing::error!(job = %next.job, error = %e, "a job's task panicked");
                 }
-                inner.cancels().remove(&next.job);
+                inner.controls().remove(&next.job);
                 inner.queue().done(next.job);
                 inner.wake.notify_one();
             });
@@ -286,7 +375,15 @@ fn gate_names(job: &Job) -> Vec<String> {
         JobSpec::RevertVm(spec) => spec.request.name.iter().map(ToString::to_string).collect(),
         JobSpec::ImportImage(spec) => vec![spec.name.to_string()],
         JobSpec::ImageOfSnapshot(spec) => vec![spec.name.to_string()],
-        JobSpec::PowerVm(_)
+        JobSpec::RestoreCopy(spec) => {
+            let made = spec.request.vm.as_ref().map(|vm| vm.name.to_string());
+            made.into_iter().collect()
+        }
+        JobSpec::BootCopy(spec) => vec![spec.of.to_string()],
+        JobSpec::VerifyTarget(spec) => vec![spec.target_name.to_string()],
+        JobSpec::PruneTarget(spec) => vec![spec.target_name.to_string()],
+        JobSpec::CopySnapshot(_)
+        | JobSpec::PowerVm(_)
         | JobSpec::ConnectVm(_)
         | JobSpec::DeleteVm(_)
         | JobSpec::DeleteSnapshot(_)

@@ -160,6 +160,16 @@ impl Queue {
         });
     }
 
+    /// A job that runs stands still: another may run meanwhile. It keeps what it holds.
+    pub fn step_aside(&mut self, job: JobId) {
+        self.running.remove(&job);
+    }
+
+    /// A job that stood still goes on, however many run.
+    pub fn step_in(&mut self, job: JobId, vm: Option<VmId>) {
+        self.running.insert(job, vm);
+    }
+
     /// How many run.
     pub fn running(&self) -> usize {
         self.running.len()

@@ -1,12 +1,13 @@
 //! Carries jobs through their steps, forwards and, if need be, backwards.
 
 use super::step::{Cx, Kind, Plan, StepError};
-use super::{Inner, kinds};
+use super::{Control, Inner, held_by, kinds};
 use crate::db::{self, DbError, now};
 use shared::job::{Job, JobState, Step, StepState, UnwindCause};
 use shared::{Code, JobId, Status};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often a transient error is met before a job gives up.
@@ -26,6 +27,8 @@ enum Halt {
     Cancelled,
     /// A step failed.
     Failed(StepError),
+    /// It is to stand still: for a person, or for what it waits for.
+    Held(String),
 }
 
 impl From<StepError> for Halt {
@@ -40,11 +43,13 @@ struct Run {
     plan: Vec<Plan>,
     names: Vec<String>,
     cancel: CancellationToken,
+    held: watch::Sender<Option<String>>,
     inner: Arc<Inner>,
 }
 
 /// Carries a job to its end, or until the server stops.
-pub(super) async fn run(inner: Arc<Inner>, id: JobId, cancel: CancellationToken) {
+pub(super) async fn run(inner: Arc<Inner>, id: JobId, control: Control) {
+    let Control { cancel, held } = control;
     let until = inner.lease_end();
     let owner = inner.owner;
     let claimed = inner
@@ -63,6 +68,9 @@ pub(super) async fn run(inner: Arc<Inner>, id: JobId, cancel: CancellationToken)
     if stored.cancel_requested {
         cancel.cancel();
     }
+    if stored.held_by.is_some() {
+        held.send_replace(stored.held_by.clone());
+    }
     let kind = kinds::of(stored.job.kind);
     let plan = kind.plan(&stored.job.spec);
     let names = super::gate_names(&stored.job);
@@ -73,6 +81,7 @@ pub(super) async fn run(inner: Arc<Inner>, id: JobId, cancel: CancellationToken)
         plan,
         names,
         cancel,
+        held,
         inner,
     };
     run.to_the_end().await;
@@ -85,7 +94,8 @@ impl Run {
             JobState::Unwinding | JobState::UndoBlocked => self.backwards().await,
             _ => match self.forwards().await {
                 Ok(()) => Ok(()),
-                Err(Halt::Stopping) => Err(Halt::Stopping),
+                // A step that is to stand still does so in its turn.
+                Err(halt @ (Halt::Stopping | Halt::Held(_))) => Err(halt),
                 Err(Halt::Cancelled) => self.unwind(UnwindCause::Cancel, None).await,
                 Err(Halt::Failed(e)) => {
                     self.cx.log(format!("failed: {}", e.status.message));
@@ -193,11 +203,15 @@ impl Run {
 
     /// Runs one step until it succeeds, fails for good, or is cancelled.
     async fn step(&self, n: usize, plan: &Plan) -> Result<(), Halt> {
-        let mut attempt = 1;
+        let (mut attempt, mut stood) = (1, 0);
         loop {
             let no_return = self.cx.live().job.no_return;
             match self.attempt(plan.name, no_return).await {
                 Ok(()) => return Ok(()),
+                Err(Halt::Held(reason)) => {
+                    stood += 1;
+                    self.stand_still(&reason, wait_before(stood), no_return).await?;
+                }
                 Err(Halt::Failed(e)) if no_return || (e.transient && attempt < ATTEMPTS) => {
                     let wait = wait_before(attempt);
                     self.cx.log(format!(
@@ -245,6 +259,45 @@ impl Run {
         }
     }
 
+    /// Waits until nobody has the job stand still, and then, where it waits for something, until that may be there.
+    async fn stand_still(&self, reason: &str, wait: Duration, no_return: bool) -> Result<(), Halt> {
+        let vm = self.cx.live().job.spec.vm();
+        let mut held = self.held.subscribe();
+        let person = held.borrow().is_some();
+        self.cx.log(format!("stands still: {reason}"));
+        self.save(|job| {
+            job.state = JobState::OnHold;
+            job.hold_reason = Some(reason.to_owned());
+        })
+        .await?;
+        self.inner.queue().step_aside(self.cx.id());
+        self.inner.wake.notify_one();
+        let over = async {
+            if person {
+                // The sender lives as long as this job.
+                _ = held.wait_for(Option::is_none).await;
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.inner.world.copies.freed() => {}
+                _ = held.changed() => {}
+            }
+        };
+        let waited = tokio::select! {
+            () = over => Ok(()),
+            () = self.inner.stop.cancelled() => Err(Halt::Stopping),
+            () = self.cancel.cancelled(), if !no_return => Err(Halt::Cancelled),
+        };
+        self.inner.queue().step_in(self.cx.id(), vm);
+        waited?;
+        self.save(|job| {
+            job.state = JobState::Running;
+            job.hold_reason = None;
+        })
+        .await
+    }
+
     /// Runs one step once, writing progress down as it goes. A cancel drops it where it waits.
     async fn attempt(&self, name: &'static str, no_return: bool) -> Result<(), Halt> {
         let work = async {
@@ -260,15 +313,20 @@ impl Run {
             self.kind.run(name, &self.cx).await
         };
         tokio::pin!(work);
+        let mut held = self.held.subscribe();
         let mut tick = tokio::time::interval(PROGRESS_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.reset();
         loop {
             tokio::select! {
                 biased;
-                done = &mut work => return Ok(done?),
+                done = &mut work => return match done {
+                    Err(e) if e.waits => Err(Halt::Held(e.status.message)),
+                    done => Ok(done?),
+                },
                 () = self.inner.stop.cancelled() => return Err(Halt::Stopping),
                 () = self.cancel.cancelled(), if !no_return => return Err(Halt::Cancelled),
+                name = held_now(&mut held) => return Err(Halt::Held(held_by(&name))),
                 _ = tick.tick() => {
                     if self.cx.live().dirty {
                         self.save(|_| ()).await?;
@@ -415,6 +473,15 @@ impl Run {
         let id = self.cx.id();
         self.cx.commit(move |tx| Box::pin(super::let_go(tx, id))).await?;
         Ok(())
+    }
+}
+
+/// Waits until somebody has the job stand still.
+async fn held_now(held: &mut watch::Receiver<Option<String>>) -> String {
+    match held.wait_for(Option::is_some).await {
+        Ok(name) => name.clone().unwrap_or_default(),
+        // The sender lives as long as the job.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -61,6 +61,8 @@ pub struct StepError {
     pub status: Status,
     /// Whether trying again may help.
     pub transient: bool,
+    /// Whether nothing is wrong with the job: it stands still until what it waits for is there.
+    pub waits: bool,
 }
 
 impl StepError {
@@ -74,6 +76,16 @@ impl StepError {
         Self {
             status: Status::new(code, message),
             transient: true,
+            waits: false,
+        }
+    }
+
+    /// What the job waits for: it stands still meanwhile, for as long as that takes.
+    pub fn waiting(reason: impl Into<String>) -> Self {
+        Self {
+            status: Status::new(Code::Unavailable, reason),
+            transient: true,
+            waits: true,
         }
     }
 }
@@ -83,6 +95,7 @@ impl From<Status> for StepError {
         Self {
             status,
             transient: false,
+            waits: false,
         }
     }
 }
@@ -93,6 +106,7 @@ impl From<DbError> for StepError {
         Self {
             status: e.into(),
             transient,
+            waits: false,
         }
     }
 }

@@ -65,6 +65,7 @@ impl From<HvError> for StepError {
         };
         Self {
             transient: e.transient(),
+            waits: false,
             status: Status::new(code, db::chain(&e)),
         }
     }

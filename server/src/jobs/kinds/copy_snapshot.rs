@@ -1,0 +1,638 @@
+//! Copies a snapshot of a machine to a vault, while the machine goes on.
+//!
+//! What is read is frozen, so nothing is asked of QEMU, and others may work on the machine meanwhile. What has changed since
+//! the copy before is what the layers above its have: a layer shows the same for ever, whoever takes it up.
+
+use super::snapshot::{self, With};
+use super::{chain_files, is_now, vm};
+use crate::copies::about::{self, About, MEMORY, STATE, Track};
+use crate::copies::{CopiesError, Opened, Turn};
+use crate::db::locks::LockMode;
+use crate::db::{self, now};
+use crate::jobs::step::{Cx, Kind, Plan, StepError};
+use crate::jobs::{By, Jobs};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use shared::copy::{CopiedMachine, CopyDisk, CopyFigures, CopyProgress, CopySpec, SubTask, TaskStatus};
+use shared::job::{JobSpec, Resource, ResourceRole, step};
+use shared::snapshot::{Consistency, Snapshot};
+use shared::vm::Disk;
+use shared::{Code, CopyId, LayerId, SnapshotId};
+use shared::{JobId, feed::Noun};
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use vault::{CancellationToken, Change, Source};
+
+pub(super) struct CopySnapshot;
+
+/// Threads that read, squeeze and seal one copy.
+const THREADS: usize = 2;
+/// How many earlier copies are looked at for one that tells what has changed.
+const LOOK_BACK: u32 = 8;
+/// How often progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Of what time the recent rate is.
+const RECENT: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Minted {
+    copy: CopyId,
+    /// Of the snapshot that this job takes, where it takes its own.
+    snapshot: Option<snapshot::Minted>,
+}
+
+/// What the step that copies hands to the one that makes it count, unless the process ends in between.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<HashMap<JobId, Session>>);
+
+struct Session {
+    writer: vault::Writer,
+    disks: Vec<vault::Disk>,
+    about: About,
+    parent: Option<CopyId>,
+    // Given back when the copy counts.
+    _turn: Turn,
+}
+
+impl Sessions {
+    fn put(&self, job: JobId, session: Session) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(job, session);
+    }
+
+    fn take(&self, job: JobId) -> Option<Session> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&job)
+    }
+}
+
+fn spec(cx: &Cx) -> Result<CopySpec, StepError> {
+    match cx.job().spec.into_inner() {
+        JobSpec::CopySnapshot(spec) => Ok(spec),
+        _ => Err(StepError::new(Code::Internal, "not a request for a copy")),
+    }
+}
+
+impl From<CopiesError> for StepError {
+    fn from(e: CopiesError) -> Self {
+        // It comes back, and the job goes on then.
+        if e.is_away() {
+            return Self::waiting(db::chain(&e));
+        }
+        shared::Status::from(e).into()
+    }
+}
+
+fn progress(cx: &Cx, change: impl FnOnce(&mut CopyProgress)) {
+    cx.outcome(|o| {
+        if let Some(progress) = o.copy.as_deref_mut() {
+            change(progress);
+        }
+    });
+}
+
+fn warn(cx: &Cx, text: impl Into<String>) {
+    let text = text.into();
+    cx.log(&text);
+    progress(cx, |p| {
+        if !p.warnings.contains(&text) {
+            p.warnings.push(text);
+        }
+    });
+}
+
+async fn minting(cx: &Cx) -> Result<(), StepError> {
+    let spec = spec(cx)?;
+    let minted = match cx.data()? {
+        Some(minted) => minted,
+        None => Minted {
+            copy: CopyId(cx.id().0),
+            snapshot: match spec.snapshot {
+                Some(_) => None,
+                None => Some(snapshot::mint(cx, spec.vm, None).await?),
+            },
+        },
+    };
+    cx.mint(&minted);
+    cx.outcome(|o| {
+        o.copy.get_or_insert_with(|| {
+            Box::new(CopyProgress {
+                copy: minted.copy,
+                snapshot: None,
+                snapshot_name: None,
+                snapshot_time: None,
+                begin_time: None,
+                parent: None,
+                disks: Vec::new(),
+                figures: CopyFigures::default(),
+                wire_bytes: 0,
+                recent_bps: None,
+                warnings: Vec::new(),
+                missed: false,
+            })
+        });
+    });
+    cx.resource(Resource {
+        noun: Noun::Target,
+        id: spec.target.to_string(),
+        name: spec.target_name.clone(),
+        role: ResourceRole::Source,
+    });
+    match &minted.snapshot {
+        Some(taken) => {
+            let why = format!("kept so that the next copy to {} reads only what has changed", spec.target_name);
+            snapshot::announce(cx, spec.vm, taken, &why, spec.request.memory).await
+        }
+        None => cx.commit(|_| Box::pin(async { Ok(()) })).await,
+    }
+}
+
+async fn take_snapshot(cx: &Cx) -> Result<(), StepError> {
+    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    let Some(mut taken) = minted.snapshot.clone() else {
+        return Ok(());
+    };
+    let remember = |taken: &snapshot::Minted| {
+        cx.mint(&Minted {
+            snapshot: Some(taken.clone()),
+            ..minted.clone()
+        });
+    };
+    let with = match spec.request.memory {
+        true => With::Memory,
+        false => With::quiesce(spec.request.quiesce),
+    };
+    snapshot::freeze(cx, spec.vm, &mut taken, with, remember).await?;
+    let (snapshot, target) = (taken.snapshot, spec.target);
+    cx.commit(move |tx| Box::pin(async move { db::copies::set_taken_for(tx, snapshot, target).await }))
+        .await?;
+    // What is copied is frozen: others need not wait for that.
+    cx.share(spec.vm).await
+}
+
+/// The snapshot that is copied.
+async fn copied(cx: &Cx) -> Result<Snapshot, StepError> {
+    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    let id = spec.snapshot.or(minted.snapshot.map(|s| s.snapshot));
+    let id = id.ok_or_else(|| is_now("snapshot", "of the copy task"))?;
+    let found = db::snapshots::by_id(cx.db(), id).await?;
+    found.ok_or_else(|| is_now("snapshot", id))
+}
+
+/// One thing that is copied.
+struct Part {
+    name: String,
+    source: Arc<dyn Source>,
+    track: Option<Track>,
+    /// What may have changed since the copy that is leaned on.
+    changed: Option<Vec<Range<u64>>>,
+}
+
+/// Where in a chain of layers the state is that another copy shows: the layers above it have what has changed since. `None`
+/// where that cannot be told.
+async fn seen_from(cx: &Cx, chain: &[LayerId], track: &Track) -> Result<Option<usize>, StepError> {
+    let mut layer = track.layer;
+    let mut taken = false;
+    // Each was taken up by one that was there at the time, so this ends.
+    loop {
+        if let Some(at) = chain.iter().position(|l| *l == layer) {
+            // What a layer took up is among what it has: so it is read, too.
+            return Ok(Some(if taken { at } else { at + 1 }));
+        }
+        match db::copies::merged_into(cx.db(), layer).await? {
+            Some(next) => (layer, taken) = (next, true),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// An earlier copy, with how many of the lowest layers of each disk show what it has.
+struct Parent {
+    copy: vault::Copy,
+    below: HashMap<u32, usize>,
+}
+
+/// The copy that what has not changed is taken over from: the newest that tells it of all disks, else of some.
+async fn parent(
+    cx: &Cx,
+    opened: &Opened,
+    writer: &vault::Writer,
+    chains: &[(Disk, Vec<LayerId>)],
+) -> Result<Option<Parent>, StepError> {
+    let spec = spec(cx)?;
+    let mut best: Option<Parent> = None;
+    let earlier = db::copies::newest(cx.db(), spec.target, spec.vm, LOOK_BACK).await?;
+    for id in &earlier {
+        let found = writer.parent(id.0).await;
+        // A copy that is damaged is none to lean on.
+        let copy = match found {
+            Ok(Some(copy)) => copy,
+            Ok(None) | Err(vault::Error::Damaged { .. } | vault::Error::Lost { .. }) => continue,
+            Err(e) => return Err(opened.failed(e).into()),
+        };
+        let mut below = HashMap::new();
+        for (disk, chain) in chains {
+            let name = about::disk_name(disk.number);
+            let there = copy.disks.iter().find(|d| d.name == name);
+            let track = there.and_then(|d| serde_json::from_value::<Track>(d.track.clone()).ok());
+            if let Some(track) = track
+                && let Some(at) = seen_from(cx, chain, &track).await?
+            {
+                below.insert(disk.number, at);
+            }
+        }
+        let better = best.as_ref().is_none_or(|best| below.len() > best.below.len());
+        if better && !below.is_empty() {
+            let all = below.len() == chains.len();
+            best = Some(Parent { copy, below });
+            if all {
+                return Ok(best);
+            }
+        }
+    }
+    let told = |disk: &Disk| best.as_ref().is_some_and(|best| best.below.contains_key(&disk.number));
+    if !earlier.is_empty() {
+        for (disk, _) in chains.iter().filter(|(disk, _)| !told(disk)) {
+            warn(
+                cx,
+                format!(
+                    "what has changed of disk {} since the last copy cannot be told: it was read as a whole",
+                    disk.number
+                ),
+            );
+        }
+    }
+    Ok(best)
+}
+
+/// Everything that is copied of a snapshot.
+async fn parts(
+    cx: &Cx,
+    snapshot: &Snapshot,
+    chains: &[(Disk, Vec<LayerId>)],
+    parent: Option<&Parent>,
+) -> Result<Vec<Part>, StepError> {
+    let mut all = Vec::new();
+    for (disk, chain) in chains {
+        let below = parent.and_then(|p| p.below.get(&disk.number)).copied();
+        let files = chain_files(cx.world(), disk.layer).await?;
+        // What lies below does not change while the snapshot is there.
+        let frozen = cx.disks().frozen(&files, below.map(|n| n.min(chain.len()))).await?;
+        all.push(Part {
+            name: about::disk_name(disk.number),
+            source: frozen.source,
+            track: Some(Track { layer: disk.layer }),
+            changed: frozen.changed,
+        });
+    }
+    if snapshot.memory {
+        let point = cx.world().snapshot_point(snapshot.id, 0);
+        for (name, path) in [(MEMORY, point.memory), (STATE, point.state)] {
+            let opened = std::fs::File::open(&path).and_then(vault::source::Raw::new);
+            let source = opened
+                .map_err(|e| StepError::new(Code::Internal, format!("open {}: {e}", path.display())))?;
+            all.push(Part {
+                name: name.to_owned(),
+                source: Arc::new(source),
+                track: None,
+                changed: None,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// Shows how far a copy has come, until it is dropped.
+async fn show(cx: &Cx, meter: impl Fn() -> vault::Moved, total: u64) {
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    let mut seen: VecDeque<(Instant, u64)> = VecDeque::new();
+    loop {
+        tick.tick().await;
+        let figures = about::figures(&meter());
+        let now = Instant::now();
+        seen.push_back((now, figures.done_bytes));
+        while seen.len() > 2 && seen.front().is_some_and(|(then, _)| now - *then > RECENT) {
+            seen.pop_front();
+        }
+        let recent = seen.front().and_then(|(then, done)| {
+            let seconds = (now - *then).as_secs_f64();
+            (seconds > 0.0).then(|| (figures.done_bytes.saturating_sub(*done) as f64 / seconds) as u64)
+        });
+        cx.progress(figures.done_bytes, total);
+        progress(cx, |p| {
+            // What is behind the disk at hand is of those before it.
+            let mut left = figures.done_bytes;
+            for disk in &mut p.disks {
+                if disk.status != TaskStatus::Success {
+                    disk.done_bytes = left.min(disk.bytes);
+                }
+                left = left.saturating_sub(disk.bytes);
+            }
+            p.figures = CopyFigures {
+                logical_bytes: total,
+                ..figures
+            };
+            p.wire_bytes = figures.stored_bytes;
+            p.recent_bps = recent;
+        });
+    }
+}
+
+async fn copy(cx: &Cx) -> Result<Session, StepError> {
+    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    let copies = &cx.world().copies;
+    let target = db::targets::known(cx.db(), &spec.target.to_string()).await?.target;
+    let turn = copies.turn(&target).ok_or_else(|| {
+        StepError::waiting(format!(
+            "{} copies run to {} already, as many as may: it goes on when one is over",
+            target.at_once, target.name
+        ))
+    })?;
+    let opened = copies.open(spec.target).await?;
+    let failed = async |e: vault::Error| -> StepError {
+        let e = opened.failed(e);
+        if let Err(e) = copies.note(spec.target, Some(&e)).await {
+            tracing::warn!(error = %db::chain(&e), "whether a target is away could not be noted");
+        }
+        e.into()
+    };
+    let snapshot = copied(cx).await?;
+    let machine = vm(cx, spec.vm).await?;
+    let mut chains = Vec::new();
+    for disk in snapshot::disks(cx, snapshot.id).await? {
+        let chain = db::layers::chain_of(cx.db(), disk.layer).await?;
+        chains.push((disk, chain.iter().map(|l| l.id).collect::<Vec<_>>()));
+    }
+    let writer = match opened.vault.begin(THREADS).await {
+        Ok(writer) => writer,
+        Err(e) => return Err(failed(e).await),
+    };
+    let parent = parent(cx, &opened, &writer, &chains).await?;
+    let parts = parts(cx, &snapshot, &chains, parent.as_ref()).await?;
+    let total: u64 = parts.iter().map(|part| part.source.bytes()).sum();
+    told(cx, &target, &snapshot, &parts, parent.as_ref());
+    let cancel = CancellationToken::new();
+    // Dropped with this future, the threads end.
+    let _guard = cancel.clone().drop_guard();
+    let mut disks = Vec::new();
+    let work = async {
+        for part in &parts {
+            cx.message(part.name.clone());
+            status(cx, &part.name, TaskStatus::Running);
+            let there = parent.as_ref().filter(|_| part.changed.is_some());
+            let there = there.and_then(|p| p.copy.disks.iter().find(|d| d.name == part.name));
+            let change = match (there, &part.changed) {
+                (Some(parent), Some(ranges)) => Some(Change { parent, ranges }),
+                _ => None,
+            };
+            let track = serde_json::to_value(&part.track).unwrap_or_default();
+            let disk = writer.disk(&part.name, part.source.clone(), change, track, &cancel);
+            disks.push(disk.await?);
+            status(cx, &part.name, TaskStatus::Success);
+        }
+        Ok::<_, vault::Error>(())
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = show(cx, writer.meter(), total) => Ok(()),
+    };
+    if let Err(e) = done {
+        writer.leave().await;
+        return Err(failed(e).await);
+    }
+    let figures = about::figures(&writer.moved());
+    cx.progress(figures.done_bytes, total);
+    let disk_of = |(disk, _): &(Disk, _)| CopyDisk {
+        name: about::disk_name(disk.number),
+        number: disk.number,
+        slot: disk.slot,
+        bytes: disk.virtual_bytes,
+    };
+    Ok(Session {
+        writer,
+        disks,
+        parent: parent.map(|p| CopyId(p.copy.id)),
+        about: About {
+            vm: spec.vm,
+            vm_name: spec.vm_name,
+            snapshot: snapshot.id,
+            snapshot_name: snapshot.name,
+            snapshot_time: snapshot.create_time,
+            consistency: snapshot.consistency,
+            machine: CopiedMachine {
+                cpus: machine.cpus,
+                memory_mib: machine.memory_mib,
+                firmware: machine.firmware,
+                labels: machine.labels,
+                description: machine.description,
+                nics: machine.network_interfaces.len() as u32,
+            },
+            disks: chains.iter().map(disk_of).collect(),
+            policy: spec.policy,
+        },
+        _turn: turn,
+    })
+    .inspect(|_| cx.log(format!("copied as {}", minted.copy)))
+}
+
+/// Notes what is copied, before it is.
+fn told(cx: &Cx, target: &shared::target::Target, snapshot: &Snapshot, parts: &[Part], parent: Option<&Parent>) {
+    progress(cx, |p| {
+        p.snapshot = Some(snapshot.id);
+        p.snapshot_name = Some(snapshot.name.clone());
+        p.snapshot_time = Some(snapshot.create_time);
+        p.begin_time = p.begin_time.or(Some(now()));
+        p.parent = parent.map(|parent| CopyId(parent.copy.id));
+        p.disks = parts
+            .iter()
+            .map(|part| SubTask {
+                name: part.name.clone(),
+                status: TaskStatus::Accepted,
+                bytes: part.source.bytes(),
+                done_bytes: 0,
+            })
+            .collect();
+        p.figures.logical_bytes = p.disks.iter().map(|disk| disk.bytes).sum();
+    });
+    if !target.found.conditional_put {
+        warn(
+            cx,
+            format!(
+                "the store of {} takes a second write of a name: copies are safe, but nothing there keeps others from overwriting",
+                target.name
+            ),
+        );
+    }
+    match snapshot.consistency {
+        Consistency::NoGuestAgent | Consistency::QuiesceFailed => {
+            warn(
+                cx,
+                "the file systems of the guest could not be frozen: the copy is as after a power cut",
+            );
+        }
+        Consistency::Offline | Consistency::Online | Consistency::GuestAgent => {}
+    }
+}
+
+fn status(cx: &Cx, name: &str, status: TaskStatus) {
+    progress(cx, |p| {
+        for disk in p.disks.iter_mut().filter(|disk| disk.name == name) {
+            disk.status = status;
+            if status == TaskStatus::Success {
+                disk.done_bytes = disk.bytes;
+            }
+        }
+    });
+}
+
+async fn copying(cx: &Cx) -> Result<(), StepError> {
+    // Of an earlier try.
+    cx.world().sessions.take(cx.id());
+    let session = copy(cx).await?;
+    cx.world().sessions.put(cx.id(), session);
+    Ok(())
+}
+
+async fn finalize(cx: &Cx) -> Result<(), StepError> {
+    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    let opened = cx.world().copies.open(spec.target).await?;
+    let there = match opened.vault.copy(minted.copy.0).await {
+        Ok(copy) => Some(copy),
+        Err(vault::Error::NoCopy(_)) => None,
+        Err(e) => return Err(opened.failed(e).into()),
+    };
+    let found = match there {
+        Some(copy) => copy,
+        None => {
+            // The process may have ended in between: what was brought there is found again.
+            let session = match cx.world().sessions.take(cx.id()) {
+                Some(session) => session,
+                None => copy(cx).await?,
+            };
+            let about = serde_json::to_value(&session.about)
+                .map_err(|e| StepError::new(Code::Internal, format!("write what the copy is of: {e}")))?;
+            let what = vault::Commit {
+                id: minted.copy.0,
+                about,
+                parent: session.parent.map(|parent| parent.0),
+                now: now().micros(),
+            };
+            let committed = session.writer.commit(session.disks, what).await;
+            committed.map_err(|e| StepError::from(opened.failed(e)))?
+        }
+    };
+    let figures = about::figures(&found.moved);
+    progress(cx, |p| {
+        p.figures = figures;
+        p.wire_bytes = figures.stored_bytes;
+    });
+    cx.outcome(|o| o.copied_bytes = Some(figures.stored_bytes));
+    let copy = about::copy(spec.target, &spec.target_name, &found);
+    let mut copy = copy.ok_or_else(|| StepError::new(Code::Internal, "the copy does not say what it is of"))?;
+    copy.job = Some(cx.id());
+    cx.resource(Resource {
+        noun: Noun::Copy,
+        id: copy.id.to_string(),
+        name: copy.snapshot_name.clone(),
+        role: ResourceRole::Product,
+    });
+    cx.message(format!("{} bytes stored", figures.stored_bytes));
+    cx.commit(move |tx| Box::pin(async move { db::copies::insert(tx, &copy).await }))
+        .await
+}
+
+/// The snapshots that were taken for copies before are needed no more, and what is wanted next is asked for. Both by jobs of
+/// their own, for they change the machine.
+async fn let_go(cx: &Cx) -> Result<(), StepError> {
+    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    let jobs = Jobs {
+        inner: cx.inner.clone(),
+    };
+    if let Some(own) = minted.snapshot.as_ref().map(|s| s.snapshot) {
+        for old in db::copies::taken_before(cx.db(), spec.vm, spec.target, own).await? {
+            let job = JobSpec::DeleteSnapshot(shared::job::DeleteSnapshotSpec {
+                vm: spec.vm,
+                snapshot: old,
+            });
+            // Of this job and that snapshot: asked twice it is one.
+            let request = request_of(cx.id(), old);
+            if let Err(e) = jobs.submit(job, Some(request), None, By("copies".into())).await {
+                cx.log(format!("snapshot {old} of an earlier copy stays: {e}"));
+            }
+        }
+    }
+    if spec.request.boot {
+        let job = JobSpec::BootCopy(shared::copy::BootSpec {
+            copy: minted.copy,
+            of: spec.vm_name,
+            request: shared::copy::BootCopy::default(),
+        });
+        let by = By(cx.job().created_by);
+        let request = request_of(cx.id(), SnapshotId(minted.copy.0));
+        if let Err(e) = jobs.submit(job, Some(request), None, by).await {
+            cx.log(format!("the copy is not booted: {e}"));
+        }
+    }
+    Ok(())
+}
+
+fn request_of(job: JobId, snapshot: SnapshotId) -> Uuid {
+    let both = [job.0.into_bytes(), snapshot.0.into_bytes()].concat();
+    let hash = blake3::hash(&both);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_bytes()[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+#[async_trait]
+impl Kind for CopySnapshot {
+    fn plan(&self, spec: &JobSpec) -> Vec<Plan> {
+        let takes = matches!(spec, JobSpec::CopySnapshot(spec) if spec.snapshot.is_none());
+        vec![
+            Plan::always(step::MINTING),
+            Plan::only_if(step::TAKING_SNAPSHOT, takes),
+            Plan::always(step::COPYING),
+            Plan::no_return(step::FINALIZING),
+            Plan::always(step::LETTING_GO),
+        ]
+    }
+
+    /// What is frozen only has to stay. One that takes its own snapshot changes the machine until that is taken.
+    fn mode(&self, spec: &JobSpec) -> LockMode {
+        match spec {
+            JobSpec::CopySnapshot(spec) if spec.snapshot.is_none() => LockMode::Changing,
+            _ => LockMode::Shared,
+        }
+    }
+
+    async fn run(&self, name: &str, cx: &Cx) -> Result<(), StepError> {
+        match name {
+            step::MINTING => minting(cx).await,
+            step::TAKING_SNAPSHOT => take_snapshot(cx).await,
+            step::COPYING => copying(cx).await,
+            step::FINALIZING => finalize(cx).await,
+            _ => let_go(cx).await,
+        }
+    }
+
+    async fn undo(&self, name: &str, cx: &Cx) -> Result<(), StepError> {
+        let Some(minted) = cx.data::<Minted>()? else {
+            return Ok(());
+        };
+        match (name, &minted.snapshot) {
+            (step::MINTING, Some(taken)) => snapshot::forget(cx, taken).await,
+            (step::TAKING_SNAPSHOT, Some(taken)) => snapshot::unfreeze(cx, spec(cx)?.vm, taken).await,
+            (step::COPYING, _) => {
+                // What it has brought there stays: the next copy uses it, or a clean-up takes it.
+                if let Some(session) = cx.world().sessions.take(cx.id()) {
+                    session.writer.leave().await;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
