@@ -71,4 +71,12 @@ ids! {
     NoticeChannelId
     /// A notice on its way through a channel.
     NoticeId
+    /// A place that copies are kept at.
+    TargetId
+    /// A copy of a snapshot at a target.
+    CopyId
+    /// The copies that were begun at one moment.
+    RunId
+    /// When copies are made, where they go, and which are kept.
+    PolicyId
 }
