@@ -45,7 +45,7 @@ pub struct Schedule {
     pub time_zone: String,
 }
 
-pub(crate) fn utc() -> String {
+fn utc() -> String {
     UTC.to_owned()
 }
 

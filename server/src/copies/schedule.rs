@@ -47,9 +47,10 @@ pub fn local(zone: &TimeZone, time: Timestamp) -> LocalDate {
     }
 }
 
-/// What the clocks show at a moment; near the ends of time, what they showed in UTC.
+/// What the clocks show at a moment.
 fn wall(zone: &TimeZone, time: Timestamp) -> DateTime {
-    let moment = jiff::Timestamp::from_microsecond(time.micros()).unwrap_or_default();
+    // Only the last day of the year 9999 is beyond it.
+    let moment = jiff::Timestamp::from_microsecond(time.micros()).unwrap_or(jiff::Timestamp::MAX);
     zone.to_datetime(moment)
 }
 
@@ -58,7 +59,7 @@ fn moment(zone: &TimeZone, wall: DateTime) -> Option<Timestamp> {
     let moment = match zone.to_ambiguous_timestamp(wall).offset() {
         AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(wall),
         AmbiguousOffset::Fold { before, .. } => before.to_timestamp(wall),
-        // Shown by the clocks before they jump, it would be past the jump: the jump is the last before.
+        // Clocks that had not jumped would show it after the jump, which is the last one until then.
         AmbiguousOffset::Gap { before, .. } => before
             .to_timestamp(wall)
             .map(|past| jump(zone, past).unwrap_or(past)),
@@ -93,8 +94,8 @@ impl Schedule {
         let mut shown = wall(&self.zone, time);
         loop {
             shown = next(&self.line, shown)?;
-            // Not yet so where the clocks have gone back and show it again.
-            let due = moment(&self.zone, shown)?;
+                let due = moment(&self.zone, shown)?;
+            // It was due before where the clocks have gone back and show it again.
             if due > time {
                 return Some(due);
             }
@@ -142,9 +143,9 @@ fn parse(cron: &str) -> Result<Crontab, String> {
         whole(&alone.join(" ")).map_err(|why| format!("the {} {field:?}: {why}", FIELDS[n]))?;
     }
     let line = whole(&fields.join(" "))?;
-    // Eight years may lie between two leap days, but not from here.
+    // From the year of a leap day on, for there may be eight years from one to the next.
     next(&line, civil::datetime(2024, 1, 1, 0, 0, 0, 0))
-        .ok_or_else(|| format!("no day is ever so: {cron:?}"))?;
+        .ok_or_else(|| format!("{cron:?} is not due once in four years"))?;
     Ok(line)
 }
 

@@ -1,5 +1,6 @@
 //! Retention: which copies of a machine at a target are kept.
 
+use super::utc;
 use crate::{CopyId, Name, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
