@@ -94,7 +94,7 @@ impl Schedule {
         let mut shown = wall(&self.zone, time);
         loop {
             shown = next(&self.line, shown)?;
-                let due = moment(&self.zone, shown)?;
+            let due = moment(&self.zone, shown)?;
             // It was due before where the clocks have gone back and show it again.
             if due > time {
                 return Some(due);
@@ -114,8 +114,12 @@ impl Schedule {
     }
 }
 
-/// What the clocks show next, after this, of what a line asks for.
+/// What the clocks show next, after this, of what a line asks for; none if that is more than four years away.
 fn next(line: &Crontab, shown: DateTime) -> Option<DateTime> {
+    // It looks four years ahead, and panics where there are none.
+    if shown.year() > 9990 {
+        return None;
+    }
     let shown = Offset::UTC.to_timestamp(shown).ok()?;
     Some(line.find_next(MakeTimestamp(shown)).ok()?.datetime())
 }
@@ -130,7 +134,11 @@ fn parse(cron: &str) -> Result<Crontab, String> {
     }
     let fields: Vec<_> = cron.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
-        let seconds = if fields.len() == 6 { "; there are no seconds" } else { "" };
+        let seconds = if fields.len() == 6 {
+            "; there are no seconds"
+        } else {
+            ""
+        };
         return Err(format!(
             "it has {} fields, and needs these five: {}{seconds}",
             fields.len(),
@@ -250,7 +258,11 @@ impl Hours {
             if !self.days.is_empty() && !self.days.contains(&of_week) {
                 return None;
             }
-            let end = if self.to > self.from { day } else { day.tomorrow().ok()? };
+            let end = if self.to > self.from {
+                day
+            } else {
+                day.tomorrow().ok()?
+            };
             let span = (
                 moment(&self.zone, day.to_datetime(self.from))?,
                 moment(&self.zone, end.to_datetime(self.to))?,
