@@ -243,6 +243,15 @@ async fn audience(db: &Db, noun: Noun, change: &Change) -> Result<Audience, DbEr
         Noun::User => Audience::User(id.to_owned()),
         Noun::Role => Audience::With(Privilege::UserManage),
         Noun::NoticeChannel => Audience::With(Privilege::NoticeManage),
+        Noun::Target | Noun::Policy => Audience::With(Privilege::TargetRead),
+        Noun::Copy if gone => Audience::Somewhere(Privilege::CopyRead),
+        Noun::Copy => {
+            let found = match id.parse() {
+                Ok(id) => db::copies::by_id(db, id).await?,
+                Err(_) => None,
+            };
+            on(Privilege::CopyRead, found.map(|copy| copy.vm))
+        }
     })
 }
 

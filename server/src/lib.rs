@@ -4,6 +4,7 @@ pub mod access;
 pub mod cli;
 pub mod config;
 pub mod consoles;
+pub mod copies;
 pub mod db;
 pub mod disks;
 pub mod events;

@@ -17,6 +17,10 @@ pub enum Thing {
     CloneJob,
     /// A fork point.
     ForkPoint,
+    /// A copy.
+    Copy,
+    /// A copy task, which is a job.
+    CopyTask,
 }
 
 impl Thing {
@@ -26,6 +30,8 @@ impl Thing {
             Self::Job => "job",
             Self::CloneJob => "clone job",
             Self::ForkPoint => "fork point",
+            Self::Copy => "copy",
+            Self::CopyTask => "copy task",
         }
     }
 }
@@ -43,7 +49,14 @@ impl Access {
                 let found = db::fork_points::find(&self.db, reference).await?;
                 found.map(|stored| stored.point.vm).into_iter().collect()
             }
-            Thing::Job => match reference.parse::<JobId>() {
+            Thing::Copy => match reference.parse() {
+                Ok(id) => {
+                    let found = db::copies::by_id(&self.db, id).await?;
+                    found.map(|copy| copy.vm).into_iter().collect()
+                }
+                Err(_) => Vec::new(),
+            },
+            Thing::Job | Thing::CopyTask => match reference.parse::<JobId>() {
                 Ok(id) => db::jobs::machines(&self.db, id).await?,
                 Err(_) => Vec::new(),
             },

@@ -4,6 +4,7 @@
 
 pub mod about;
 mod remote;
+pub mod schedule;
 mod seal;
 mod targets;
 

@@ -264,6 +264,8 @@ fn thing(path: &str) -> Option<(usize, Thing)> {
         "{job}" => Some((at, Thing::Job)),
         "{cloneJob}" => Some((at, Thing::CloneJob)),
         "{forkPoint}" => Some((at, Thing::ForkPoint)),
+        "{copy}" => Some((at, Thing::Copy)),
+        "{copyTask}" => Some((at, Thing::CopyTask)),
         _ => None,
     })
 }

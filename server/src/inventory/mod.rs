@@ -1,6 +1,7 @@
 //! What is there: reads for the API and the feed. Nothing here changes anything.
 
 mod clone_jobs;
+pub mod copies;
 pub mod images;
 
 use crate::db::list::{Listing, Page};
@@ -365,8 +366,19 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
                 .await?;
             found.map(|channel| db::to_json(&channel))
         }
+        Noun::Target => {
+            let found = world
+                .db
+                .reading(async |conn| db::targets::get(conn, &change.id).await)
+                .await?;
+            found.map(|stored| db::to_json(&stored.target))
+        }
+        Noun::Copy => match parsed(change) {
+            Some(id) => db::copies::by_id(&world.db, id).await?.map(|c| db::to_json(&c)),
+            None => None,
+        },
         // There are few, and they hardly change: who shows them asks again.
-        Noun::Host | Noun::Storage | Noun::Network => {
+        Noun::Host | Noun::Storage | Noun::Network | Noun::Policy => {
             let (id, generation) = (&change.id, change.generation);
             Some(db::to_json(
                 &serde_json::json!({ "id": id, "generation": generation }),

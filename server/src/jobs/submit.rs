@@ -1,6 +1,9 @@
 //! Requests become jobs: checked, resolved to ids, and written down in one transaction with their first event.
 
+mod copies;
 mod snapshots;
+
+pub use copies::Asked;
 
 use super::check::{check_clone, check_create, check_fork, check_labels, check_mac, check_ports, check_turn};
 use super::resolve::{check_forwards, find_network};
@@ -480,6 +483,14 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
             | JobSpec::DeleteImage(_),
             vm,
         ) => super::images::check(tx, spec, vm).await,
+        (
+            JobSpec::CopySnapshot(_)
+            | JobSpec::RestoreCopy(_)
+            | JobSpec::BootCopy(_)
+            | JobSpec::VerifyTarget(_)
+            | JobSpec::PruneTarget(_),
+            vm,
+        ) => copies::check(tx, spec, vm).await,
         (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
         (JobSpec::CloneVm(spec), Some(vm)) => {
             if let Some(mib) = spec.request.target.as_ref().and_then(|t| t.memory_mib) {

@@ -1,5 +1,6 @@
 //! All that jobs work with, and how it is opened.
 
+use crate::copies::{Copies, SealError};
 use crate::db::layers::Layer;
 use crate::db::places::StorageRow;
 use crate::db::{self, Db, DbError, now};
@@ -9,6 +10,7 @@ use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
 use crate::hypervisor::qemu::{Efi, Qemu};
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor, Point};
+use crate::jobs::kinds::Sessions;
 use crate::jobs::spares::Spares;
 use shared::fork::MemoryPlace;
 use shared::image::ExportFormat;
@@ -32,6 +34,10 @@ pub struct World {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// What makes layers.
     pub disks: Arc<dyn Disks>,
+    /// The vaults that copies go to.
+    pub copies: Copies,
+    /// Copies that are read, and do not count yet.
+    pub(crate) sessions: Sessions,
     /// The directory of everything that this server keeps.
     pub data_dir: PathBuf,
     /// The storage of this data directory.
@@ -112,6 +118,8 @@ pub enum OpenError {
     Db(#[from] DbError),
     #[error(transparent)]
     Hypervisor(#[from] HvError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
     #[error("register image {name}")]
     Image { name: Name, source: DiskError },
 }
@@ -195,6 +203,7 @@ impl World {
             }
             Machines::Real(_) => Efi::find(),
         };
+        let copies = Copies::new(db.clone(), &data_dir)?;
         let (hypervisor, disks): (Arc<dyn Hypervisor>, Arc<dyn Disks>) = match machines {
             Machines::Simulated => (Arc::new(Sim::new(&run)?), Arc::new(SimDisks)),
             Machines::Real(forced) => (
@@ -207,6 +216,8 @@ impl World {
             spares: Spares::new(hypervisor.clone(), Duration::ZERO),
             hypervisor,
             disks,
+            copies,
+            sessions: Sessions::default(),
             data_dir,
             storage,
             boot: boot_of_host(),

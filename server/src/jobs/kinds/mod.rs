@@ -3,6 +3,7 @@
 mod chain;
 mod clone_vm;
 mod connect_vm;
+mod copy_snapshot;
 mod create_vm;
 mod delete;
 mod edit_vm;
@@ -16,6 +17,9 @@ mod power_vm;
 pub(super) mod revert_vm;
 mod snapshot;
 mod take_snapshot;
+mod upkeep;
+
+pub(crate) use copy_snapshot::Sessions;
 
 use super::World;
 use super::observe;
@@ -49,6 +53,11 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::ImportImage => &import_image::ImportImage,
         JobKind::ImageOfSnapshot => &image_of_snapshot::ImageOfSnapshot,
         JobKind::ExportDisk => &export_disk::ExportDisk,
+        JobKind::CopySnapshot => &copy_snapshot::CopySnapshot,
+        JobKind::RestoreCopy => &restore_copy::RestoreCopy,
+        JobKind::BootCopy => &boot_copy::BootCopy,
+        JobKind::VerifyTarget => &upkeep::VerifyTarget,
+        JobKind::PruneTarget => &upkeep::PruneTarget,
     }
 }
 
