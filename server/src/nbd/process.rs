@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::OwnedMutexGuard;
@@ -79,6 +79,15 @@ fn find(socket: &Path) -> Result<Option<Process>, Error> {
     Process::find(&record, &socket.to_string_lossy()).map_err(Error::io("look for the process of", &record))
 }
 
+/// Whether the process of a socket is alive.
+///
+/// # Errors
+///
+/// What the system said.
+pub fn alive(socket: &Path) -> Result<bool, Error> {
+    find(socket).map(|process| process.is_some())
+}
+
 /// Sees to it that the disks of a copy are shown: starts a process of `program` unless there is one.
 ///
 /// # Errors
@@ -116,19 +125,20 @@ async fn start(program: &Path, config: &Config) -> Result<(), Error> {
     let say = async {
         let log = File::options().create(true).append(true).open(log(socket))?;
         let (its_in, mut told) = pipe::pipe().map(|(to, from)| (from.into_blocking_fd(), to))?;
-        let (out, mut says) = pipe::pipe().map(|(to, from)| (to.into_blocking_fd(), from))?;
+        let (out, says) = pipe::pipe().map(|(to, from)| (to.into_blocking_fd(), from))?;
         let mut command = Command::new(program);
         command.arg(super::COMMAND).arg(socket);
         command.stdin(its_in?).stdout(out?).stderr(log);
         let process = Process::spawn(command, Vec::new(), &record(socket))?;
         // Reaped when it ends.
-        tokio::spawn(async move { process.ended().await });
+        let ending = process.clone();
+        tokio::spawn(async move { ending.ended().await });
         told.write_all(serde_json::to_string(config)?.as_bytes()).await?;
         drop(told);
         let mut said = String::new();
-        let mut byte = [0];
-        while said.len() < 4096 && !said.ends_with('\n') && says.read(&mut byte).await? == 1 {
-            said.push(char::from(byte[0]));
+        BufReader::new(says.take(4096)).read_line(&mut said).await?;
+        if said != "ready\n" {
+            process.end().await?;
         }
         io::Result::Ok(said)
     };

@@ -338,7 +338,7 @@ async fn a_request_that_waits_holds_no_other_up() {
 
 #[tokio::test]
 async fn a_client_that_asks_for_all_at_once_waits_for_its_answers() {
-    let mut it = Client::going(true, Some(Notify::new())).await;
+    let it = Client::going(true, Some(Notify::new())).await;
     let (mut reader, mut writer) = it.stream.into_split();
     let asks = tokio::spawn(async move {
         for cookie in 0..2000_u64 {
