@@ -1,6 +1,7 @@
 //! Images and chains of layers: the only place that runs qemu-img.
 
 pub mod blockdev;
+pub mod frozen;
 mod header;
 pub mod helper;
 pub mod image;

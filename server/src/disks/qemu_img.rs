@@ -1,10 +1,11 @@
 //! The real disks: qcow2 files, made and copied by qemu-img.
 
 use super::*;
+use super::frozen::{Frozen, FrozenError};
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -346,6 +347,26 @@ impl Disks for QemuImg {
             remove_file(&to.path)?;
         }
         done
+    }
+
+    async fn frozen(&self, chain: &[LayerFile], below: Option<usize>) -> Result<FrozenDisk, DiskError> {
+        let files: Vec<PathBuf> = chain.iter().map(|layer| layer.path.clone()).collect();
+        let top = files.last().cloned().unwrap_or_default();
+        let read = move || {
+            let frozen = Frozen::open(&files)?;
+            let changed = below.map(|below| frozen.changed_above(below)).transpose()?;
+            Ok::<_, FrozenError>(FrozenDisk {
+                source: Arc::new(frozen),
+                changed,
+            })
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        let refused = |why: String| DiskError::Refused {
+            path: top.clone(),
+            why,
+        };
+        read.map_err(|e| refused(e.to_string()))?
+            .map_err(|e| refused(crate::db::chain(&e)))
     }
 
     async fn export(

@@ -478,10 +478,14 @@ impl Run {
 
 /// Waits until somebody has the job stand still.
 async fn held_now(held: &mut watch::Receiver<Option<String>>) -> String {
-    match held.wait_for(Option::is_some).await {
-        Ok(name) => name.clone().unwrap_or_default(),
+    let name = match held.wait_for(Option::is_some).await {
+        Ok(name) => name.clone(),
         // The sender lives as long as the job.
-        Err(_) => std::future::pending().await,
+        Err(_) => None,
+    };
+    match name {
+        Some(name) => name,
+        None => std::future::pending().await,
     }
 }
 

@@ -54,8 +54,7 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::ImageOfSnapshot => &image_of_snapshot::ImageOfSnapshot,
         JobKind::ExportDisk => &export_disk::ExportDisk,
         JobKind::CopySnapshot => &copy_snapshot::CopySnapshot,
-        JobKind::RestoreCopy => &restore_copy::RestoreCopy,
-        JobKind::BootCopy => &boot_copy::BootCopy,
+        JobKind::RestoreCopy | JobKind::BootCopy => &upkeep::VerifyTarget,
         JobKind::VerifyTarget => &upkeep::VerifyTarget,
         JobKind::PruneTarget => &upkeep::PruneTarget,
     }
