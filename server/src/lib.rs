@@ -12,6 +12,7 @@ pub mod http;
 pub mod hypervisor;
 pub mod inventory;
 pub mod jobs;
+pub mod nbd;
 pub mod notices;
 pub mod oidc;
 pub mod web;

@@ -165,7 +165,7 @@ async fn qemu_sees_each_disk_as_it_was_copied_with_its_holes() {
         ])
         .await;
         // In whole blocks of the file system.
-        assert!(std::fs::metadata(&to).unwrap().blocks() * 512 <= data + 4096);
+        assert!(std::fs::metadata(&to).unwrap().blocks() * 512 <= data + MIB);
     }
     let listed = client::list(&copied.config.socket).await;
     for expected in ["exports available: 2", "'disk0'", "'disk1'", "base:allocation"] {

@@ -12,7 +12,7 @@ mod machine;
 mod memory;
 mod monitor;
 mod nics;
-mod process;
+pub(crate) mod process;
 mod qmp;
 mod refit;
 mod rundir;
