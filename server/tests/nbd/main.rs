@@ -82,7 +82,8 @@ impl Copied {
             key: *vault.key().bytes(),
             copy,
             disks: vec!["disk0".into(), "disk1".into()],
-            idle_seconds: None,
+            // A test that fails leaves none for long.
+            idle_seconds: Some(60),
         };
         Self { dir, config }
     }
