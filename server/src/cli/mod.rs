@@ -83,6 +83,12 @@ enum Command {
         /// The directory that has the ends of the network.
         network: std::path::PathBuf,
     },
+    /// Shows the disks of a copy in the vault to machines; the server runs this itself.
+    #[command(hide = true)]
+    NbdServer {
+        /// Where it listens, for those who look at the list of processes.
+        socket: std::path::PathBuf,
+    },
     /// Images, on the server that OFFSHOOT_URL names.
     Image(Ask<client::image::ImageCommand>),
     /// Converts an image from outside, shut in; the server runs this itself.
@@ -205,6 +211,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Storage(ask) => ask.command.run(&ask.api).await,
             Command::Network(ask) => ask.command.run(&ask.api).await,
             Command::Switch { network } => Ok(crate::hypervisor::qemu::switch(&network).await?),
+            Command::NbdServer { .. } => {
+                log_to_stderr(LogFormat::Text, "info")?;
+                Ok(crate::nbd::run().await?)
+            }
             Command::Image(ask) => ask.command.run(&ask.api).await,
             Command::ImageHelper(args) => crate::disks::helper::run(args),
             Command::Job(ask) => ask.command.run(&ask.api).await,

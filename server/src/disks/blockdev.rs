@@ -1,7 +1,7 @@
 //! Layers as QEMU's block layer is told of them: formats and backing files are given, never probed.
 
-use super::LayerFile;
 use super::image::Found;
+use super::{LayerFile, Shown};
 use serde_json::{Value, json};
 use shared::LayerId;
 use shared::image::ImageFormat;
@@ -13,8 +13,39 @@ pub fn node_name(layer: LayerId) -> String {
     format!("l{}{}{}", &hex[..12], &hex[13..16], &hex[17..])
 }
 
-/// A layer that stands on `backing`: a node's name, a node, or null for nothing.
+/// How long QEMU tries to open a disk that is shown, in seconds: its process may be started anew at that moment.
+const OPENS: u32 = 10;
+
+/// A disk that is shown. Whoever reads it waits for its process for as long as it takes.
+fn shown(shown: &Shown) -> Value {
+    json!({
+        "driver": "nbd",
+        "read-only": true,
+        "server": { "type": "unix", "path": shown.socket.to_string_lossy() },
+        "export": shown.disk,
+        "open-timeout": OPENS,
+        "reconnect-delay": u32::MAX,
+    })
+}
+
+/// How the file of a layer names the one that it stands on, and the format of that. Beside each other they may be moved
+/// together.
+pub fn backing_name(layer: &LayerFile, beside: bool) -> (String, &'static str) {
+    if let Some(disk) = &layer.shown {
+        return (format!("json:{}", shown(disk)), "nbd");
+    }
+    let name = layer.path.file_name().filter(|_| beside);
+    let name = name.unwrap_or(layer.path.as_os_str());
+    (name.to_string_lossy().into_owned(), "qcow2")
+}
+
+/// A layer that stands on `backing`: a node's name, a node, or null for nothing. One that is shown stands on nothing.
 pub fn layer(layer: &LayerFile, backing: Value, writable: bool) -> Value {
+    if let Some(disk) = &layer.shown {
+        let mut node = shown(disk);
+        node["node-name"] = node_name(layer.id).into();
+        return node;
+    }
     json!({
         "driver": "qcow2",
         "node-name": node_name(layer.id),
@@ -76,10 +107,34 @@ mod tests {
         let file = |n: &str| LayerFile {
             id: LayerId(Uuid::now_v7()),
             path: n.into(),
+            shown: None,
         };
         let v = chain(&[file("base"), file("active")]);
         assert_eq!(v["file"]["filename"], "active");
         assert_eq!(v["backing"]["file"]["filename"], "base");
         assert_eq!(v["backing"]["backing"], Value::Null);
+    }
+
+    #[test]
+    fn a_disk_that_is_shown_is_read_over_its_socket() {
+        let copy = LayerFile {
+            id: LayerId(Uuid::now_v7()),
+            path: "copy.qcow2".into(),
+            shown: Some(Shown {
+                socket: "/run/nbd".into(),
+                disk: "disk0".into(),
+            }),
+        };
+        let overlay = LayerFile {
+            id: LayerId(Uuid::now_v7()),
+            path: "overlay.qcow2".into(),
+            shown: None,
+        };
+        let v = chain(&[copy.clone(), overlay]);
+        assert_eq!(v["backing"]["driver"], "nbd");
+        assert_eq!(v["backing"]["server"]["path"], "/run/nbd");
+        assert_eq!(v["backing"]["node-name"], node_name(copy.id));
+        let (name, format) = backing_name(&copy, true);
+        assert!(name.starts_with("json:{") && !name.contains("node-name") && format == "nbd");
     }
 }

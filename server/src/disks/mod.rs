@@ -24,13 +24,24 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A qcow2 layer and its file.
+/// A layer, and where it is: a qcow2 file, or a disk of a copy in the vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerFile {
     /// The layer.
     pub id: LayerId,
     /// Its file.
     pub path: PathBuf,
+    /// What shows it, in the place of a file.
+    pub shown: Option<Shown>,
+}
+
+/// A disk of a copy in the vault, as a process shows it by NBD; nobody writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Where that process listens.
+    pub socket: PathBuf,
+    /// The disk's name in the copy.
+    pub disk: String,
 }
 
 /// The sizes of a layer.

@@ -34,6 +34,12 @@ struct Measure {
     required: u64,
 }
 
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Info {
+    virtual_size: u64,
+}
+
 impl QemuImg {
     /// Disks of this host.
     pub fn new() -> Self {
@@ -221,7 +227,7 @@ impl Disks for QemuImg {
         let Some(first) = missing.first() else {
             return Ok(());
         };
-        let virtual_bytes = header::Header::read(&backing.path)?.virtual_bytes;
+        let virtual_bytes = size(backing).await?;
         let known = self.overlay(backing, virtual_bytes);
         let bytes = match known {
             Some(bytes) => bytes,
@@ -253,7 +259,7 @@ impl Disks for QemuImg {
         backing: &LayerFile,
         virtual_bytes: Option<u64>,
     ) -> Result<(), DiskError> {
-        let below = header::Header::read(&backing.path)?.virtual_bytes;
+        let below = size(backing).await?;
         if layer.path.exists() {
             return Ok(());
         }
@@ -303,14 +309,20 @@ impl Disks for QemuImg {
     ) -> Result<(), DiskError> {
         let mut total = 0;
         for layer in between {
-            total += header::info(&layer.path)?.allocated_bytes;
+            total += match layer.shown {
+                Some(_) => {
+                    let source = format!("json:{}", blockdev::chain(std::slice::from_ref(layer)));
+                    let mut command = qemu_img(&["measure", "--output=json", "-O", "qcow2", &source]);
+                    measured(&run("measure", &into.path, &mut command).await?, &into.path)?
+                }
+                None => header::info(&layer.path)?.allocated_bytes,
+            };
         }
         let dir = into.path.parent().unwrap_or(Path::new("."));
         let promise = self.promise(dir, total)?;
         let mut command = qemu_img(&["rebase", "-p", "-f", "qcow2"]);
-        match base.and_then(|base| base.path.file_name()) {
-            // As its file says it: beside each other they may be moved together.
-            Some(name) => command.args(["-F", "qcow2", "-b"]).arg(name),
+        match base.map(|base| blockdev::backing_name(base, true)) {
+            Some((name, format)) => command.args(["-F", format, "-b", &name]),
             None => command.args(["-b", ""]),
         };
         command.arg(&into.path);
@@ -318,7 +330,13 @@ impl Disks for QemuImg {
     }
 
     async fn info(&self, layer: &LayerFile) -> Result<LayerInfo, DiskError> {
-        header::info(&layer.path)
+        match layer.shown {
+            Some(_) => Ok(LayerInfo {
+                virtual_bytes: size(layer).await?,
+                allocated_bytes: 0,
+            }),
+            None => header::info(&layer.path),
+        }
     }
 
     async fn inspect(
@@ -430,18 +448,26 @@ impl Disks for QemuImg {
 
 /// Makes an empty layer on another; it is yet to be finished.
 async fn overlay(layer: &LayerFile, backing: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
-    // Beside each other they may be moved together.
-    let name = match (
-        layer.path.parent(),
-        backing.path.parent(),
-        backing.path.file_name(),
-    ) {
-        (a, b, Some(name)) if a == b => Path::new(name),
-        _ => &backing.path,
-    };
+    let beside = layer.path.parent() == backing.path.parent();
+    let (name, format) = blockdev::backing_name(backing, beside);
     // -u: qemu-img does not open the backing file, which a running machine may hold.
-    let name = name.to_string_lossy();
-    create(layer, &["-u", "-F", "qcow2", "-b", &name], virtual_bytes).await
+    create(layer, &["-u", "-F", format, "-b", &name], virtual_bytes).await
+}
+
+/// What a guest sees of a layer, in bytes.
+async fn size(layer: &LayerFile) -> Result<u64, DiskError> {
+    if layer.shown.is_none() {
+        return Ok(header::Header::read(&layer.path)?.virtual_bytes);
+    }
+    let source = format!("json:{}", blockdev::chain(std::slice::from_ref(layer)));
+    let mut command = qemu_img(&["info", "--output=json", &source]);
+    let said = run("look at", &layer.path, &mut command).await?;
+    let Info { virtual_size } = serde_json::from_slice(&said).map_err(|e| DiskError::Tool {
+        op: "look at",
+        path: layer.path.clone(),
+        why: e.to_string(),
+    })?;
+    Ok(virtual_size)
 }
 
 /// Makes an empty layer; it is yet to be finished.

@@ -250,6 +250,7 @@ impl Disks for SimDisks {
         let layer = LayerFile {
             id: LayerId(uuid::Uuid::nil()),
             path: to.to_owned(),
+            shown: None,
         };
         self.copy_flat(chain, &layer, progress).await
     }

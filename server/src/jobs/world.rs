@@ -6,7 +6,7 @@ use crate::db::places::StorageRow;
 use crate::db::{self, Db, DbError, now};
 use crate::disks::helper::Helper;
 use crate::disks::image::Found;
-use crate::disks::{DiskError, Disks, LayerFile, QemuImg, SimDisks};
+use crate::disks::{DiskError, Disks, LayerFile, QemuImg, Shown, SimDisks};
 use crate::hypervisor::qemu::{Efi, Qemu};
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor, Point};
@@ -68,6 +68,7 @@ pub struct World {
 struct Elsewhere {
     paths: HashMap<StorageId, PathBuf>,
     layers: HashMap<LayerId, StorageId>,
+    shown: HashMap<LayerId, Shown>,
 }
 
 /// What holds for images from outside.
@@ -191,6 +192,7 @@ impl World {
         let elsewhere = Elsewhere {
             layers: db::layers::elsewhere(&db, storage.id).await?,
             paths: others.into_iter().map(|s| (s.id, s.path.into())).collect(),
+            shown: HashMap::new(),
         };
         let run = data_dir.join("run");
         let efi = match machines {
@@ -442,6 +444,7 @@ impl World {
         LayerFile {
             id,
             path: directory.join(format!("{id}.qcow2")),
+            shown: elsewhere.shown.get(&id).cloned(),
         }
     }
 
@@ -459,6 +462,12 @@ impl World {
     pub fn storage_of(&self, id: LayerId) -> StorageId {
         let elsewhere = self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
         elsewhere.layers.get(&id).copied().unwrap_or(self.storage.id)
+    }
+
+    /// Says that a layer is a disk of a copy in the vault, and what shows it.
+    pub fn show(&self, id: LayerId, shown: Shown) {
+        let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.shown.insert(id, shown);
     }
 
     /// Says where a layer will be, before anything is made of it. It is on the books with its storage then, too.

@@ -19,7 +19,7 @@ const AHEAD: u64 = 2 << 20;
 /// How long is waited until a store that is away is asked again, at first and at most.
 const AGAIN: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
 /// How long what is known of where chunks are counts as new.
-const FRESH: Duration = Duration::from_secs(10);
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Does this until the store is not away.
 pub async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Error>

@@ -151,8 +151,8 @@ async fn attend(stream: UnixStream, exports: Arc<Exports>) {
 
 async fn open(config: &Config) -> Result<Exports, Failure> {
     let copy = config.copy;
-    // The TLS of stores asks for it; it may be there already.
-    _ = rustls::crypto::ring::default_provider().install_default();
+    // For the TLS of stores.
+    crate::use_ring();
     let objects = config.store.objects();
     let objects = objects.map_err(|source| Failure::Store { copy, source })?;
     let opening = Opening::Key(Key::from_bytes(config.key));

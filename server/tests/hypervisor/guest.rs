@@ -269,6 +269,7 @@ async fn a_full_host_pauses_guests_and_room_lets_them_go_on() {
     let disk = LayerFile {
         id,
         path: small.join("disk.qcow2"),
+        shown: None,
     };
     host.disks.create_overlay(&disk, &base, None).await.unwrap();
     let free = host.disks.space(&small).await.unwrap().free;
@@ -278,6 +279,7 @@ async fn a_full_host_pauses_guests_and_room_lets_them_go_on() {
     let copy = LayerFile {
         id: LayerId(Uuid::now_v7()),
         path: small.join("copy.qcow2"),
+        shown: None,
     };
     let refused = host
         .disks

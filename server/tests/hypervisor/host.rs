@@ -72,6 +72,7 @@ impl Host {
         LayerFile {
             id,
             path: self.dir.path().join(format!("{id}.qcow2")),
+            shown: None,
         }
     }
 

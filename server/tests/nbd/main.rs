@@ -11,9 +11,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use vault::prune::{self, Pruning};
 use vault::source::Raw;
 use vault::store::Local;
-use vault::{CancellationToken, Making, Vault, Wrapping};
+use vault::{CancellationToken, Key, Making, Opening, Vault, Wrapping};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
 /// A public key whose other half nobody needs here.
@@ -46,6 +47,20 @@ fn raw(path: &Path, bytes: u64, data: &[(u64, usize)]) {
     }
 }
 
+/// Copies raw files below a directory into a vault.
+async fn copy(vault: &Vault, dir: &Path, names: &[&str]) -> uuid::Uuid {
+    let writer = vault.begin(2).await.unwrap();
+    let mut disks = Vec::new();
+    for name in names {
+        let source = Raw::new(File::open(dir.join(name)).unwrap()).unwrap();
+        let none = CancellationToken::new();
+        let disk = writer.disk(name, Arc::new(source), None, serde_json::Value::Null, &none);
+        disks.push(disk.await.unwrap());
+    }
+    let made = writer.commit(serde_json::Value::Null, disks, None, 2).await;
+    made.unwrap().id
+}
+
 impl Copied {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -60,22 +75,15 @@ impl Copied {
         let wrapping = Wrapping::Recipient(RECIPIENT.into());
         let objects = Arc::new(Local::new(store.clone()));
         let vault = Vault::create(objects, &wrapping, Making::at(1)).await.unwrap();
-        let writer = vault.begin(2).await.unwrap();
-        let mut disks = Vec::new();
-        for name in ["disk0", "disk1"] {
-            let source = Raw::new(File::open(dir.path().join(name)).unwrap()).unwrap();
-            let none = CancellationToken::new();
-            let disk = writer.disk(name, Arc::new(source), None, serde_json::Value::Null, &none);
-            disks.push(disk.await.unwrap());
-        }
-        let copy = writer.commit(serde_json::Value::Null, disks, None, 2).await;
+        let copy = copy(&vault, dir.path(), &["disk0", "disk1"]).await;
         let config = Config {
             socket: dir.path().join("nbd"),
             store: Store::Local { path: store },
             key: *vault.key().bytes(),
-            copy: copy.unwrap().id,
+            copy,
             disks: vec!["disk0".into(), "disk1".into()],
-            idle_seconds: None,
+            // A test that fails leaves none for long.
+            idle_seconds: Some(60),
         };
         Self { dir, config }
     }
@@ -165,7 +173,7 @@ async fn qemu_sees_each_disk_as_it_was_copied_with_its_holes() {
         ])
         .await;
         // In whole blocks of the file system.
-        assert!(std::fs::metadata(&to).unwrap().blocks() * 512 <= data + 4096);
+        assert!(std::fs::metadata(&to).unwrap().blocks() * 512 <= data + MIB);
     }
     let listed = client::list(&copied.config.socket).await;
     for expected in ["exports available: 2", "'disk0'", "'disk1'", "base:allocation"] {
@@ -276,6 +284,42 @@ async fn what_is_damaged_is_an_error_at_once_and_all_else_is_read() {
     }
     assert!(broken > 0 && whole > broken, "{broken} {whole}");
     copied.logged("is damaged").await;
+    drop(io);
+    copied.over().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_a_clean_up_moves_are_found_again() {
+    let mut copied = Copied::new().await;
+    // As the first disk begins: its chunks are there already, among many that nobody will need.
+    raw(&copied.path("small"), 3 * MIB, &[(0, 3 << 20)]);
+    let objects = Arc::new(Local::new(copied.path("store")));
+    let key = Opening::Key(Key::from_bytes(copied.config.key));
+    let vault = Vault::open(objects, &key).await.unwrap();
+    let small = copy(&vault, copied.dir.path(), &["small"]).await;
+    vault.forget(copied.config.copy).await.unwrap();
+    copied.config.copy = small;
+    copied.config.disks = vec!["small".into()];
+    copied.shown().await;
+    let mut io = Io::open(&copied.config.socket, "small");
+    assert!(io.read(0).await.contains("read 4096/4096"));
+    let mut removed = 0;
+    for now in 3..7 {
+        let how = Pruning {
+            now,
+            stay: Duration::ZERO,
+            dead: Duration::ZERO,
+            waste: 1.0,
+        };
+        removed += prune::run(&vault, how).await.unwrap().removed;
+    }
+    assert!(removed > 0);
+    // What it knows is then old enough to be doubted.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for chunk in 1..24 {
+        let said = io.read(chunk * (128 << 10)).await;
+        assert!(said.contains("read 4096/4096"), "{said}");
+    }
     drop(io);
     copied.over().await;
 }

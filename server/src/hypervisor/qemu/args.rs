@@ -307,6 +307,9 @@ pub fn nodes(spec: &MachineSpec) -> Result<Vec<Node>, HvError> {
             if layer.path.to_str().is_none() {
                 return Err(refuse("the path of a layer is not UTF-8"));
             }
+            if layer.shown.is_some() && (active || depth > 0) {
+                return Err(refuse("a disk of a copy can only be the base of others"));
+            }
             let name = blockdev::node_name(layer.id);
             if there.insert(layer.id) {
                 nodes.push(Node {

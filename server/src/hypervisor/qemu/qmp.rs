@@ -1,7 +1,7 @@
 //! What is said over QMP.
 
 use super::args;
-use crate::disks::blockdev::{layer, node_name};
+use crate::disks::blockdev::{backing_name, layer, node_name};
 use crate::disks::space;
 use crate::hypervisor::{Control, DiskSwitch, Frozen, HvError, LayerMerge, RunState};
 use qapi::futures::{QapiEvents, QapiService, QmpStreamTokio};
@@ -370,8 +370,7 @@ pub async fn stream(monitor: &Qmp, vm: VmId, id: &str, merge: &LayerMerge) -> Re
     });
     if let Some(base) = &merge.base {
         stream["base-node"] = node_name(base.id).into();
-        // As its file says it: beside each other they may be moved together.
-        stream["backing-file"] = base.path.file_name().map(|name| name.to_string_lossy()).into();
+        stream["backing-file"] = backing_name(base, true).0.into();
     }
     let begun = monitor.execute(Stream(stream)).await;
     begun.map_err(failed("merge the layers of", vm)).map(drop)

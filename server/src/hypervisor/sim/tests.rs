@@ -143,6 +143,7 @@ async fn layers_have_sizes_and_survive() {
     let layer = |name: &str| LayerFile {
         id: LayerId(Uuid::now_v7()),
         path: dir.path().join(name),
+        shown: None,
     };
     let (base, over, flat) = (layer("base"), layer("over"), layer("flat"));
     let disks = SimDisks;
