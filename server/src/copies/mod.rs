@@ -1,0 +1,3 @@
+//! Copies of snapshots.
+
+pub mod files;
