@@ -51,6 +51,11 @@ impl Session {
         for dir in [&setup.run_dir, &setup.cache_dir] {
             std::fs::create_dir_all(dir).map_err(io("make the directory", dir))?;
         }
+        for disk in disks {
+            // qemu-img says less when it comes to that.
+            let there = tokio::net::UnixStream::connect(&disk.socket).await;
+            there.map_err(io("connect to", &disk.socket))?;
+        }
         let dir = tempfile::Builder::new()
             .prefix("f")
             .tempdir_in(&setup.run_dir)
@@ -167,9 +172,14 @@ impl Session {
         }
         let text = String::from_utf8_lossy(&all);
         let text = text.trim();
-        text.split_once("libguestfs: error: ")
-            .map_or(text, |(_, why)| why)
-            .to_owned()
+        let why = text
+            .split_once("libguestfs: error: ")
+            .map_or(text, |(_, why)| why);
+        // What follows is advice for who is in front of a shell.
+        let why = why
+            .split_once("\nTo see full error messages")
+            .map_or(why, |(why, _)| why);
+        why.to_owned()
     }
 
     fn gone(&mut self) -> FilesError {

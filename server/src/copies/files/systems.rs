@@ -13,6 +13,9 @@ const MOST: usize = 64;
 /// As much of a file that names a system is read.
 const RELEASE: usize = 64 << 10;
 
+/// What holds a file system for who has its key.
+const ENCRYPTED: [&str; 2] = ["crypto_LUKS", "BitLocker"];
+
 /// All file systems, and what is wrong with those that cannot be read.
 pub(super) async fn find(session: &mut Session, disks: &[Disk]) -> Result<Vec<FileSystem>, FilesError> {
     let devices = text(session, "list disks", "list-devices", LOOK).await?;
@@ -60,13 +63,13 @@ async fn look_at(
         label: optional(session, &format!("vfs-label {word}")).await?,
         bytes: bytes.and_then(|b| b.parse().ok()),
         os: None,
-        trouble: match kind.as_str() {
-            "crypto_LUKS" | "BitLocker" => Some(Trouble::Encrypted),
+        trouble: match kind {
             "swap" => Some(Trouble::Swap),
             "unknown" => Some(Trouble::Unknown),
+            kind if ENCRYPTED.contains(&kind) => Some(Trouble::Encrypted),
             _ => None,
         },
-        kind,
+        kind: kind.to_owned(),
     };
     if system.trouble.is_some() {
         return Ok(system);
@@ -77,6 +80,12 @@ async fn look_at(
         Err(e) => return Err(e),
     }
     Ok(system)
+}
+
+fn disk_of(device: &str, devices: &[(&str, &Disk)]) -> Option<String> {
+    let on = devices.iter().filter(|(disk, _)| is_on(device, disk));
+    on.max_by_key(|(disk, _)| disk.len())
+        .map(|(_, disk)| disk.name.clone())
 }
 
 /// A partition's name is its disk's with a number behind it.
