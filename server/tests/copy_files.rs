@@ -42,6 +42,7 @@ write "/sp ace/new\nline" n
 write "/sp ace/\xff\xfe" b
 write "/sp ace/\xc3\xa4\xe2\x82\xac" u
 write "/sp ace/back\\slash \"q\" # | cat" q
+write "/sp ace/'it's\\" i
 ln-s /etc/os-release /link
 ln-s "/sp ace" /folder
 mkfifo 0644 /pipe
@@ -335,16 +336,16 @@ async fn names_of_any_bytes(browser: &Browser, device: &str) {
     assert!(read(browser, device, "/empty", 0).await.is_empty());
 
     let strange = list(browser, device, "/sp ace").await;
-    let wanted = ["back\\\\slash \"q\" # | cat", "new\\x0aline", "ä€", "\\xff\\xfe"];
+    let wanted = ["'it's\\\\", "back\\\\slash \"q\" # | cat", "new\\x0aline", "ä€", "\\xff\\xfe"];
     assert_eq!(names(&strange), wanted);
-    for (name, text) in wanted.iter().zip(["q", "n", "u", "b"]) {
+    for (name, text) in wanted.iter().zip(["i", "q", "n", "u", "b"]) {
         let mut path = b"/sp ace/".to_vec();
         path.extend(name::unescape(name).unwrap());
         let mut body = browser.download(device, &path, 0).await.unwrap().body;
         assert_eq!(body.next().await.unwrap().unwrap(), text.as_bytes());
     }
     // A link to a directory is one, within its own file system.
-    assert_eq!(list(browser, device, "/folder").await.total, 4);
+    assert_eq!(list(browser, device, "/folder").await.total, 5);
     assert!(read(browser, device, "/link", 0).await.starts_with(b"ID=debian"));
 }
 
@@ -419,7 +420,7 @@ async fn downloads(browser: &Browser, ext4: &str, xfs: &str) {
             .is_err()
     );
     drop(body);
-    assert_eq!(list(browser, ext4, "/sp ace").await.total, 4);
+    assert_eq!(list(browser, ext4, "/sp ace").await.total, 5);
 
     let start = Instant::now();
     let tar = read(browser, ext4, "/", 0).await;
@@ -453,7 +454,7 @@ async fn downloads(browser: &Browser, ext4: &str, xfs: &str) {
             .is_err()
     );
     drop(body);
-    assert_eq!(list(browser, ext4, "/sp ace").await.total, 4);
+    assert_eq!(list(browser, ext4, "/sp ace").await.total, 5);
     said(start, "a tar stopped, and a directory");
 }
 

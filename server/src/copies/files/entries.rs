@@ -5,7 +5,6 @@ use super::name::{escape, quote};
 use super::session::Session;
 use super::{Entry, EntryKind, LIMIT, Listing};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 /// Most entries of a page.
 pub(super) const PAGE: usize = 1000;
@@ -55,22 +54,30 @@ async fn stat(
     names: &[&[u8]],
     entries: &mut Vec<Entry>,
 ) -> Result<(), FilesError> {
-    // The list is one word, of which guestfish makes words again.
-    let mut list = String::new();
-    for name in names {
-        let quoted = quote(name);
-        let _ = write!(list, "{quoted} ");
+    // The list is one word, of which guestfish makes words again, by rules that not every name can be written in.
+    let plain = |name: &[u8]| !name.contains(&b'\'') && !name.contains(&b'\\');
+    let mut list = Vec::new();
+    for name in names.iter().filter(|n| plain(n)) {
+        list.extend_from_slice(&[b"'", *name, b"' "].concat());
     }
-    let command = format!("lstatnslist {} {}", quote(path), quote(list.as_bytes()));
-    let said = session.run("look at files", &command, LIMIT).await;
-    let said = said.map_err(|e| about(path, e))?;
-    let text = String::from_utf8_lossy(&said.bytes);
-    let stats: Vec<_> = text.split("] = {\n").skip(1).map(fields).collect();
-    if stats.len() != names.len() {
-        return Err(FilesError::Refused {
-            op: "look at files".to_owned(),
-            why: format!("{} were asked after, {} came", names.len(), stats.len()),
-        });
+    let mut text = String::new();
+    if !list.is_empty() {
+        let command = format!("lstatnslist {} {}", quote(path), quote(&list));
+        let said = session.run("look at files", &command, LIMIT).await;
+        let said = said.map_err(|e| about(path, e))?;
+        text = String::from_utf8_lossy(&said.bytes).into_owned();
+    }
+    let mut plains = text.split("] = {\n").skip(1).map(fields);
+    let mut stats = Vec::with_capacity(names.len());
+    for name in names {
+        if plain(name) {
+            stats.push(plains.next().unwrap_or_default());
+            continue;
+        }
+        let command = format!("lstatns {}", quote(&join(path, name)));
+        let said = session.run("look at a file", &command, LIMIT).await;
+        let said = said.map_err(|e| about(path, e))?;
+        stats.push(fields(&String::from_utf8_lossy(&said.bytes)));
     }
     for (name, stat) in names.iter().zip(stats) {
         let mut entry = entry(name, &stat);

@@ -18,24 +18,32 @@ const ENCRYPTED: [&str; 2] = ["crypto_LUKS", "BitLocker"];
 
 /// All file systems, and what is wrong with those that cannot be read.
 pub(super) async fn find(session: &mut Session, disks: &[Disk]) -> Result<Vec<FileSystem>, FilesError> {
-    let devices = text(session, "list disks", "list-devices", LOOK).await?;
-    let devices: Vec<_> = devices.lines().zip(disks).collect();
+    let listed = text(session, "list disks", "list-devices", LOOK).await?;
+    let mut devices: Vec<_> = listed.lines().collect();
+    // In the order in which they were added, sdaa behind sdz.
+    devices.sort_by_key(|d| (d.len(), *d));
+    let devices: Vec<_> = devices.into_iter().zip(disks).collect();
     let listed = text(session, "list file systems", "list-filesystems", LOOK).await?;
+    let systems = listed.lines().filter_map(|line| line.rsplit_once(": "));
+    let systems: Vec<_> = systems.take(MOST).collect();
     let mut found = Vec::new();
-    for line in listed.lines().take(MOST) {
-        let Some((device, kind)) = line.rsplit_once(": ") else {
-            continue;
-        };
-        let disk = devices.iter().filter(|(d, _)| is_on(device, d));
-        let disk = disk
-            .max_by_key(|(d, _)| d.len())
-            .map(|(_, disk)| disk.name.clone());
-        found.push(look_at(session, device, kind, disk).await?);
+    for (device, kind) in &systems {
+        found.push(look_at(session, device, kind, disk_of(device, &devices)).await?);
     }
-    if found
-        .iter()
-        .all(|f| matches!(f.trouble, Some(Trouble::Unknown | Trouble::Swap)))
-    {
+    // What is encrypted is not listed among them.
+    let partitions = text(session, "list partitions", "list-partitions", LOOK).await?;
+    let volumes = text(session, "list logical volumes", "lvs", LOOK).await?;
+    let whole = devices.iter().map(|(device, _)| *device);
+    let others = whole.chain(partitions.lines()).chain(volumes.lines());
+    for device in others.filter(|o| systems.iter().all(|(s, _)| s != o)).take(MOST) {
+        let command = format!("vfs-type {}", quote(device.as_bytes()));
+        let kind = optional(session, &command).await?.unwrap_or_default();
+        if ENCRYPTED.contains(&kind.as_str()) {
+            found.push(look_at(session, device, &kind, disk_of(device, &devices)).await?);
+        }
+    }
+    let nothing = |f: &FileSystem| matches!(f.trouble, Some(Trouble::Unknown | Trouble::Swap));
+    if found.iter().all(nothing) {
         return Err(FilesError::NoFileSystem);
     }
     found.sort_by(|a, b| (&a.disk, &a.device).cmp(&(&b.disk, &b.device)));
@@ -49,13 +57,6 @@ async fn look_at(
     disk: Option<String>,
 ) -> Result<FileSystem, FilesError> {
     let word = quote(device.as_bytes());
-    let mut kind = kind.to_owned();
-    if kind == "unknown" {
-        // What is no file system is not listed by its name, an encrypted volume among it.
-        kind = optional(session, &format!("vfs-type {word}"))
-            .await?
-            .unwrap_or(kind);
-    }
     let bytes = optional(session, &format!("blockdev-getsize64 {word}")).await?;
     let mut system = FileSystem {
         device: device.to_owned(),
