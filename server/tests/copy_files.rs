@@ -336,7 +336,13 @@ async fn names_of_any_bytes(browser: &Browser, device: &str) {
     assert!(read(browser, device, "/empty", 0).await.is_empty());
 
     let strange = list(browser, device, "/sp ace").await;
-    let wanted = ["'it's\\\\", "back\\\\slash \"q\" # | cat", "new\\x0aline", "ä€", "\\xff\\xfe"];
+    let wanted = [
+        "'it's\\\\",
+        "back\\\\slash \"q\" # | cat",
+        "new\\x0aline",
+        "ä€",
+        "\\xff\\xfe",
+    ];
     assert_eq!(names(&strange), wanted);
     for (name, text) in wanted.iter().zip(["i", "q", "n", "u", "b"]) {
         let mut path = b"/sp ace/".to_vec();

@@ -112,14 +112,14 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     joined
 }
 
-fn fields(text: &str) -> HashMap<&str, i64> {
+fn fields(text: &str) -> HashMap<String, i64> {
     let pairs = text.lines().filter_map(|line| line.split_once(": "));
     pairs
-        .filter_map(|(key, value)| Some((key.trim(), value.parse().ok()?)))
+        .filter_map(|(key, value)| Some((key.trim().to_owned(), value.parse().ok()?)))
         .collect()
 }
 
-fn entry(name: &[u8], stat: &HashMap<&str, i64>) -> Entry {
+fn entry(name: &[u8], stat: &HashMap<String, i64>) -> Entry {
     let field = |key: &str| stat.get(key).copied().unwrap_or(0);
     let number = |key: &str| u64::try_from(field(key)).unwrap_or(0);
     let id = |key: &str| u32::try_from(field(key)).unwrap_or(0);

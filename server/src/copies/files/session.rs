@@ -100,7 +100,7 @@ impl Session {
             );
             session.run("add a disk", &command, START).await?;
         }
-        session.run("set the memory", "set-memsize 768", START).await?;
+        session.run("set the memory", "set-memsize 512", START).await?;
         session.run("boot", "run", START).await.map_err(|e| match e {
             FilesError::Refused { why, .. } => FilesError::Start(why),
             e => e,
