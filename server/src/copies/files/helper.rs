@@ -140,6 +140,11 @@ fn appliance(cache: &Path) -> io::Result<PathBuf> {
         let why = format!("build what the machine boots: {}", said.trim());
         return Err(io::Error::other(why));
     }
+    // The kernel comes with the age that it has in /boot, by which all would seem old and be built each time.
+    let age = std::fs::metadata(built.join("root")).and_then(|root| root.modified());
+    let kernel = File::options().append(true).open(built.join("kernel"));
+    let dated = kernel.and_then(|kernel| kernel.set_modified(age?));
+    dated.map_err(failed("date the kernel"))?;
     // By this file libguestfs knows that it need not build.
     std::fs::write(built.join("README.fixed"), "").map_err(failed("write README.fixed"))?;
     Ok(built)
