@@ -61,6 +61,13 @@ program "$work/newer" qemu-img "qemu-img version 10.0.2 (Debian 1:10.0.2+ds-2)"
 expect "a qemu-img that is newer than QEMU" 1 "--allow-downgrades qemu-system-x86=" \
     env PATH="$work/newer:$PATH" scripts/setup.sh demo --dry-run
 
+without "$work/no-files" guestfish
+mkdir "$work/no-kernel"
+expect "nothing that reads file systems" 1 "guestfish linux-image-" \
+    env OFFSHOOT_BOOT="$work/no-kernel" PATH="$work/apt:$work/no-files" scripts/setup.sh test --dry-run
+expect "the demo does without it" 0 "" \
+    env OFFSHOOT_BOOT="$work/no-kernel" PATH="$work/no-files" scripts/setup.sh demo --dry-run
+
 without "$work/no-tools" wasm-bindgen cargo-deny
 expect "no tools yet" 1 "install wasm-bindgen-cli --version =$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' Cargo.toml)" \
     env OFFSHOOT_CACHE="$work/cache" PATH="$work/no-tools" scripts/setup.sh build --dry-run

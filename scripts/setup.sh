@@ -4,7 +4,8 @@
 #   scripts/setup.sh build|demo|test [--dry-run]
 #
 # build: what compiles the program and its console. demo: QEMU and what makes the demo guest, too.
-# test: browser, Node packages, linters and what the package is tested in, too. With --dry-run it only prints the commands, and fails if there are any.
+# test: browser, Node packages, linters, what reads the files of copies and what the package is tested in, too.
+# With --dry-run it only prints the commands, and fails if there are any.
 # All output goes to standard error. Programs from crates are kept in $OFFSHOOT_CACHE/tools.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -52,6 +53,8 @@ found=$(rustc --version | cut -d' ' -f2)
 # --- packages of the distribution ---------------------------------------------------------------------------------
 
 has apt-get || die "this system has no apt; Debian 12, 13 and Ubuntu 24.04 are supported. scripts/setup.sh shows what to install"
+# The tests of this look elsewhere.
+boot=${OFFSHOOT_BOOT:-/boot}
 distribution=$(sed -n 's/^ID=//p' /etc/os-release | tr -d '"')
 missing=()
 need() { has "$1" || missing+=("$2"); }
@@ -83,6 +86,12 @@ if wants test; then
     need lintian lintian
     need systemd-nspawn systemd-container
     need curl curl
+    # What reads the file systems of copies, and makes those that it is tested with; it boots a kernel from /boot.
+    need guestfish guestfish
+    compgen -G '/usr/lib/*/guestfs/supermin.d/packages-xfs' >/dev/null || missing+=(libguestfs-xfs)
+    if ! compgen -G "$boot/vmlinuz-*" >/dev/null; then
+        if [[ $distribution == ubuntu ]]; then missing+=(linux-image-virtual); else missing+=(linux-image-cloud-amd64); fi
+    fi
     # What the package depends on beside QEMU.
     need adduser adduser
     need ip iproute2

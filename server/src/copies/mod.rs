@@ -3,6 +3,7 @@
 //! What machines and jobs are, this room does not know; what a vault is, the crate `vault` says.
 
 pub mod about;
+pub mod files;
 mod remote;
 pub mod schedule;
 mod seal;
