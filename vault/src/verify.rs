@@ -158,7 +158,10 @@ impl Verified {
         let Error::Damaged { name, why } = e else {
             return None;
         };
-        let known = self.damaged.iter().position(|d| d.object == *name && d.why == *why);
+        let known = self
+            .damaged
+            .iter()
+            .position(|d| d.object == *name && d.why == *why);
         Some(known.unwrap_or_else(|| {
             self.damaged.push(Damage {
                 object: name.clone(),

@@ -94,6 +94,9 @@ enum Command {
     /// Converts an image from outside, shut in; the server runs this itself.
     #[command(hide = true)]
     ImageHelper(crate::disks::helper::HelperArgs),
+    /// Reads the files of a copy, shut in; the server runs this itself.
+    #[command(hide = true)]
+    FilesHelper(crate::copies::files::helper::HelperArgs),
     /// Prints what completes commands in a shell, such as for `source <(offshoot completion bash)`.
     Completion {
         /// The shell.
@@ -172,6 +175,9 @@ fn run(command: Command) -> Result<(), Failure> {
     if let Command::ImageHelper(args) = command {
         return crate::disks::helper::run(args);
     }
+    if let Command::FilesHelper(args) = command {
+        return crate::copies::files::helper::run(args);
+    }
     // A server leaves root while the process has one thread: before there is a runtime.
     let begun = match &command {
         Command::Serve(args) => {
@@ -217,6 +223,7 @@ fn run(command: Command) -> Result<(), Failure> {
             }
             Command::Image(ask) => ask.command.run(&ask.api).await,
             Command::ImageHelper(args) => crate::disks::helper::run(args),
+            Command::FilesHelper(args) => crate::copies::files::helper::run(args),
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }
     });

@@ -104,7 +104,7 @@ impl Running {
         let mut world = World::open(&config.data_dir, db, machines, &program).await?;
         if let Some(before) = before {
             tracing::warn!(before = %before.display(), "a back-up was taken in the database's place; what was there is kept");
-            for layer in world.db.missing(|id| world.layer_file(id).path).await? {
+            for layer in world.missing_layers().await? {
                 tracing::warn!(%layer, "the back-up knows a layer whose file is not there: what stands on it cannot start");
             }
         }

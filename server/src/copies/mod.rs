@@ -7,9 +7,11 @@ pub mod files;
 mod remote;
 pub mod schedule;
 mod seal;
+mod shows;
 mod targets;
 
 pub use seal::{SealError, Sealer};
+pub use shows::Show;
 
 use crate::db::{self, Db, DbError, now, targets::Stored};
 use shared::target::{Place, Target};
@@ -19,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use vault::store::{Local, Objects, S3, S3Settings};
 use vault::{Key, Opening, StoreError, Vault};
 
@@ -69,7 +73,9 @@ fn code(e: &vault::Error) -> Code {
         },
         E::NoCopy(_) => Code::NotFound,
         E::Damaged { .. } | E::Lost { .. } => Code::DataLoss,
-        E::NoVault | E::Exists { .. } | E::Newer { .. } | E::NoKey | E::WrongKey(_) => Code::FailedPrecondition,
+        E::NoVault | E::Exists { .. } | E::Newer { .. } | E::NoKey | E::WrongKey(_) => {
+            Code::FailedPrecondition
+        }
         E::BadKey(_) => Code::InvalidArgument,
         E::Cancelled => Code::Cancelled,
         _ => Code::Internal,
@@ -104,8 +110,12 @@ pub struct Copies {
     sealer: Sealer,
     open: Mutex<HashMap<TargetId, Arc<Opened>>>,
     turns: Arc<Turns>,
-    /// Where the processes are that serve copies to machines.
-    pub run_dir: PathBuf,
+    /// The program that shows copies to machines; none where all is simulated.
+    program: Option<PathBuf>,
+    /// What is shown, and what ends its keeper.
+    shows: Mutex<HashMap<Uuid, CancellationToken>>,
+    /// Where the processes are that show copies.
+    run_dir: PathBuf,
 }
 
 /// How many copies run to each target.
@@ -137,12 +147,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Copies {
     /// Those of a data directory.
-    pub fn new(db: Db, data_dir: &Path) -> Result<Self, SealError> {
+    pub fn new(db: Db, data_dir: &Path, program: Option<&Path>) -> Result<Self, SealError> {
         Ok(Self {
             db,
             sealer: Sealer::open(data_dir)?,
             open: Mutex::default(),
             turns: Arc::default(),
+            program: program.map(Path::to_owned),
+            shows: Mutex::default(),
             run_dir: data_dir.join("run"),
         })
     }
@@ -208,10 +220,7 @@ impl Copies {
     async fn open_stored(&self, stored: &Stored) -> Result<Opened, CopiesError> {
         let target = stored.target.clone();
         let secret = self.secret(stored)?;
-        let key = self
-            .sealer
-            .open_sealed(&vault_key_of(target.id), &stored.vault_key)?;
-        let key = <[u8; 32]>::try_from(key).map_err(|_| SealError::Closed(vault_key_of(target.id)))?;
+        let key = self.key(stored)?;
         let rate = Arc::new(AtomicU64::new(target.bytes_per_second.unwrap_or(0)));
         let objects = store(&target.name.to_string(), &target.place, secret.as_deref(), &rate)?;
         let vault = Vault::open(objects, &Opening::Key(Key::from_bytes(key))).await;
@@ -246,7 +255,9 @@ impl Copies {
     /// Changes how many bytes may go in a second, also of what is under way.
     fn limit(&self, id: TargetId, bytes_per_second: Option<u64>) {
         if let Some(opened) = lock(&self.open).get(&id) {
-            opened.rate.store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
+            opened
+                .rate
+                .store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
         }
     }
 }
@@ -286,7 +297,9 @@ pub fn store(
             });
             Arc::new(made.map_err(settings)?)
         }
-        (.., Some(remote)) => Arc::new(remote::Remote::new(remote, secret.unwrap_or_default()).map_err(settings)?),
+        (.., Some(remote)) => {
+            Arc::new(remote::Remote::new(remote, secret.unwrap_or_default()).map_err(settings)?)
+        }
         (None, None, None) => {
             return Err(settings(StoreError::Other("it is no place".into())));
         }

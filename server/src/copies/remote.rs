@@ -131,8 +131,8 @@ impl Objects for Remote {
         let response = self.send(|client| client.get(&url)).await?;
         let text = response.text().await;
         let text = text.map_err(|e| StoreError::Away(db::chain(&e)))?;
-        let objects: Vec<StoredObject> =
-            serde_json::from_str(&text).map_err(|e| StoreError::Other(format!("its list cannot be read: {e}")))?;
+        let objects: Vec<StoredObject> = serde_json::from_str(&text)
+            .map_err(|e| StoreError::Other(format!("its list cannot be read: {e}")))?;
         let listed = objects.into_iter().map(|object| Listed {
             name: object.name,
             size: object.size,

@@ -19,7 +19,9 @@ const KEY: usize = 32;
 pub enum SealError {
     #[error("read or make the key of secrets, {path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("the key of secrets, {0}, is not as it was made: put it back, or remove it and give the secrets anew")]
+    #[error(
+        "the key of secrets, {0}, is not as it was made: put it back, or remove it and give the secrets anew"
+    )]
     Key(PathBuf),
     #[error(
         "what is sealed for {0} does not open: secrets.key of the data directory is another, or the database was changed"
@@ -48,7 +50,9 @@ impl Sealer {
             Err(e) if e.kind() == io::ErrorKind::NotFound => make(&path).map_err(file)?,
             Err(e) => return Err(file(e)),
         };
-        let key = hex::decode(bytes.trim_ascii()).ok().filter(|key| key.len() == KEY);
+        let key = hex::decode(bytes.trim_ascii())
+            .ok()
+            .filter(|key| key.len() == KEY);
         let key = key.and_then(|key| UnboundKey::new(&AES_256_GCM, &key).ok());
         let key = key.ok_or_else(|| SealError::Key(path.clone()))?;
         Ok(Self {

@@ -1,6 +1,6 @@
 //! Targets come, change and go.
 
-use super::{CopiesError, Copies, about, secret_of, store, vault_key_of};
+use super::{Copies, CopiesError, about, secret_of, store, vault_key_of};
 use crate::db::{self, now, targets::Stored};
 use shared::target::{AT_ONCE, CreateTarget, Found, PatchTarget, Place, Target};
 use shared::{CopyId, Name, Status, TargetId};
@@ -58,7 +58,12 @@ impl Copies {
             directory(&local.path, !request.attach).await?;
         }
         let name = request.name.clone();
-        let objects = store(name.as_str(), &place, secret.as_deref(), &Arc::new(AtomicU64::new(0)))?;
+        let objects = store(
+            name.as_str(),
+            &place,
+            secret.as_deref(),
+            &Arc::new(AtomicU64::new(0)),
+        )?;
         let found = probe(&name, &*objects).await?;
         let failed = |source| CopiesError::Vault {
             target: name.to_string(),
@@ -128,8 +133,17 @@ impl Copies {
             target: target.name.to_string(),
             source,
         };
-        let there: HashSet<CopyId> = vault.copy_ids().await.map_err(failed)?.into_iter().map(CopyId).collect();
-        let here: HashSet<CopyId> = db::copies::of_target(&self.db, target.id).await?.into_iter().collect();
+        let there: HashSet<CopyId> = vault
+            .copy_ids()
+            .await
+            .map_err(failed)?
+            .into_iter()
+            .map(CopyId)
+            .collect();
+        let here: HashSet<CopyId> = db::copies::of_target(&self.db, target.id)
+            .await?
+            .into_iter()
+            .collect();
         let gone: Vec<_> = here.difference(&there).copied().collect();
         let mut new = Vec::new();
         for id in there.difference(&here) {
@@ -163,7 +177,10 @@ impl Copies {
         let id = stored.target.id;
         if let Some(mut place) = request.place() {
             if place.kind()? != stored.target.kind {
-                let why = format!("target {} stays of kind {}", stored.target.name, stored.target.kind);
+                let why = format!(
+                    "target {} stays of kind {}",
+                    stored.target.name, stored.target.kind
+                );
                 return Err(Status::invalid("local", why).into());
             }
             if let Some(secret) = take_secret(&mut place) {
@@ -263,7 +280,10 @@ fn opening(request: &CreateTarget) -> Opening {
 
 fn wrappings(request: &CreateTarget) -> Vec<Wrapping> {
     let passphrase = request.passphrase.clone().map(Wrapping::Passphrase);
-    let recipient = request.recipient.as_ref().map(|r| Wrapping::Recipient(r.trim().to_owned()));
+    let recipient = request
+        .recipient
+        .as_ref()
+        .map(|r| Wrapping::Recipient(r.trim().to_owned()));
     passphrase.into_iter().chain(recipient).collect()
 }
 

@@ -10,7 +10,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use std::collections::HashMap;
 
-const SELECT: &str = "SELECT copies.*, targets.name AS target_name, COALESCE(changes.generation, 0) AS generation
+const SELECT: &str =
+    "SELECT copies.*, targets.name AS target_name, COALESCE(changes.generation, 0) AS generation
     FROM copies JOIN targets ON targets.id = copies.target
     LEFT JOIN changes ON changes.noun = 'copy' AND changes.id = copies.id WHERE 1 = 1";
 
@@ -234,12 +235,14 @@ pub async fn merged_into(db: &Db, layer: LayerId) -> Result<Option<LayerId>, DbE
 
 /// Notes that a snapshot was taken for copies to a target.
 pub async fn set_taken_for(tx: &mut Tx, snapshot: SnapshotId, target: TargetId) -> Result<(), DbError> {
-    sqlx::query("INSERT INTO copy_snapshots (snapshot, target) VALUES ($1, $2) ON CONFLICT (snapshot) DO NOTHING")
-        .bind(snapshot.to_string())
-        .bind(target.to_string())
-        .execute(tx.conn())
-        .await
-        .map_err(sql("note what a snapshot was taken for"))?;
+    sqlx::query(
+        "INSERT INTO copy_snapshots (snapshot, target) VALUES ($1, $2) ON CONFLICT (snapshot) DO NOTHING",
+    )
+    .bind(snapshot.to_string())
+    .bind(target.to_string())
+    .execute(tx.conn())
+    .await
+    .map_err(sql("note what a snapshot was taken for"))?;
     Ok(())
 }
 

@@ -53,6 +53,17 @@ pub async fn put_disk(tx: &mut Tx, vm: VmId, boot: usize, disk: &Disk) -> Result
     Ok(())
 }
 
+/// Takes a disk off a machine that is off.
+pub async fn take_disk(tx: &mut Tx, vm: VmId, number: u32) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM vm_disks WHERE vm = $1 AND position = $2")
+        .bind(vm.to_string())
+        .bind(i64::from(number))
+        .execute(tx.conn())
+        .await
+        .map_err(sql("take a disk off a VM"))?;
+    Ok(())
+}
+
 /// Gives a machine other disks; answers the layers that were active before: for [`super::layers::release`]. A disk whose PCI
 /// slot a NIC or the seed has by now gets another.
 pub async fn set_disks(tx: &mut Tx, vm: VmId, disks: &[Disk]) -> Result<Vec<LayerId>, DbError> {

@@ -1,10 +1,12 @@
 //! Layers: counted objects, property of no VM.
 
-use super::{Db, DbError, Tx, now, sql, word, word_opt};
-use shared::{LayerId, StorageId, VmId};
+use super::{Db, DbError, Tx, json, now, sql, to_json, word, word_opt};
+use serde::{Deserialize, Serialize};
+use shared::{CopyId, LayerId, StorageId, TargetId, VmId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
 
 /// A layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,42 @@ pub struct Layer {
     pub storage: StorageId,
     pub parent: Option<LayerId>,
     pub virtual_bytes: u64,
+}
+
+/// Where the data of a layer are that is not here yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyOf {
+    /// The target.
+    pub target: TargetId,
+    /// The copy.
+    pub copy: CopyId,
+    /// The disk's name there.
+    pub disk: String,
+    /// What shows it.
+    pub show: Uuid,
+}
+
+/// Notes that the data of a layer are at a target.
+pub async fn set_copy_of(tx: &mut Tx, id: LayerId, of: &CopyOf) -> Result<(), DbError> {
+    sqlx::query("UPDATE layers SET copy_of = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(to_json(of)?)
+        .execute(tx.conn())
+        .await
+        .map_err(sql("note where the data of a layer are"))?;
+    Ok(())
+}
+
+/// The layers whose data are at targets.
+pub async fn copies(db: &Db) -> Result<Vec<(LayerId, CopyOf)>, DbError> {
+    let rows = sqlx::query("SELECT id, copy_of FROM layers WHERE copy_of IS NOT NULL")
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("read the layers whose data are at targets"))?;
+    rows.iter()
+        .map(|row| Ok((word(row, "id")?, json(row, "copy_of")?)))
+        .collect()
 }
 
 fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Layer, DbError> {

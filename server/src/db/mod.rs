@@ -21,8 +21,8 @@ pub mod notices;
 pub mod places;
 pub mod roles;
 pub mod snapshots;
-pub mod uploads;
 pub mod targets;
+pub mod uploads;
 pub mod users;
 pub mod vms;
 

@@ -1,7 +1,7 @@
 //! The real disks: qcow2 files, made and copied by qemu-img.
 
-use super::*;
 use super::frozen::{Frozen, FrozenError};
+use super::*;
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
@@ -259,11 +259,18 @@ impl Disks for QemuImg {
         backing: &LayerFile,
         virtual_bytes: Option<u64>,
     ) -> Result<(), DiskError> {
-        let below = size(backing).await?;
         if layer.path.exists() {
             return Ok(());
         }
-        overlay(layer, backing, virtual_bytes.unwrap_or(below)).await?;
+        let virtual_bytes = match virtual_bytes {
+            Some(bytes) if backing.shown.is_some() => bytes,
+            // It is looked at all the same: an overlay on nothing would be found out by its guest.
+            asked => {
+                let below = size(backing).await?;
+                asked.unwrap_or(below)
+            }
+        };
+        overlay(layer, backing, virtual_bytes).await?;
         finish(&layer.path).await
     }
 

@@ -120,8 +120,10 @@ impl Disks for SimDisks {
         backing: &LayerFile,
         virtual_bytes: Option<u64>,
     ) -> Result<(), DiskError> {
-        let below = Self::read(&backing.path)?.virtual_bytes;
-        let virtual_bytes = virtual_bytes.unwrap_or(below);
+        let virtual_bytes = match (virtual_bytes, &backing.shown) {
+            (Some(bytes), Some(_)) => bytes,
+            (asked, _) => asked.unwrap_or(Self::read(&backing.path)?.virtual_bytes),
+        };
         Self::make(
             &layer.path,
             LayerInfo {
@@ -149,7 +151,10 @@ impl Disks for SimDisks {
                 why: "a chain of no layers".into(),
             });
         };
-        let virtual_bytes = Self::read(&active.path)?.virtual_bytes;
+        let virtual_bytes = match active.shown {
+            Some(_) => COPY,
+            None => Self::read(&active.path)?.virtual_bytes,
+        };
         for quarter in 1..=4 {
             progress(COPY / 4 * quarter, COPY);
         }

@@ -30,7 +30,9 @@ pub async fn copies(world: &World, query: &ListQuery, sees: &Sees) -> Result<Pag
         for word in filter.split_whitespace() {
             let found = match word.strip_prefix("target=") {
                 Some(reference) => {
-                    let found = world.db.reading(async |conn| db::targets::get(conn, reference).await);
+                    let found = world
+                        .db
+                        .reading(async |conn| db::targets::get(conn, reference).await);
                     found.await?.map(|stored| format!("target={}", stored.target.id))
                 }
                 None => None,

@@ -125,6 +125,10 @@ impl Jobs {
         if let Err(e) = inner.world.hypervisor.end_unasked(&known).await {
             tracing::warn!(error = %db::chain(&e), "end processes that an earlier server kept ready");
         }
+        let shown = db::layers::copies(&inner.world.db).await?;
+        let shown: Vec<_> = shown.into_iter().map(|(_, of)| of).collect();
+        // Before any machine is started that reads them.
+        inner.world.copies.show_again(&shown).await;
         observe::adopt(&inner.world).await?;
         inner
             .world
@@ -172,6 +176,7 @@ impl Jobs {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.world().spares.close().await;
+        self.world().copies.let_be();
     }
 
     /// Asks to cancel a job; answers it as it is then.

@@ -19,7 +19,7 @@ use shared::seed::fault::Fault;
 use shared::seed::instant_clone::Placement;
 use shared::vm::Vm;
 use shared::{ExportId, ImageId, JobId, LayerId, Name, SnapshotId, Status, StorageId, UploadId, VmId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -189,10 +189,25 @@ impl World {
             column: "storages",
             why: "that of the data directory is missing".into(),
         })?;
+        let real = (machines != Machines::Simulated).then_some(program);
+        let copies = Copies::new(db.clone(), &data_dir, real)?;
         let elsewhere = Elsewhere {
             layers: db::layers::elsewhere(&db, storage.id).await?,
             paths: others.into_iter().map(|s| (s.id, s.path.into())).collect(),
-            shown: HashMap::new(),
+            shown: db::layers::copies(&db)
+                .await?
+                .into_iter()
+                .map(|(id, of)| {
+                    let socket = copies.socket(of.show);
+                    (
+                        id,
+                        Shown {
+                            socket,
+                            disk: of.disk,
+                        },
+                    )
+                })
+                .collect(),
         };
         let run = data_dir.join("run");
         let efi = match machines {
@@ -205,7 +220,6 @@ impl World {
             }
             Machines::Real(_) => Efi::find(),
         };
-        let copies = Copies::new(db.clone(), &data_dir)?;
         let (hypervisor, disks): (Arc<dyn Hypervisor>, Arc<dyn Disks>) = match machines {
             Machines::Simulated => (Arc::new(Sim::new(&run)?), Arc::new(SimDisks)),
             Machines::Real(forced) => (
@@ -448,6 +462,17 @@ impl World {
         }
     }
 
+    /// The layers whose files are not there, of those that have one.
+    pub async fn missing_layers(&self) -> Result<Vec<LayerId>, DbError> {
+        let shown: HashSet<LayerId> = db::layers::copies(&self.db)
+            .await?
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
+        let missing = self.db.missing(|id| self.layer_file(id).path).await?;
+        Ok(missing.into_iter().filter(|id| !shown.contains(id)).collect())
+    }
+
     /// Wherever the file of a layer may be.
     pub fn layer_paths(&self, id: LayerId) -> Vec<PathBuf> {
         let elsewhere = self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
@@ -468,6 +493,12 @@ impl World {
     pub fn show(&self, id: LayerId, shown: Shown) {
         let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
         elsewhere.shown.insert(id, shown);
+    }
+
+    /// What showed a layer is not there any more.
+    pub fn unshow(&self, id: LayerId) {
+        let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.shown.remove(&id);
     }
 
     /// Says where a layer will be, before anything is made of it. It is on the books with its storage then, too.

@@ -1,11 +1,12 @@
 //! What the process is told: which disks, of which copy, in which vault.
 
+use crate::copies::{self, CopiesError};
 use serde::{Deserialize, Serialize};
+use shared::target::Place;
 use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
-use vault::StoreError;
-use vault::store::{Local, Objects, S3, S3Settings};
+use vault::store::Objects;
 
 /// All that it is told, as JSON on standard input: nothing of it is seen by who looks at processes.
 #[derive(Clone, Serialize, Deserialize)]
@@ -29,36 +30,14 @@ pub struct Config {
 
 /// Where a vault is, and what is needed to reach it.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Store {
-    /// A directory.
-    Local {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// A bucket; see [`S3Settings`].
-    S3 {
-        /// `https://host[:port]`.
-        endpoint: String,
-        /// As the store names it.
-        region: String,
-        /// The bucket's name.
-        bucket: String,
-        /// What all names begin with.
-        #[serde(default)]
-        prefix: String,
-        /// Who signs.
-        access_key: String,
-        /// What signs.
-        secret_key: String,
-    },
-    /// The vault of another server.
-    Remote {
-        /// `https://host[:port]`.
-        url: String,
-        /// Who asks.
-        token: String,
-    },
+#[serde(rename_all = "camelCase")]
+pub struct Store {
+    /// The target's name, for messages.
+    pub target: String,
+    /// Where it is.
+    pub place: Place,
+    /// What requests are signed with, or admitted by.
+    pub secret: Option<String>,
 }
 
 impl Store {
@@ -66,28 +45,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Settings that are none, or a kind of store that is not known here.
-    pub fn objects(&self) -> Result<Arc<dyn Objects>, StoreError> {
-        match self.clone() {
-            Self::Local { path } => Ok(Arc::new(Local::new(path))),
-            Self::S3 {
-                endpoint,
-                region,
-                bucket,
-                prefix,
-                access_key,
-                secret_key,
-            } => Ok(Arc::new(S3::new(&S3Settings {
-                endpoint,
-                region,
-                bucket,
-                prefix,
-                access_key,
-                secret_key,
-            })?)),
-            Self::Remote { url, .. } => Err(StoreError::Other(format!(
-                "disks cannot be shown from the vault of {url}: a remote store is not known yet"
-            ))),
-        }
+    /// Settings that are none.
+    pub fn objects(&self) -> Result<Arc<dyn Objects>, CopiesError> {
+        copies::store(&self.target, &self.place, self.secret.as_deref(), &Arc::default())
     }
 }

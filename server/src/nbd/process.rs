@@ -88,6 +88,13 @@ pub fn alive(socket: &Path) -> Result<bool, Error> {
     find(socket).map(|process| process.is_some())
 }
 
+/// Returns when there is no process of a socket.
+pub async fn ended(socket: &Path) {
+    if let Ok(Some(process)) = find(socket) {
+        process.ended().await;
+    }
+}
+
 /// Sees to it that the disks of a copy are shown: starts a process of `program` unless there is one.
 ///
 /// # Errors

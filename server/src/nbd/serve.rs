@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use vault::{Key, Opening, StoreError, Vault};
+use vault::{Key, Opening, Vault};
 
 /// How many clients are served at once; a machine has one for each disk.
 const CLIENTS: usize = 64;
@@ -39,7 +39,7 @@ pub enum Failure {
         copy: uuid::Uuid,
         /// What is wrong with them.
         #[source]
-        source: StoreError,
+        source: crate::copies::CopiesError,
     },
     /// No such disk.
     #[error("copy {copy} has no disk {disk}")]

@@ -6,6 +6,7 @@ mod client;
 use client::{Io, convert, image, qemu_img, url};
 use server::nbd::process::{self, end, ensure, log};
 use server::nbd::{Config, Store};
+use shared::target::{LocalPlace, Place};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -78,7 +79,16 @@ impl Copied {
         let copy = copy(&vault, dir.path(), &["disk0", "disk1"]).await;
         let config = Config {
             socket: dir.path().join("nbd"),
-            store: Store::Local { path: store },
+            store: Store {
+                target: "there".into(),
+                place: Place {
+                    local: Some(LocalPlace {
+                        path: store.to_string_lossy().into_owned(),
+                    }),
+                    ..Place::default()
+                },
+                secret: None,
+            },
             key: *vault.key().bytes(),
             copy,
             disks: vec!["disk0".into(), "disk1".into()],

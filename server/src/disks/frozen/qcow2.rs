@@ -94,13 +94,17 @@ impl Qcow2 {
         }
         let cluster_bits = be32(&head, 20);
         if !(9..=21).contains(&cluster_bits) {
-            return Err(damaged(format!("it says that a cluster has 2^{cluster_bits} bytes")));
+            return Err(damaged(format!(
+                "it says that a cluster has 2^{cluster_bits} bytes"
+            )));
         }
         let bytes = be64(&head, 24);
         // How many entries are of use; there may be more.
         let entries = bytes.div_ceil(1 << (2 * cluster_bits - 3));
         if entries > be32(&head, 36).into() || entries * 8 > L1_BYTES {
-            return Err(damaged(format!("its first-level table does not fit its {bytes} bytes")));
+            return Err(damaged(format!(
+                "its first-level table does not fit its {bytes} bytes"
+            )));
         }
         let qcow2 = Self {
             path: path.to_owned(),

@@ -35,12 +35,19 @@ fn plan() -> impl Strategy<Value = Plan> {
     ];
     let length = prop_oneof![1..16u64, 1..600u64];
     let ops = prop::collection::vec((op, 0..65536u64, length), 0..8);
-    (64..8000u64, ops, prop_oneof![2 => Just(0), 1 => 1..3000u64])
-        .prop_map(|(sectors, ops, grow)| Plan { sectors, ops, grow })
+    (64..8000u64, ops, prop_oneof![2 => Just(0), 1 => 1..3000u64]).prop_map(|(sectors, ops, grow)| Plan {
+        sectors,
+        ops,
+        grow,
+    })
 }
 
 fn run(program: &str, args: &[&str], dir: &Path) {
-    let out = Command::new(program).args(args).current_dir(dir).output().unwrap();
+    let out = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(
         out.status.success() && !said.contains("failed"),
@@ -302,7 +309,11 @@ fn no_other_file_is_opened_and_nothing_is_locked() {
     // The names in the heads lead nowhere, or to something else.
     for (n, name) in [(1, "nowhere"), (2, "0.qcow2")] {
         let path = chain[n].to_str().unwrap();
-        run("qemu-img", &["rebase", "-u", "-F", "qcow2", "-b", name, path], dir.path());
+        run(
+            "qemu-img",
+            &["rebase", "-u", "-F", "qcow2", "-b", name, path],
+            dir.path(),
+        );
     }
     let mut now = shows;
     now[..512].fill(1);
@@ -322,13 +333,21 @@ fn what_is_not_taken_is_refused() {
     let base = Frozen::open(&chain).unwrap().changed_above(4).unwrap_err();
     assert!(base.to_string().contains("the chain has 3"), "{base}");
 
-    run("qemu-img", &["convert", "-c", "-O", "qcow2", "2.qcow2", "small.qcow2"], dir);
+    run(
+        "qemu-img",
+        &["convert", "-c", "-O", "qcow2", "2.qcow2", "small.qcow2"],
+        dir,
+    );
     assert!(why(&[dir.join("small.qcow2")]).contains("is compressed"));
     for (name, options) in [
         ("wide.qcow2", "extended_l2=on"),
         ("apart.qcow2", "data_file=apart.raw"),
     ] {
-        run("qemu-img", &["create", "-q", "-f", "qcow2", "-o", options, name, "1M"], dir);
+        run(
+            "qemu-img",
+            &["create", "-q", "-f", "qcow2", "-o", options, name, "1M"],
+            dir,
+        );
         let why = why(&[dir.join(name)]);
         assert!(why.contains("features of qcow2") && why.contains(name), "{why}");
     }
@@ -341,7 +360,17 @@ fn a_raw_base_shows_through() {
     let raw = File::create(dir.join("base.raw")).unwrap();
     raw.set_len(8 << 20).unwrap();
     raw.write_all_at(&[5; 70_000], 3 << 20).unwrap();
-    let args = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base.raw", "top.qcow2"];
+    let args = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "raw",
+        "-b",
+        "base.raw",
+        "top.qcow2",
+    ];
     run("qemu-img", &[&args[..], &["9M"]].concat(), dir);
     let top = dir.join("top.qcow2");
     io(dir, &top, &["write -P 6 64k 64k".into()]);

@@ -214,7 +214,9 @@ async fn restore_copy(
         let vm = inventory::vm_row(server.world(), reference).await?;
         caller.must(Privilege::VmUpdate, Some(vm.id))?;
     }
-    Ok(accepted_job(&server.jobs.restore(&copy, request, by(&caller)).await?))
+    Ok(accepted_job(
+        &server.jobs.restore(&copy, request, by(&caller)).await?,
+    ))
 }
 
 /// Boots a copy without networks, to see that it does, and throws away what it wrote.
@@ -227,5 +229,7 @@ async fn boot_copy(
     Body(request): Body<BootCopy>,
 ) -> ApiResult<Response> {
     let copy = found::copy(server.world(), &copy).await?;
-    Ok(accepted_job(&server.jobs.boot_copy(&copy, request, by(&caller)).await?))
+    Ok(accepted_job(
+        &server.jobs.boot_copy(&copy, request, by(&caller)).await?,
+    ))
 }

@@ -62,7 +62,12 @@ async fn create_target(
     State(server): State<Server>,
     Body(request): Body<CreateTarget>,
 ) -> ApiResult<impl IntoResponse> {
-    let made = server.world().copies.create(request).await.map_err(Status::from)?;
+    let made = server
+        .world()
+        .copies
+        .create(request)
+        .await
+        .map_err(Status::from)?;
     let location = format!("/api/v1/targets/{}", made.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(made)))
 }
@@ -90,7 +95,12 @@ async fn update_target(
 #[utoipa::path(delete, path = "/api/v1/targets/{target}", tag = "targets", responses((status = 204)),
     params(("target" = String, Path, description = "Name or id")))]
 async fn detach_target(State(server): State<Server>, Path(target): Path<String>) -> ApiResult<StatusCode> {
-    server.world().copies.detach(&target).await.map_err(Status::from)?;
+    server
+        .world()
+        .copies
+        .detach(&target)
+        .await
+        .map_err(Status::from)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -130,7 +140,9 @@ async fn prune_target(
     Body(Nothing {}): Body<Nothing>,
 ) -> ApiResult<Response> {
     let target = inventory::target(server.world(), &target).await?;
-    Ok(accepted_job(&server.jobs.prune_target(&target, by(&caller)).await?))
+    Ok(accepted_job(
+        &server.jobs.prune_target(&target, by(&caller)).await?,
+    ))
 }
 
 /// Which objects are listed.
@@ -184,7 +196,9 @@ fn of_store(name: &str, e: StoreError) -> ApiError {
         StoreError::Exists => (Code::AlreadyExists, format!("there is an object {name} already")),
         StoreError::Full => (Code::ResourceExhausted, format!("object {name}: {e}")),
         StoreError::Away(_) => (Code::Unavailable, format!("object {name}: {e}")),
-        StoreError::Denied(_) | StoreError::Other(_) => (Code::FailedPrecondition, format!("object {name}: {e}")),
+        StoreError::Denied(_) | StoreError::Other(_) => {
+            (Code::FailedPrecondition, format!("object {name}: {e}"))
+        }
     };
     Status::new(code, message).into()
 }

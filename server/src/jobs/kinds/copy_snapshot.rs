@@ -143,7 +143,10 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
     });
     match &minted.snapshot {
         Some(taken) => {
-            let why = format!("kept so that the next copy to {} reads only what has changed", spec.target_name);
+            let why = format!(
+                "kept so that the next copy to {} reads only what has changed",
+                spec.target_name
+            );
             snapshot::announce(cx, spec.vm, taken, &why, spec.request.memory).await
         }
         None => cx.commit(|_| Box::pin(async { Ok(()) })).await,
@@ -253,7 +256,10 @@ async fn parent(
             }
         }
     }
-    let told = |disk: &Disk| best.as_ref().is_some_and(|best| best.below.contains_key(&disk.number));
+    let told = |disk: &Disk| {
+        best.as_ref()
+            .is_some_and(|best| best.below.contains_key(&disk.number))
+    };
     if !earlier.is_empty() {
         for (disk, _) in chains.iter().filter(|(disk, _)| !told(disk)) {
             warn(
@@ -280,7 +286,10 @@ async fn parts(
         let below = parent.and_then(|p| p.below.get(&disk.number)).copied();
         let files = chain_files(cx.world(), disk.layer).await?;
         // What lies below does not change while the snapshot is there.
-        let frozen = cx.disks().frozen(&files, below.map(|n| n.min(chain.len()))).await?;
+        let frozen = cx
+            .disks()
+            .frozen(&files, below.map(|n| n.min(chain.len())))
+            .await?;
         all.push(Part {
             name: about::disk_name(disk.number),
             source: frozen.source,
@@ -344,7 +353,9 @@ async fn show(cx: &Cx, meter: impl Fn() -> vault::Moved, total: u64) {
 async fn copy(cx: &Cx) -> Result<Session, StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     let copies = &cx.world().copies;
-    let target = db::targets::known(cx.db(), &spec.target.to_string()).await?.target;
+    let target = db::targets::known(cx.db(), &spec.target.to_string())
+        .await?
+        .target;
     let turn = copies.turn(&target).ok_or_else(|| {
         StepError::waiting(format!(
             "{} copies run to {} already, as many as may: it goes on when one is over",
@@ -439,7 +450,13 @@ async fn copy(cx: &Cx) -> Result<Session, StepError> {
 }
 
 /// Notes what is copied, before it is.
-fn told(cx: &Cx, target: &shared::target::Target, snapshot: &Snapshot, parts: &[Part], parent: Option<&Parent>) {
+fn told(
+    cx: &Cx,
+    target: &shared::target::Target,
+    snapshot: &Snapshot,
+    parts: &[Part],
+    parent: Option<&Parent>,
+) {
     progress(cx, |p| {
         p.snapshot = Some(snapshot.id);
         p.snapshot_name = Some(snapshot.name.clone());
@@ -531,7 +548,8 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
     });
     cx.outcome(|o| o.copied_bytes = Some(figures.stored_bytes));
     let copy = about::copy(spec.target, &spec.target_name, &found);
-    let mut copy = copy.ok_or_else(|| StepError::new(Code::Internal, "the copy does not say what it is of"))?;
+    let mut copy =
+        copy.ok_or_else(|| StepError::new(Code::Internal, "the copy does not say what it is of"))?;
     copy.job = Some(cx.id());
     cx.resource(Resource {
         noun: Noun::Copy,

@@ -1,8 +1,10 @@
 //! One file for each kind of job, and what several of them share.
 
+mod boot_copy;
 mod chain;
 mod clone_vm;
 mod connect_vm;
+mod copied;
 mod copy_snapshot;
 mod create_vm;
 mod delete;
@@ -14,6 +16,7 @@ mod instant_clone;
 mod merge;
 mod overlays;
 mod power_vm;
+mod restore_copy;
 pub(super) mod revert_vm;
 mod snapshot;
 mod take_snapshot;
@@ -54,7 +57,8 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::ImageOfSnapshot => &image_of_snapshot::ImageOfSnapshot,
         JobKind::ExportDisk => &export_disk::ExportDisk,
         JobKind::CopySnapshot => &copy_snapshot::CopySnapshot,
-        JobKind::RestoreCopy | JobKind::BootCopy => &upkeep::VerifyTarget,
+        JobKind::RestoreCopy => &restore_copy::RestoreCopy,
+        JobKind::BootCopy => &boot_copy::BootCopy,
         JobKind::VerifyTarget => &upkeep::VerifyTarget,
         JobKind::PruneTarget => &upkeep::PruneTarget,
     }

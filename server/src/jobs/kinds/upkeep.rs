@@ -33,14 +33,20 @@ async fn open(cx: &Cx, target: TargetId, name: &Name) -> Result<Arc<Opened>, Ste
 fn verify_spec(cx: &Cx) -> Result<VerifySpec, StepError> {
     match cx.job().spec.into_inner() {
         JobSpec::VerifyTarget(spec) => Ok(spec),
-        _ => Err(StepError::new(Code::Internal, "not a request to look at a target")),
+        _ => Err(StepError::new(
+            Code::Internal,
+            "not a request to look at a target",
+        )),
     }
 }
 
 fn prune_spec(cx: &Cx) -> Result<PruneSpec, StepError> {
     match cx.job().spec.into_inner() {
         JobSpec::PruneTarget(spec) => Ok(spec),
-        _ => Err(StepError::new(Code::Internal, "not a request to clean up a target")),
+        _ => Err(StepError::new(
+            Code::Internal,
+            "not a request to clean up a target",
+        )),
     }
 }
 

@@ -61,7 +61,8 @@ impl Jobs {
             run: asked.run,
             request,
         };
-        self.submit(JobSpec::CopySnapshot(spec), request_id, None, by).await
+        self.submit(JobSpec::CopySnapshot(spec), request_id, None, by)
+            .await
     }
 
     /// Brings a copy back.
@@ -69,7 +70,13 @@ impl Jobs {
         request.check()?;
         let mut changed = None;
         if let Some(vm) = &mut request.vm {
-            limit::within("vm.cpus", u64::from(vm.cpus.unwrap_or(copy.machine.cpus)), 1, 512, "processors")?;
+            limit::within(
+                "vm.cpus",
+                u64::from(vm.cpus.unwrap_or(copy.machine.cpus)),
+                1,
+                512,
+                "processors",
+            )?;
             let memory = vm.memory_mib.unwrap_or(copy.machine.memory_mib);
             limit::efi_memory("vm.memoryMib", copy.machine.firmware, memory)?;
             self.resolve_storage(vm.storage.as_mut()).await?;
@@ -96,13 +103,19 @@ impl Jobs {
             changed = Some(self.machine("disks.vm", &disks.vm).await?.id);
             let has = |number: &u32| copy.disks.iter().any(|d| d.number == *number && d.slot != 0);
             if let Some(number) = disks.numbers.iter().find(|n| !has(n)) {
-                return Err(Status::invalid("disks.numbers", format!("the copy has no disk {number}")));
+                return Err(Status::invalid(
+                    "disks.numbers",
+                    format!("the copy has no disk {number}"),
+                ));
             }
         }
         if let Some(file) = &request.file
             && !copy.disks.iter().any(|d| d.number == file.disk && d.slot != 0)
         {
-            return Err(Status::invalid("file.disk", format!("the copy has no disk {}", file.disk)));
+            return Err(Status::invalid(
+                "file.disk",
+                format!("the copy has no disk {}", file.disk),
+            ));
         }
         let request_id = request.request_id.take();
         let spec = RestoreSpec {
@@ -111,7 +124,8 @@ impl Jobs {
             of: copy.vm_name.clone(),
             request,
         };
-        self.submit(JobSpec::RestoreCopy(spec), request_id, None, by).await
+        self.submit(JobSpec::RestoreCopy(spec), request_id, None, by)
+            .await
     }
 
     async fn machine(&self, field: &str, reference: &str) -> Result<Vm, Status> {
@@ -201,4 +215,3 @@ async fn target_is_there(tx: &mut Tx, id: &str) -> Result<(), DbError> {
     found.ok_or_else(|| Status::not_found("target", id))?;
     Ok(())
 }
-
