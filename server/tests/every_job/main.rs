@@ -13,6 +13,7 @@ use server::jobs::step::{Cx, StepError};
 use server::jobs::world::Machines;
 use server::jobs::{Hook, Jobs};
 use shared::clone::{CloneMode, CloneTarget, CloneVm, DisksOnly, SnapshotNow};
+use shared::copy::{BootCopy, RestoreCopy, RestoreDisks, RestoreFile, RestoreOver, RestoreVm};
 use shared::edit::{EditVm, GrowDisk};
 use shared::fork::{ForkNics, InstantClone};
 use shared::image::{CreateExport, CreateImage, ExportFormat, SnapshotDisk};
@@ -59,10 +60,22 @@ enum Work {
     ImageOf,
     Export,
     DeleteImage,
+    /// Of a snapshot that is taken for it.
+    Copy,
+    /// Of one that was there, after another copy.
+    CopyKept,
+    Restore,
+    RestoreInstant,
+    RestoreOver,
+    RestoreDisks,
+    RestoreFile,
+    Boot,
+    Verify,
+    Prune,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 26] = [
+    const ALL: [(Self, &'static str); 36] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -89,6 +102,16 @@ impl Work {
         (Self::ImageOf, "image-of"),
         (Self::Export, "export"),
         (Self::DeleteImage, "delete-image"),
+        (Self::Copy, "copy"),
+        (Self::CopyKept, "copy-kept"),
+        (Self::Restore, "restore"),
+        (Self::RestoreInstant, "restore-instant"),
+        (Self::RestoreOver, "restore-over"),
+        (Self::RestoreDisks, "restore-disks"),
+        (Self::RestoreFile, "restore-file"),
+        (Self::Boot, "boot"),
+        (Self::Verify, "verify"),
+        (Self::Prune, "prune"),
     ];
 
     fn name(self) -> &'static str {
@@ -111,6 +134,10 @@ impl Work {
                 | Self::Edit
                 | Self::Import
                 | Self::Export
+                | Self::Copy
+                | Self::RestoreInstant
+                | Self::RestoreOver
+                | Self::Boot
         )
     }
 
@@ -172,7 +199,70 @@ impl Work {
                 step::EXPORTING,
                 step::REGISTERING,
             ],
+            Self::Copy => &[
+                step::MINTING,
+                step::TAKING_SNAPSHOT,
+                step::COPYING,
+                step::FINALIZING,
+                step::LETTING_GO,
+            ],
+            Self::CopyKept => &[step::MINTING, step::COPYING, step::FINALIZING, step::LETTING_GO],
+            Self::Restore => &[
+                step::MINTING,
+                step::ATTACHING,
+                step::BRINGING_HOME,
+                step::STARTING,
+                step::CLEANING_UP,
+            ],
+            Self::RestoreInstant => &[
+                step::MINTING,
+                step::ATTACHING,
+                step::INSTANTIATING,
+                step::BRINGING_HOME,
+                step::CLEANING_UP,
+            ],
+            Self::RestoreOver => &[
+                step::MINTING,
+                step::ATTACHING,
+                step::BRINGING_HOME,
+                step::REVERTING,
+                step::STARTING,
+                step::CLEANING_UP,
+            ],
+            Self::RestoreDisks => &[
+                step::MINTING,
+                step::ATTACHING,
+                step::BRINGING_HOME,
+                step::REGISTERING,
+                step::CLEANING_UP,
+            ],
+            Self::RestoreFile => &[
+                step::MINTING,
+                step::ATTACHING,
+                step::EXPORTING,
+                step::REGISTERING,
+                step::CLEANING_UP,
+            ],
+            Self::Boot => &[step::MINTING, step::ATTACHING, step::BOOTING, step::CLEANING_UP],
+            Self::Verify => &[step::VERIFYING],
+            Self::Prune => &[step::CLEANING_UP],
         }
+    }
+
+    /// Whether it is about a copy that is there.
+    fn of_copy(self) -> bool {
+        matches!(
+            self,
+            Self::CopyKept
+                | Self::Restore
+                | Self::RestoreInstant
+                | Self::RestoreOver
+                | Self::RestoreDisks
+                | Self::RestoreFile
+                | Self::Boot
+                | Self::Verify
+                | Self::Prune
+        )
     }
 
     /// Whether a failure of this step can no longer be undone.
@@ -183,6 +273,9 @@ impl Work {
             }
             Self::Revert => matches!(name, step::REVERTING | step::STARTING | step::REMOVING_FILES),
             Self::Import => name == step::REMOVING_FILES,
+            Self::Copy | Self::CopyKept => matches!(name, step::FINALIZING | step::LETTING_GO),
+            Self::RestoreOver => matches!(name, step::REVERTING | step::STARTING | step::CLEANING_UP),
+            Self::Boot => name == step::CLEANING_UP,
             Self::Fork | Self::ForkKept => name == step::VERIFYING,
             Self::Edit | Self::EditOff => name == step::CHANGING_HARDWARE,
             _ => false,
@@ -198,7 +291,10 @@ impl Work {
             support::uploaded(jobs, "made").await;
             return;
         }
-        let off = matches!(self, Self::Start | Self::Delete | Self::EditOff);
+        let off = matches!(
+            self,
+            Self::Start | Self::Delete | Self::EditOff | Self::RestoreOver | Self::RestoreDisks
+        );
         let mut request = create("source", !off);
         if !nics {
             request.network_interfaces = Some(Vec::new());
@@ -223,6 +319,21 @@ impl Work {
             let request = TakeSnapshot {
                 name: Some(name.parse().unwrap()),
                 memory: matches!(self, Self::Revert | Self::DeleteSnapshot),
+                ..Default::default()
+            };
+            let job = jobs.snapshot(source, request, by()).await.unwrap();
+            succeeded(jobs, job.id).await;
+        }
+        if self == Self::Copy || self.of_copy() {
+            support::target(jobs, "there").await;
+        }
+        if self.of_copy() {
+            let job = support::copy(jobs, "source", "there", None).await;
+            succeeded(jobs, job.id).await;
+        }
+        if self == Self::CopyKept {
+            let request = TakeSnapshot {
+                name: Some("kept".parse().unwrap()),
                 ..Default::default()
             };
             let job = jobs.snapshot(source, request, by()).await.unwrap();
@@ -284,6 +395,38 @@ impl Work {
         };
         match self {
             Self::Create | Self::Import | Self::DeleteImage => unreachable!(),
+            Self::Copy => support::copy(jobs, "source", "there", None).await,
+            Self::CopyKept => support::copy(jobs, "source", "there", Some("kept")).await,
+            Self::Verify | Self::Prune => {
+                let there = db::targets::known(&jobs.world().db, "there")
+                    .await
+                    .unwrap()
+                    .target;
+                match self {
+                    Self::Verify => jobs
+                        .verify_target(&there, Default::default(), by())
+                        .await
+                        .unwrap(),
+                    _ => jobs.prune_target(&there, by()).await.unwrap(),
+                }
+            }
+            Self::Boot => {
+                let request = BootCopy {
+                    boot_timeout_seconds: 60,
+                    boot_pattern: Some("boot:|Linux version".into()),
+                };
+                jobs.boot_copy(&support::a_copy(jobs).await, request, by())
+                    .await
+                    .unwrap()
+            }
+            Self::Restore
+            | Self::RestoreInstant
+            | Self::RestoreOver
+            | Self::RestoreDisks
+            | Self::RestoreFile => {
+                let copy = support::a_copy(jobs).await;
+                jobs.restore(&copy, self.restored(), by()).await.unwrap()
+            }
             Self::ImageOf => {
                 let request = CreateImage {
                     name: "made".parse().unwrap(),
@@ -395,6 +538,48 @@ impl Work {
                 let point = point.unwrap().point.id;
                 jobs.delete_fork_point(point, by()).await.unwrap()
             }
+        }
+    }
+}
+
+impl Work {
+    /// What is asked of a restore.
+    fn restored(self) -> RestoreCopy {
+        let vm = RestoreVm {
+            name: "made".parse().unwrap(),
+            cpus: None,
+            memory_mib: None,
+            network_interfaces: None,
+            storage: None,
+            start: true,
+            instant: self == Self::RestoreInstant,
+        };
+        let none = RestoreCopy::default();
+        match self {
+            Self::RestoreOver => RestoreCopy {
+                over: Some(RestoreOver {
+                    vm: "source".into(),
+                    confirm: "source".into(),
+                    start: true,
+                    instant: false,
+                }),
+                ..none
+            },
+            Self::RestoreDisks => RestoreCopy {
+                disks: Some(RestoreDisks {
+                    vm: "source".into(),
+                    numbers: Vec::new(),
+                }),
+                ..none
+            },
+            Self::RestoreFile => RestoreCopy {
+                file: Some(RestoreFile {
+                    disk: 1,
+                    format: ExportFormat::Qcow2,
+                }),
+                ..none
+            },
+            _ => RestoreCopy { vm: Some(vm), ..none },
         }
     }
 }
@@ -528,9 +713,13 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// writes into them. Then only the names must be gone, and no layer may be loose.
 async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
     match work {
-        Work::Snapshot | Work::SnapshotMemory | Work::Revert | Work::Clone | Work::Fork | Work::Export => {
-            support::slate_without_layers(jobs).await
-        }
+        Work::Snapshot
+        | Work::SnapshotMemory
+        | Work::Revert
+        | Work::Clone
+        | Work::Fork
+        | Work::Export
+        | Work::Copy => support::slate_without_layers(jobs).await,
         _ => slate(jobs).await,
     }
 }

@@ -8,9 +8,12 @@ use server::hypervisor::RunState;
 use server::jobs::queue::Limits;
 use server::jobs::spares::Spares;
 use server::jobs::world::Machines;
-use server::jobs::{By, Hook, Jobs, World};
+use server::jobs::{Asked, By, Hook, Jobs, World};
+use shared::access::rights::Sees;
+use shared::copy::{Copy, CreateCopyTask};
 use shared::image::{CreateUpload, Upload};
 use shared::job::Job;
+use shared::target::{CreateTarget, LocalPlace, Target};
 use shared::vm::{BlankDisk, CreateVm, DiskOfImage, Firmware, NewDisk};
 use shared::{JobId, VmId};
 use std::path::{Path, PathBuf};
@@ -218,6 +221,8 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
         "images",
         "uploads",
         "exports",
+        "targets",
+        "copies",
         "locks",
     ] {
         let query = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
@@ -236,6 +241,10 @@ pub async fn slate(jobs: &Jobs) -> Vec<String> {
     let vms = db::vms::ids(&world.db).await.unwrap();
     for file in std::fs::read_dir(world.data_dir.join("run")).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
+        // What shows the disks of a copy ends with the job that asked for it.
+        if name.ends_with(".nbd") {
+            all.push(format!("run/{name}"));
+        }
         let vm = name.parse::<VmId>();
         if vm.is_ok_and(|id| !vms.contains(&id) && !kept_ready(&world.data_dir).contains(&id)) {
             all.push(format!("run/{name}"));
@@ -301,6 +310,51 @@ pub async fn uploaded(jobs: &Jobs, name: &str) -> Upload {
     let upload = jobs.create_upload(request, by()).await.unwrap();
     let body = futures::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(disk))]);
     jobs.receive(&upload, 0, body).await.unwrap()
+}
+
+/// An age recipient whose identity nobody has: a vault here is opened by the key that was kept.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+/// A target in the data directory.
+pub async fn target(jobs: &Jobs, name: &str) -> Target {
+    let path = jobs.world().data_dir.join(format!("{name}.vault"));
+    let request = CreateTarget {
+        name: name.parse().unwrap(),
+        local: Some(LocalPlace {
+            path: path.to_string_lossy().into_owned(),
+        }),
+        s3: None,
+        remote: None,
+        attach: false,
+        passphrase: None,
+        recipient: Some(RECIPIENT.into()),
+        identity: None,
+        bytes_per_second: None,
+        at_once: None,
+    };
+    jobs.world().copies.create(request).await.unwrap()
+}
+
+/// Copies a snapshot of a machine, or one that is taken for it.
+pub async fn copy(jobs: &Jobs, vm: &str, target: &str, snapshot: Option<&str>) -> Job {
+    let vm = db::vms::find(&jobs.world().db, vm).await.unwrap().unwrap();
+    let request = CreateCopyTask {
+        target: target.into(),
+        snapshot: snapshot.map(str::to_owned),
+        memory: false,
+        quiesce: false,
+        boot: false,
+        request_id: None,
+    };
+    jobs.copy_snapshot(&vm, request, Asked::default(), by())
+        .await
+        .unwrap()
+}
+
+/// The one copy that there is.
+pub async fn a_copy(jobs: &Jobs) -> Copy {
+    let all = server::inventory::copies::copies(jobs.world(), &Default::default(), &Sees::All).await;
+    all.unwrap().items.remove(0)
 }
 
 pub async fn vm_id(jobs: &Jobs, name: &str) -> VmId {
