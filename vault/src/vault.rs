@@ -10,11 +10,15 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// The format that this program writes.
 const FORMAT: u32 = 1;
+
+/// How long a chunk may be.
+const CHUNKS: RangeInclusive<u32> = 64 << 10..=pack::LONGEST;
 
 /// How many small objects are asked for at once.
 const AT_ONCE: usize = 16;
@@ -67,10 +71,8 @@ pub struct Vault {
 
 /// What is known of which pack has what.
 pub(crate) struct Loaded {
-    /// Everything that can be read.
+    /// All packs that are there, with all that can be read.
     pub(crate) index: Index,
-    /// All packs that are there, with their records.
-    pub(crate) packs: HashMap<Uuid, Vec<Record>>,
     /// Those that no object of the index names: of a writer that ended before its end, or that still writes.
     pub(crate) orphans: HashSet<Uuid>,
     /// Objects of the index, and what damaged ones are damaged by.
@@ -98,7 +100,10 @@ impl Vault {
             offshoot_vault: FORMAT,
             id: Uuid::new_v4(),
             created: making.now,
-            chunk: making.chunk.clamp(64 << 10, 1 << 20).next_power_of_two(),
+            chunk: making
+                .chunk
+                .clamp(*CHUNKS.start(), *CHUNKS.end())
+                .next_power_of_two(),
         };
         let vault = Self {
             seals: Arc::new(Seals::new(&key)),
@@ -140,6 +145,10 @@ impl Vault {
                 Opening::Key(_) => Error::WrongKey("key that was kept"),
                 _ => Error::damaged(CONFIG, "it is not as it was written"),
             });
+        }
+        if !CHUNKS.contains(&config.chunk) {
+            let why = format!("chunks of {} bytes are none that it can have", config.chunk);
+            return Err(Error::damaged(CONFIG, why));
         }
         Ok(Self {
             seals: Arc::new(Seals::new(&key)),
@@ -277,17 +286,17 @@ impl Vault {
     }
 
     /// Reads the index, and the lists of the packs that it does not name. Packs that are not there any more are left out,
-    /// and chunks of `without` are as if they were not there.
+    /// and those of `without`.
     pub(crate) async fn load(&self, without: &HashSet<Uuid>) -> Result<Loaded> {
-        let there: HashMap<Uuid, (String, u64)> = self
+        let there: HashMap<Uuid, u64> = self
             .list("packs/")
             .await?
             .into_iter()
-            .filter_map(|(name, size)| Some((pack::of_name(&name)?, (name, size))))
+            .filter_map(|(name, size)| Some((pack::of_name(&name)?, size)))
+            .filter(|(pack, _)| !without.contains(pack))
             .collect();
         let mut loaded = Loaded {
             index: Index::default(),
-            packs: HashMap::new(),
             orphans: HashSet::new(),
             objects: self.list("index/").await?.into_keys().collect(),
             mute: HashSet::new(),
@@ -296,14 +305,20 @@ impl Vault {
         let mut reading = stream::iter(loaded.objects.clone())
             .map(|name| async move {
                 let sealed = self.read(&name).await?;
-                index::read(&name, &self.seals.open_object(&name, &sealed)?)
+                Ok((self.seals.open_object(&name, &sealed)?, name))
             })
-            .buffer_unordered(4);
+            .buffer_unordered(AT_ONCE);
         while let Some(read) = reading.next().await {
+            let read = read.and_then(|(list, name)| {
+                for (pack, records) in index::read(&name, &list)? {
+                    if there.contains_key(&pack) {
+                        loaded.index.add(pack, records.iter().filter_map(Record::read));
+                    }
+                }
+                Ok(())
+            });
             match read {
-                Ok(packs) => loaded
-                    .packs
-                    .extend(packs.into_iter().filter(|(pack, _)| there.contains_key(pack))),
+                Ok(()) => {}
                 // A clean-up has put another in its place: that one names the same packs, or they name themselves.
                 Err(Error::Store {
                     source: StoreError::NotFound,
@@ -316,8 +331,8 @@ impl Vault {
         drop(reading);
         let unnamed: Vec<_> = there
             .iter()
-            .filter(|(pack, _)| !loaded.packs.contains_key(pack))
-            .map(|(pack, (_, size))| (*pack, *size))
+            .filter(|(pack, _)| !loaded.index.has_pack(**pack))
+            .map(|(pack, size)| (*pack, *size))
             .collect();
         let mut reading = stream::iter(unnamed)
             .map(|(pack, size)| async move { (pack, self.read_list(pack, size).await) })
@@ -325,7 +340,7 @@ impl Vault {
         while let Some((pack, read)) = reading.next().await {
             match read {
                 Ok(records) => {
-                    loaded.packs.insert(pack, records);
+                    loaded.index.add(pack, records.into_iter());
                     loaded.orphans.insert(pack);
                 }
                 Err(Error::Store {
@@ -340,12 +355,19 @@ impl Vault {
             }
         }
         drop(reading);
-        for (pack, records) in &loaded.packs {
-            if !without.contains(pack) {
-                loaded.index.add(*pack, records);
-            }
-        }
         Ok(loaded)
+    }
+
+    /// Writes objects of the index; answers how many bytes they have.
+    pub(crate) async fn write_index(&self, lists: Vec<Vec<u8>>) -> Result<u64> {
+        let mut bytes = 0;
+        for list in lists {
+            let name = index::name(Uuid::new_v4());
+            let sealed = self.seals.seal_object(&name, &list);
+            bytes += sealed.len() as u64;
+            self.write(&name, sealed, Put::Create).await?;
+        }
+        Ok(bytes)
     }
 
     /// The list at a pack's end.

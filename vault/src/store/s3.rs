@@ -5,7 +5,7 @@ use crate::error::StoreError;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::path::Path;
 use object_store::{
     ClientOptions, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
@@ -51,6 +51,10 @@ impl S3 {
             .with_secret_access_key(&settings.secret_key)
             .with_allow_http(settings.endpoint.starts_with("http://"))
             .with_conditional_put(S3ConditionalPut::ETagMatch)
+            // A bucket that locks objects takes none without. It is the one that is signed: it costs nothing.
+            .with_checksum_algorithm(Checksum::SHA256)
+            // One is removed at a time; and what is refused within an answer is not told from what fails.
+            .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true")
             .with_retry(RetryConfig {
                 max_retries: 3,
                 retry_timeout: Duration::from_secs(60),
