@@ -6,9 +6,9 @@
 use crate::Id;
 use crate::copy::{Disk, TABLE};
 use crate::error::{Error, Result};
+use crate::filling::lock;
 use crate::pack::Record;
 use crate::read::{AT_ONCE, Reader, SPAN};
-use crate::work::lock;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{HashMap, HashSet};

@@ -7,9 +7,11 @@
 pub mod copy;
 mod disk_reader;
 mod error;
+mod filling;
 mod id;
 mod index;
 mod keys;
+mod load;
 mod pack;
 pub mod prune;
 mod read;

@@ -8,10 +8,11 @@
 use crate::Id;
 use crate::error::{Error, Result};
 use crate::index;
+use crate::load::Loaded;
 use crate::pack::{self, Record};
 use crate::read::Reader;
 use crate::store::Put;
-use crate::vault::{Loaded, Vault};
+use crate::vault::Vault;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};

@@ -47,14 +47,14 @@ impl Sink for std::fs::File {
     }
 }
 
-/// How much is asked for at once, at most.
-pub(crate) const SPAN: u64 = 4 << 20;
+/// How much is asked for at once, at most: a writer's run, with its seals.
+pub(crate) const SPAN: u64 = (4 << 20) + (64 << 10);
 
 /// What lies between two chunks that are wanted, and is read with them rather than asking twice.
 const GAP: u64 = 256 << 10;
 
-/// How many requests are under way at once.
-pub(crate) const AT_ONCE: usize = 8;
+/// How many requests are under way at once: each has what it asked for in memory, twice.
+pub(crate) const AT_ONCE: usize = 4;
 
 /// Chunks that lie near each other in a pack: one request.
 pub(crate) struct Span<P> {

@@ -211,7 +211,7 @@ async fn look_at(vault: &Vault, pack: Uuid, size: u64, records: Vec<pack::Record
 async fn whole(
     vault: &Vault,
     reader: &Reader,
-    loaded: &crate::vault::Loaded,
+    loaded: &crate::load::Loaded,
     bad: &HashSet<Id>,
     id: Uuid,
 ) -> Result<bool> {

@@ -6,14 +6,16 @@
 use crate::CancellationToken;
 use crate::copy::{self, Copy, Disk, Moved};
 use crate::error::{Error, Result, StoreError};
+use crate::filling::{Full, Inner, Run, add, lock};
 use crate::index;
+use crate::load::Loaded;
 use crate::pack::{self, Record};
 use crate::prune::{self, Lease};
 use crate::read::Reader;
 use crate::source::Source;
 use crate::store::Put;
-use crate::vault::{Loaded, Vault};
-use crate::work::{Full, Inner, Kept, Run, Work, add, lock};
+use crate::vault::Vault;
+use crate::work::{Kept, Work};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::ops::Range;

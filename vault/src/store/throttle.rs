@@ -2,7 +2,7 @@
 
 use super::{Listed, Objects, Put};
 use crate::error::StoreError;
-use crate::work::lock;
+use crate::filling::lock;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
