@@ -92,6 +92,9 @@ if wants test; then
     if ! compgen -G "$boot/vmlinuz-*" >/dev/null; then
         if [[ $distribution == ubuntu ]]; then missing+=(linux-image-virtual); else missing+=(linux-image-cloud-amd64); fi
     fi
+    need python3 python3
+    # Debian has the module, and what it needs in a package of its own.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     # What the package depends on beside QEMU.
     need adduser adduser
     need ip iproute2
@@ -149,6 +152,18 @@ tool wasm_split_cli_support wasm-split-cli "$(grep -A1 '^name = "wasm_split_help
 if wants test; then
     tool cargo-deny cargo-deny 0.20.2
     has cargo-nextest || tool cargo-nextest cargo-nextest 0.9.143
+fi
+
+# --- programs from Python's packages -------------------------------------------------------------------------------
+
+# A server of S3 that others have made: the vault is tested on it.
+moto=5.2.1
+if wants test && [[ $(cat "$tools/moto/.version" 2>/dev/null) != "$moto" ]]; then
+    run python3 -m venv --clear "$tools/moto"
+    run "$tools/moto/bin/pip" install --quiet --disable-pip-version-check "moto[server]==$moto"
+    run mkdir -p "$tools/bin"
+    run ln -sfn "$tools/moto/bin/moto_server" "$tools/bin/moto_server"
+    [[ -n $dry ]] || echo "$moto" >"$tools/moto/.version"
 fi
 
 # --- Node packages and the browser ---------------------------------------------------------------------------------

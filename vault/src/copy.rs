@@ -3,7 +3,9 @@
 use crate::Id;
 use crate::error::{Error, Result};
 use crate::keys::Seals;
+use crate::pack;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use uuid::Uuid;
 
 /// How many chunks one piece of a disk's table names.
@@ -97,8 +99,8 @@ pub fn name(id: Uuid) -> String {
     format!("copies/{}", id.simple())
 }
 
-/// How long a copy's object may be when it is unpacked: a hundred terabytes of disks, thrice.
-const LONGEST: usize = 512 << 20;
+/// How long a copy's object may be when it is unpacked: a hundred terabytes of disks, twice.
+const LONGEST: u64 = 128 << 20;
 
 pub(crate) fn seal(seals: &Seals, copy: &Copy) -> Result<Vec<u8>> {
     let name = name(copy.id);
@@ -111,13 +113,23 @@ pub(crate) fn open(seals: &Seals, id: Uuid, sealed: &[u8]) -> Result<Copy> {
     let name = name(id);
     let packed = seals.open_object(&name, sealed)?;
     let damaged = |why: String| Error::damaged(&name, why);
-    let json = zstd::bulk::decompress(&packed, longest(&packed)).map_err(|e| damaged(e.to_string()))?;
+    // Memory is taken as bytes come, not by what the object says that there will be.
+    let mut json = Vec::new();
+    let unpack = zstd::stream::read::Decoder::with_buffer(&packed[..]);
+    let unpacked = unpack.and_then(|unpack| unpack.take(LONGEST + 1).read_to_end(&mut json));
+    unpacked.map_err(|e| damaged(e.to_string()))?;
+    if json.len() as u64 > LONGEST {
+        return Err(damaged("it is longer than any copy".into()));
+    }
     let copy: Copy = serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
     if copy.id != id {
         return Err(damaged(format!("it is of another copy, {}", copy.id)));
     }
     for disk in &copy.disks {
-        if disk.chunk == 0 || disk.tables.len() as u64 != disk.bytes.div_ceil(disk.stride()) {
+        if disk.chunk == 0
+            || disk.chunk > pack::LONGEST
+            || disk.tables.len() as u64 != disk.bytes.div_ceil(disk.stride())
+        {
             return Err(damaged(format!(
                 "the table of {} does not fit its size",
                 disk.name
@@ -125,14 +137,6 @@ pub(crate) fn open(seals: &Seals, id: Uuid, sealed: &[u8]) -> Result<Copy> {
         }
     }
     Ok(copy)
-}
-
-/// What a packed object says that it will have, within reason.
-fn longest(packed: &[u8]) -> usize {
-    match zstd::zstd_safe::get_frame_content_size(packed) {
-        Ok(Some(size)) => LONGEST.min(size as usize),
-        _ => LONGEST,
-    }
 }
 
 /// Reads a piece of a table.

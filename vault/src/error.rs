@@ -61,6 +61,18 @@ pub enum Error {
     /// No such copy.
     #[error("the vault has no copy {0}")]
     NoCopy(uuid::Uuid),
+    /// A place was asked for that a disk does not have.
+    #[error("the disk {name} has {bytes} bytes: {length} at {offset} were asked for")]
+    Beyond {
+        /// The disk's name.
+        name: String,
+        /// What it has.
+        bytes: u64,
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+    },
     /// What is to be copied could not be read.
     #[error("could not read {what} at {offset}")]
     Source {

@@ -5,20 +5,27 @@
 //! [`verify`] looks at everything, [`prune`] removes what no copy needs.
 
 pub mod copy;
+mod disk_reader;
 mod error;
+mod filling;
 mod id;
 mod index;
 mod keys;
+mod load;
 mod pack;
 pub mod prune;
 mod read;
 pub mod source;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod vault;
 pub mod verify;
+mod work;
 mod write;
 
 pub use copy::{Copy, Disk, Moved};
+pub use disk_reader::{DiskReader, Extent};
 pub use error::{Error, Result, StoreError};
 pub use id::Id;
 pub use keys::{Key, Opening, Wrapping};

@@ -11,13 +11,16 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 /// What a pack ends with.
-const END: &[u8; 8] = b"OVPACK01";
+pub(crate) const END: &[u8; 8] = b"OVPACK01";
 
 /// How many bytes say how long the list is: its length, the number of records, `END`.
 pub(crate) const TRAILER: usize = 16;
 
 /// How many bytes a record takes in the list.
 pub(crate) const LISTED: usize = 32 + 4 + 4 + 4 + 1;
+
+/// How long a chunk is at most, when it is unpacked.
+pub(crate) const LONGEST: u32 = 1 << 20;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn read(n: u8) -> Option<Self> {
+    pub(crate) const fn read(n: u8) -> Option<Self> {
         match n {
             0 => Some(Self::Chunk),
             1 => Some(Self::ChunkZstd),
@@ -80,7 +83,7 @@ impl Record {
         about
     }
 
-    fn nonce(offset: u32) -> [u8; 12] {
+    pub(crate) fn nonce(offset: u32) -> [u8; 12] {
         let mut nonce = [0; 12];
         nonce[..4].copy_from_slice(&offset.to_le_bytes());
         nonce
@@ -96,13 +99,19 @@ impl Record {
 
     pub(crate) fn read(from: &[u8; LISTED]) -> Option<Self> {
         let word = |at: usize| Some(u32::from_le_bytes(from.get(at..at + 4)?.try_into().ok()?));
-        Some(Self {
+        let record = Self {
             id: Id(from.get(..32)?.try_into().ok()?),
             offset: word(32)?,
             stored: word(36)?,
             plain: word(40)?,
             kind: Kind::read(*from.get(44)?)?,
-        })
+        };
+        // Nobody is made to take more memory than a chunk needs.
+        let fits = record.plain <= LONGEST
+            && record.stored >= TAG as u32
+            && record.stored <= record.plain + TAG as u32
+            && record.offset.checked_add(record.stored).is_some();
+        fits.then_some(record)
     }
 }
 
@@ -135,14 +144,13 @@ pub(crate) struct Packer {
     pub(crate) id: Uuid,
     seal: Seal,
     bytes: Vec<u8>,
-    pub(crate) records: Vec<Record>,
+    records: Vec<Record>,
 }
 
 /// A pack that is full.
 pub(crate) struct Packed {
     pub(crate) id: Uuid,
     pub(crate) bytes: Bytes,
-    pub(crate) records: Vec<Record>,
 }
 
 impl Packer {
@@ -191,7 +199,6 @@ impl Packer {
         Packed {
             id: self.id,
             bytes: self.bytes.into(),
-            records: self.records,
         }
     }
 }
@@ -233,7 +240,7 @@ pub(crate) fn list(seals: &Seals, pack: Uuid, end: &[u8], size: u64) -> Result<V
     }
     let mut next = 0;
     for record in &records {
-        if record.offset != next || record.stored < TAG as u32 {
+        if record.offset != next {
             return Err(damaged("its list does not fit its records"));
         }
         next = record.offset.saturating_add(record.stored);

@@ -7,11 +7,12 @@
 
 use crate::Id;
 use crate::error::{Error, Result};
-use crate::index::{self, Index};
+use crate::index;
+use crate::load::Loaded;
 use crate::pack::{self, Record};
 use crate::read::Reader;
 use crate::store::Put;
-use crate::vault::{Loaded, Vault};
+use crate::vault::Vault;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -40,6 +41,9 @@ pub(crate) struct Mark {
     /// said so again.
     #[serde(default)]
     pub(crate) waits: HashMap<Uuid, (u64, i64)>,
+    /// An index without its packs is there, and the store would not remove some of them.
+    #[serde(default)]
+    pub(crate) refused: bool,
 }
 
 /// How a clean-up goes about.
@@ -78,8 +82,36 @@ pub struct Pruned {
     pub removed: u64,
     /// How many bytes those had.
     pub removed_bytes: u64,
-    /// Marks that wait: for their time, or for a writer to end.
+    /// Marks that wait: for their time, for a writer to end, or for a store that removes what it now refuses to.
     pub waiting: u64,
+    /// Objects that the store refused to remove; a later run tries again.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
+}
+
+/// An object that the store refused to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// Its name.
+    pub object: String,
+    /// What the store said.
+    pub why: String,
+}
+
+impl Pruned {
+    /// Removes an object; answers whether it is gone. That the store refuses it is no reason to leave others.
+    async fn remove(&mut self, vault: &Vault, object: String) -> Result<bool> {
+        match vault.delete(&object).await {
+            Ok(()) => Ok(true),
+            Err(Error::Store { source, .. }) if !source.is_transient() => {
+                let why = source.to_string();
+                self.refused.push(Refused { object, why });
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
 }
 
 pub(crate) fn lease_name(writer: Uuid) -> String {
@@ -140,17 +172,12 @@ pub async fn run(vault: &Vault, how: Pruning) -> Result<Pruned> {
                 marked.extend(mark.packs.iter().copied());
                 marks.push((id, mark));
             }
-            None => vault.delete(&mark_name(id)).await?,
+            None => _ = pruned.remove(vault, mark_name(id)).await?,
         }
     }
     for (id, mark) in marks {
-        match sweep(vault, id, mark, &marked, how).await? {
-            Some((packs, bytes)) => {
-                pruned.removed += packs;
-                pruned.removed_bytes += bytes;
-            }
-            None => pruned.waiting += 1,
-        }
+        let done = sweep(vault, id, mark, &marked, how, &mut pruned).await?;
+        pruned.waiting += u64::from(!done);
     }
     pruned.marked = mark(vault, how).await?;
     pruned.waiting += u64::from(pruned.marked > 0);
@@ -186,17 +213,6 @@ async fn needed(vault: &Vault) -> Result<(HashSet<Id>, Arc<Loaded>)> {
     Ok((needed, loaded))
 }
 
-impl Loaded {
-    /// Where chunks are when these packs are left out.
-    fn without(&self, packs: &HashSet<Uuid>) -> Index {
-        let mut index = Index::default();
-        for (pack, records) in self.packs.iter().filter(|(pack, _)| !packs.contains(pack)) {
-            index.add(*pack, records);
-        }
-        index
-    }
-}
-
 impl crate::read::Find for Loaded {
     fn find(&self, id: &Id) -> Option<(Uuid, Record)> {
         self.index.find(id)
@@ -213,29 +229,24 @@ async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
     // Packs of a writer that is at work are needed by nobody yet. It has not seen the mark, so they stay until it has ended,
     // and what it has made by then needs them.
     let (needed, loaded) = needed(vault).await?;
-    let index = loaded.without(&marked);
+    let places = loaded.index.without(&marked);
     let mut packs = HashSet::new();
     let mut anew = Vec::new();
-    for (pack, records) in &loaded.packs {
-        if marked.contains(pack) {
-            continue;
-        }
+    for pack in loaded.index.packs().filter(|pack| !marked.contains(pack)) {
+        let records = loaded.index.records(pack);
         // Where two packs have the same chunk, it is needed in the one that is read.
-        let here = |record: &&Record| {
-            needed.contains(&record.id) && index.find(&record.id).is_some_and(|(at, _)| at == *pack)
-        };
-        let bytes = |records: &mut dyn Iterator<Item = &Record>| -> u64 {
-            records.map(|record| u64::from(record.stored)).sum()
-        };
-        let (used, whole) = (
-            bytes(&mut records.iter().filter(here)),
-            bytes(&mut records.iter()),
-        );
+        let here = |record: &Record| needed.contains(&record.id) && places.pack(&record.id) == Some(pack);
+        let whole: u64 = records.clone().map(|record| u64::from(record.stored)).sum();
+        let used: u64 = records
+            .clone()
+            .filter(here)
+            .map(|record| u64::from(record.stored))
+            .sum();
         if used == 0 {
-            packs.insert(*pack);
+            packs.insert(pack);
         } else if (used as f64) < whole as f64 * how.waste {
-            anew.push((*pack, records.iter().filter(here).copied().collect::<Vec<_>>()));
-            packs.insert(*pack);
+            anew.push((pack, records.filter(here).collect::<Vec<_>>()));
+            packs.insert(pack);
         }
     }
     // Where something that is needed is lost, it may be in one of these: somebody may still make it speak.
@@ -252,6 +263,7 @@ async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
         made: how.now,
         packs,
         waits: HashMap::new(),
+        refused: false,
     };
     let number = mark.packs.len() as u64;
     vault
@@ -275,7 +287,7 @@ async fn rewrite(vault: &Vault, packs: Vec<(Uuid, Vec<Record>)>) -> Result<()> {
                 let sealed = got.await.map_err(crate::StoreError::at("read", &name))?;
                 let (plain, packed) = pack::Opener::new(&vault.seals)?.open_packed(pack, &record, &sealed)?;
                 let body = packed.as_ref().unwrap_or(&plain);
-                writer.take_over(record.id, record.kind, record.plain, body).await
+                writer.take_over(&record, body).await
             };
             failed = taken.await;
             if failed.is_err() {
@@ -284,20 +296,21 @@ async fn rewrite(vault: &Vault, packs: Vec<(Uuid, Vec<Record>)>) -> Result<()> {
         }
     }
     let named = writer.named().await;
-    failed.and(named.map(drop))
+    failed.and(named)
 }
 
-/// Removes the packs of a mark that nobody needs; `None` if it has to wait.
+/// Removes the packs of a mark that nobody needs; answers whether it is done, or has to wait.
 async fn sweep(
     vault: &Vault,
     id: Uuid,
     mut mark: Mark,
     marked: &HashSet<Uuid>,
     how: Pruning,
-) -> Result<Option<(u64, u64)>> {
+    pruned: &mut Pruned,
+) -> Result<bool> {
     let age = how.now.saturating_sub(mark.made);
     if age < how.stay.as_micros() as i64 {
-        return Ok(None);
+        return Ok(false);
     }
     let leases: Vec<(Uuid, Option<Lease>)> = all(vault, "writers/").await?;
     let mut waits = HashMap::new();
@@ -321,20 +334,18 @@ async fn sweep(
     if !waits.is_empty() {
         mark.waits = waits;
         vault.write_json(&mark_name(id), &mark, Put::Replace).await?;
-        return Ok(None);
+        return Ok(false);
     }
     for writer in dead {
-        vault.delete(&lease_name(writer)).await?;
+        pruned.remove(vault, lease_name(writer)).await?;
     }
     let sizes = vault.list("packs/").await?;
     let (needed, loaded) = needed(vault).await?;
     // What is needed and found only in packs that may go keeps its pack.
-    let elsewhere = loaded.without(marked);
+    let elsewhere = loaded.index.without(marked);
     let stays = |pack: &Uuid| {
-        let records = loaded.packs.get(pack).map(Vec::as_slice).unwrap_or_default();
-        records
-            .iter()
-            .any(|record| needed.contains(&record.id) && !elsewhere.has(&record.id))
+        let mut records = loaded.index.records(*pack);
+        records.any(|record| needed.contains(&record.id) && elsewhere.pack(&record.id).is_none())
     };
     let goes: HashSet<Uuid> = mark
         .packs
@@ -342,24 +353,32 @@ async fn sweep(
         .filter(|pack| sizes.contains_key(&pack::name(**pack)) && !stays(pack))
         .copied()
         .collect();
-    // First the index without them, then they, then the mark: whoever comes in between does not take from them.
-    if !goes.is_empty() {
-        let stays = loaded.packs.iter().filter(|(pack, _)| !goes.contains(pack));
-        let name = index::name(Uuid::new_v4());
-        let list = index::write(stays.map(|(pack, records)| (*pack, &records[..])));
-        vault
-            .write(&name, vault.seals.seal_object(&name, &list), Put::Create)
-            .await?;
+    // First the index without them, then they, then the mark: whoever comes in between does not take from them. Once is
+    // enough: a store that refuses would get one more index with each run.
+    if !goes.is_empty() && !mark.refused {
+        let stays = loaded.index.packs().filter(|pack| !goes.contains(pack));
+        vault.write_index(index::write(&loaded.index, stays)).await?;
         for old in &loaded.objects {
-            vault.delete(old).await?;
+            pruned.remove(vault, old.clone()).await?;
         }
     }
-    let mut bytes = 0;
+    let mut all = true;
     for pack in &goes {
         let name = pack::name(*pack);
-        vault.delete(&name).await?;
-        bytes += sizes.get(&name).copied().unwrap_or_default();
+        let bytes = sizes.get(&name).copied().unwrap_or_default();
+        if pruned.remove(vault, name).await? {
+            pruned.removed += 1;
+            pruned.removed_bytes += bytes;
+        } else {
+            all = false;
+        }
     }
-    vault.delete(&mark_name(id)).await?;
-    Ok(Some((goes.len() as u64, bytes)))
+    if all {
+        return pruned.remove(vault, mark_name(id)).await;
+    }
+    if !mark.refused {
+        mark.refused = true;
+        vault.write_json(&mark_name(id), &mark, Put::Replace).await?;
+    }
+    Ok(false)
 }

@@ -47,25 +47,26 @@ impl Sink for std::fs::File {
     }
 }
 
-/// How much is asked for at once, at most.
-const SPAN: u64 = 4 << 20;
+/// How much is asked for at once, at most: a writer's run, with its seals.
+pub(crate) const SPAN: u64 = (4 << 20) + (64 << 10);
 
 /// What lies between two chunks that are wanted, and is read with them rather than asking twice.
-const GAP: u64 = 128 << 10;
+const GAP: u64 = 256 << 10;
 
-/// How many requests are under way at once.
-const AT_ONCE: usize = 8;
+/// How many requests are under way at once: each has what it asked for in memory, twice.
+pub(crate) const AT_ONCE: usize = 4;
 
 /// Chunks that lie near each other in a pack: one request.
-struct Span {
+pub(crate) struct Span<P> {
     pack: Uuid,
     bytes: Range<u64>,
-    /// Each with the places in the disk that it belongs to.
-    records: Vec<(Record, Vec<u64>)>,
+    /// Each with what it is wanted for.
+    pub(crate) records: Vec<(Record, P)>,
 }
 
 impl Vault {
-    /// Reads copies.
+    /// Reads copies: all that are there by now. One for many disks is made once, for it has the index in memory, some 50 bytes
+    /// for each chunk in the vault.
     ///
     /// # Errors
     ///
@@ -109,7 +110,26 @@ impl Reader {
             return Ok(vec![Id::ZERO; TABLE]);
         }
         let bytes = self.chunk(id).await?;
-        copy::read_table(&bytes).ok_or(Error::Lost { id: *id })
+        let damaged = || Error::damaged(format!("table {id}"), "it is no list of chunks");
+        copy::read_table(&bytes).ok_or_else(damaged)
+    }
+
+    /// The chunks of this piece of a disk's table.
+    pub(crate) async fn piece(&self, disk: &Disk, number: usize) -> Result<Vec<Id>> {
+        let left = disk.bytes.saturating_sub(number as u64 * disk.stride());
+        let length = left.div_ceil(u64::from(disk.chunk)).min(TABLE as u64) as usize;
+        let table = disk.tables.get(number).unwrap_or(&Id::ZERO);
+        let mut ids = self.table(table).await?;
+        if table.is_zero() {
+            ids.truncate(length);
+        }
+        match ids.len() == length {
+            true => Ok(ids),
+            false => Err(Error::damaged(
+                format!("table {table}"),
+                format!("it names {} chunks, and the disk has {length} there", ids.len()),
+            )),
+        }
     }
 
     async fn bytes(&self, pack: Uuid, range: Range<u64>) -> Result<bytes::Bytes> {
@@ -121,7 +141,8 @@ impl Reader {
         }
     }
 
-    /// Writes a whole disk to where it is wanted. `told` hears how many bytes of the disk are done.
+    /// Writes a whole disk to where it is wanted. `told` hears how many bytes of the disk are done. Where it is cancelled, what
+    /// has come by then may still be written for a moment.
     ///
     /// # Errors
     ///
@@ -133,23 +154,26 @@ impl Reader {
         told: &(dyn Fn(u64) + Sync),
         cancel: &CancellationToken,
     ) -> Result<()> {
+        let restored = cancel.run_until_cancelled(self.restored(disk, sink, told));
+        restored.await.unwrap_or(Err(Error::Cancelled))
+    }
+
+    async fn restored(&self, disk: &Disk, sink: Arc<dyn Sink>, told: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let mut done = 0;
-        for (n, table) in disk.tables.iter().enumerate() {
-            let begin = n as u64 * disk.stride();
-            let ids = self.table(table).await?;
-            let spans = self.spans(disk, begin, &ids)?;
-            let mut under_way = stream::iter(spans)
+        for number in 0..disk.tables.len() {
+            let begin = number as u64 * disk.stride();
+            let mut wanted: HashMap<Id, Vec<u64>> = HashMap::new();
+            for (n, id) in self.piece(disk, number).await?.into_iter().enumerate() {
+                let places = wanted.entry(id).or_default();
+                places.push(begin + n as u64 * u64::from(disk.chunk));
+            }
+            wanted.remove(&Id::ZERO);
+            let mut under_way = stream::iter(self.spans(wanted)?)
                 .map(|span| self.span(span, sink.clone()))
                 .buffer_unordered(AT_ONCE);
-            loop {
-                let next = tokio::select! {
-                    next = under_way.try_next() => next?,
-                    () = cancel.cancelled() => return Err(Error::Cancelled),
-                };
-                match next {
-                    Some(written) => told(done + written),
-                    None => break,
-                }
+            while let Some(written) = under_way.try_next().await? {
+                done += written;
+                told(done);
             }
             done = (begin + disk.stride()).min(disk.bytes);
             told(done);
@@ -157,23 +181,16 @@ impl Reader {
         Ok(())
     }
 
-    /// What is to be asked for to have all that one piece of a table names.
-    fn spans(&self, disk: &Disk, begin: u64, ids: &[Id]) -> Result<Vec<Span>> {
-        let mut wanted: HashMap<Id, Vec<u64>> = HashMap::new();
-        for (n, id) in ids.iter().enumerate() {
-            let at = begin + n as u64 * u64::from(disk.chunk);
-            if !id.is_zero() && at < disk.bytes {
-                wanted.entry(*id).or_default().push(at);
-            }
-        }
-        let mut found = Vec::with_capacity(wanted.len());
-        for (id, places) in wanted {
+    /// What is to be asked for to have these chunks.
+    pub(crate) fn spans<P>(&self, wanted: impl IntoIterator<Item = (Id, P)>) -> Result<Vec<Span<P>>> {
+        let mut found = Vec::new();
+        for (id, what) in wanted {
             let (pack, record) = self.find.find(&id).ok_or(Error::Lost { id })?;
-            found.push((pack, record, places));
+            found.push((pack, record, what));
         }
         found.sort_by_key(|(pack, record, _)| (*pack, record.offset));
-        let mut spans: Vec<Span> = Vec::new();
-        for (pack, record, places) in found {
+        let mut spans: Vec<Span<P>> = Vec::new();
+        for (pack, record, what) in found {
             let from = u64::from(record.offset);
             let to = from + u64::from(record.stored);
             match spans.last_mut() {
@@ -181,29 +198,52 @@ impl Reader {
                     if last.pack == pack && from <= last.bytes.end + GAP && to - last.bytes.start <= SPAN =>
                 {
                     last.bytes.end = to;
-                    last.records.push((record, places));
+                    last.records.push((record, what));
                 }
                 _ => spans.push(Span {
                     pack,
                     bytes: from..to,
-                    records: vec![(record, places)],
+                    records: vec![(record, what)],
                 }),
             }
         }
         Ok(spans)
     }
 
-    async fn span(&self, span: Span, sink: Arc<dyn Sink>) -> Result<u64> {
-        let bytes = self.bytes(span.pack, span.bytes.clone()).await?;
+    /// Reads a span, and opens its records one after the other, on a thread that may wait.
+    pub(crate) async fn opened<P: Send + 'static, T: Send + 'static>(
+        &self,
+        span: Span<P>,
+        each: impl FnOnce(&mut dyn Iterator<Item = (Record, P, Result<Vec<u8>>)>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Span { pack, bytes, records } = span;
+        let sealed = self.bytes(pack, bytes.clone()).await?;
         let seals = self.vault.seals.clone();
-        let write = move || {
+        let open = move || {
             let mut opener = Opener::new(&seals)?;
+            each(&mut records.into_iter().map(|(record, what)| {
+                let from = (u64::from(record.offset) - bytes.start) as usize;
+                let sealed = sealed.get(from..from + record.stored as usize);
+                let plain = opener.open(pack, &record, sealed.unwrap_or_default());
+                (record, what, plain)
+            }))
+        };
+        tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|_| Error::Thread)?
+    }
+
+    /// Whether it is known where a chunk is.
+    pub(crate) fn has(&self, id: &Id) -> bool {
+        self.find.find(id).is_some()
+    }
+
+    async fn span(&self, span: Span<Vec<u64>>, sink: Arc<dyn Sink>) -> Result<u64> {
+        let write = move |opened: &mut dyn Iterator<Item = (Record, Vec<u64>, Result<Vec<u8>>)>| {
             let mut written = 0;
-            for (record, places) in &span.records {
-                let from = (u64::from(record.offset) - span.bytes.start) as usize;
-                let sealed = bytes.get(from..from + record.stored as usize).unwrap_or_default();
-                let plain = opener.open(span.pack, record, sealed)?;
-                for &offset in places {
+            for (_, places, plain) in opened {
+                let plain = plain?;
+                for offset in places {
                     sink.write(offset, &plain)
                         .map_err(|source| Error::Sink { offset, source })?;
                     written += plain.len() as u64;
@@ -211,8 +251,6 @@ impl Reader {
             }
             Ok(written)
         };
-        tokio::task::spawn_blocking(write)
-            .await
-            .map_err(|_| Error::Thread)?
+        self.opened(span, write).await
     }
 }

@@ -2,22 +2,25 @@
 
 use crate::copy::{self, Copy};
 use crate::error::{Error, Result, StoreError};
-use crate::index::{self, Index};
 use crate::keys::{Key, Opening, Seals, Wrapping};
-use crate::pack::{self, Record};
+use crate::pack;
 use crate::store::{Objects, Put};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// The format that this program writes.
 const FORMAT: u32 = 1;
 
+/// How long a chunk may be.
+const CHUNKS: RangeInclusive<u32> = 64 << 10..=pack::LONGEST;
+
 /// How many small objects are asked for at once.
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 
 const CONFIG: &str = "config";
 
@@ -65,22 +68,6 @@ pub struct Vault {
     chunk: u32,
 }
 
-/// What is known of which pack has what.
-pub(crate) struct Loaded {
-    /// Everything that can be read.
-    pub(crate) index: Index,
-    /// All packs that are there, with their records.
-    pub(crate) packs: HashMap<Uuid, Vec<Record>>,
-    /// Those that no object of the index names: of a writer that ended before its end, or that still writes.
-    pub(crate) orphans: HashSet<Uuid>,
-    /// Objects of the index, and what damaged ones are damaged by.
-    pub(crate) objects: Vec<String>,
-    /// Packs that no object of the index names, and that do not say what they have either.
-    pub(crate) mute: HashSet<Uuid>,
-    /// What could not be read, and why.
-    pub(crate) damaged: Vec<Error>,
-}
-
 impl Vault {
     /// Makes a vault where none is.
     ///
@@ -98,7 +85,10 @@ impl Vault {
             offshoot_vault: FORMAT,
             id: Uuid::new_v4(),
             created: making.now,
-            chunk: making.chunk.clamp(64 << 10, 1 << 20).next_power_of_two(),
+            chunk: making
+                .chunk
+                .clamp(*CHUNKS.start(), *CHUNKS.end())
+                .next_power_of_two(),
         };
         let vault = Self {
             seals: Arc::new(Seals::new(&key)),
@@ -140,6 +130,10 @@ impl Vault {
                 Opening::Key(_) => Error::WrongKey("key that was kept"),
                 _ => Error::damaged(CONFIG, "it is not as it was written"),
             });
+        }
+        if !CHUNKS.contains(&config.chunk) {
+            let why = format!("chunks of {} bytes are none that it can have", config.chunk);
+            return Err(Error::damaged(CONFIG, why));
         }
         Ok(Self {
             seals: Arc::new(Seals::new(&key)),
@@ -280,97 +274,6 @@ impl Vault {
     pub(crate) async fn write_json(&self, name: &str, value: &impl Serialize, put: Put) -> Result<()> {
         let plain = serde_json::to_vec(value).map_err(|e| Error::damaged(name, e.to_string()))?;
         self.write(name, self.seals.seal_object(name, &plain), put).await
-    }
-
-    /// Reads the index, and the lists of the packs that it does not name. Packs that are not there any more are left out,
-    /// and chunks of `without` are as if they were not there.
-    pub(crate) async fn load(&self, without: &HashSet<Uuid>) -> Result<Loaded> {
-        let there: HashMap<Uuid, (String, u64)> = self
-            .list("packs/")
-            .await?
-            .into_iter()
-            .filter_map(|(name, size)| Some((pack::of_name(&name)?, (name, size))))
-            .collect();
-        let mut loaded = Loaded {
-            index: Index::default(),
-            packs: HashMap::new(),
-            orphans: HashSet::new(),
-            objects: self.list("index/").await?.into_keys().collect(),
-            mute: HashSet::new(),
-            damaged: Vec::new(),
-        };
-        let mut reading = stream::iter(loaded.objects.clone())
-            .map(|name| async move {
-                let sealed = self.read(&name).await?;
-                index::read(&name, &self.seals.open_object(&name, &sealed)?)
-            })
-            .buffer_unordered(4);
-        while let Some(read) = reading.next().await {
-            match read {
-                Ok(packs) => loaded
-                    .packs
-                    .extend(packs.into_iter().filter(|(pack, _)| there.contains_key(pack))),
-                // A clean-up has put another in its place: that one names the same packs, or they name themselves.
-                Err(Error::Store {
-                    source: StoreError::NotFound,
-                    ..
-                }) => {}
-                Err(e @ Error::Damaged { .. }) => loaded.damaged.push(e),
-                Err(e) => return Err(e),
-            }
-        }
-        drop(reading);
-        let unnamed: Vec<_> = there
-            .iter()
-            .filter(|(pack, _)| !loaded.packs.contains_key(pack))
-            .map(|(pack, (_, size))| (*pack, *size))
-            .collect();
-        let mut reading = stream::iter(unnamed)
-            .map(|(pack, size)| async move { (pack, self.read_list(pack, size).await) })
-            .buffer_unordered(AT_ONCE);
-        while let Some((pack, read)) = reading.next().await {
-            match read {
-                Ok(records) => {
-                    loaded.packs.insert(pack, records);
-                    loaded.orphans.insert(pack);
-                }
-                Err(Error::Store {
-                    source: StoreError::NotFound,
-                    ..
-                }) => {}
-                Err(e @ Error::Damaged { .. }) => {
-                    loaded.mute.insert(pack);
-                    loaded.damaged.push(e);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        drop(reading);
-        for (pack, records) in &loaded.packs {
-            if !without.contains(pack) {
-                loaded.index.add(*pack, records);
-            }
-        }
-        Ok(loaded)
-    }
-
-    /// The list at a pack's end.
-    pub(crate) async fn read_list(&self, pack: Uuid, size: u64) -> Result<Vec<Record>> {
-        let name = pack::name(pack);
-        // Most lists are shorter, and are there with the first request.
-        let mut from = size.saturating_sub(64 << 10);
-        let read = |from| {
-            let got = self.objects.get(&name, Some(from..size));
-            async { got.await.map_err(StoreError::at("read", &name)) }
-        };
-        let mut end = read(from).await?;
-        let tail = pack::tail(pack, &end, size)?;
-        if tail > size - from {
-            from = size - tail;
-            end = read(from).await?;
-        }
-        let skip = end.len() - tail as usize;
-        pack::list(&self.seals, pack, end.get(skip..).unwrap_or_default(), size)
     }
 }
 

@@ -64,12 +64,7 @@ pub async fn run(
         found.note(e);
     }
     let sizes = vault.list("packs/").await?;
-    let packs: Vec<_> = loaded
-        .packs
-        .keys()
-        .copied()
-        .filter(|pack| wanted(*pack))
-        .collect();
+    let packs: Vec<_> = loaded.index.packs().filter(|pack| wanted(*pack)).collect();
     let total: u64 = packs
         .iter()
         .filter_map(|pack| sizes.get(&pack::name(*pack)))
@@ -77,7 +72,7 @@ pub async fn run(
     let mut bad: HashMap<Id, usize> = HashMap::new();
     let mut reading = stream::iter(packs)
         .map(|pack| {
-            let records = loaded.packs.get(&pack).cloned().unwrap_or_default();
+            let records = loaded.index.records(pack).collect();
             let size = sizes.get(&pack::name(pack)).copied().unwrap_or_default();
             async move { (pack, look_at(vault, pack, size, records).await) }
         })
@@ -233,7 +228,7 @@ async fn look_at(vault: &Vault, pack: Uuid, size: u64, records: Vec<pack::Record
 async fn whole(
     vault: &Vault,
     reader: &Reader,
-    loaded: &crate::vault::Loaded,
+    loaded: &crate::load::Loaded,
     bad: &HashMap<Id, usize>,
     id: Uuid,
 ) -> Result<Option<BTreeSet<usize>>> {

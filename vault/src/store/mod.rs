@@ -1,10 +1,14 @@
 //! Where objects are: a directory, or a bucket. Objects are written whole, once, and never changed.
 
+mod counted;
 mod local;
 mod s3;
+mod throttle;
 
+pub use counted::{Counted, Requests};
 pub use local::Local;
 pub use s3::{S3, S3Settings};
+pub use throttle::{Rate, Throttled};
 
 use crate::error::{Error, Result, StoreError};
 use async_trait::async_trait;

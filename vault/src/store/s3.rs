@@ -5,7 +5,7 @@ use crate::error::StoreError;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::path::Path;
 use object_store::{
     ClientOptions, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
@@ -33,6 +33,7 @@ pub struct S3Settings {
 /// A bucket.
 pub struct S3 {
     store: AmazonS3,
+    bucket: String,
     prefix: String,
 }
 
@@ -51,6 +52,10 @@ impl S3 {
             .with_secret_access_key(&settings.secret_key)
             .with_allow_http(settings.endpoint.starts_with("http://"))
             .with_conditional_put(S3ConditionalPut::ETagMatch)
+            // A bucket that locks objects takes none without. It is the one that is signed: it costs nothing.
+            .with_checksum_algorithm(Checksum::SHA256)
+            // One is removed at a time; and what is refused within an answer is not told from what fails.
+            .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true")
             .with_retry(RetryConfig {
                 max_retries: 3,
                 retry_timeout: Duration::from_secs(60),
@@ -66,8 +71,17 @@ impl S3 {
             .map_err(told)?;
         Ok(Self {
             store,
+            bucket: settings.bucket.clone(),
             prefix: settings.prefix.clone(),
         })
+    }
+
+    /// Of a request that needs no object to be there.
+    fn no_bucket(&self, e: object_store::Error) -> StoreError {
+        match told(e) {
+            StoreError::NotFound => StoreError::Other(format!("there is no bucket {}", self.bucket)),
+            e => e,
+        }
     }
 
     fn path(&self, name: &str) -> Path {
@@ -91,7 +105,7 @@ impl Objects for S3 {
         let options = PutOptions::from(mode);
         let path = self.path(name);
         let put = self.store.put_opts(&path, payload, options).await;
-        put.map_err(told).map(drop)
+        put.map_err(|e| self.no_bucket(e)).map(drop)
     }
 
     async fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
@@ -121,7 +135,7 @@ impl Objects for S3 {
             name: meta.location.as_ref().get(skip..).unwrap_or_default().to_owned(),
             size: meta.size,
         });
-        all.try_collect().await.map_err(told)
+        all.try_collect().await.map_err(|e| self.no_bucket(e))
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
@@ -137,10 +151,34 @@ fn told(e: object_store::Error) -> StoreError {
     match e {
         E::NotFound { .. } => StoreError::NotFound,
         E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::Exists,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::Denied(chain(&e)),
-        E::Generic { .. } => StoreError::Away(chain(&e)),
-        _ => StoreError::Other(chain(&e)),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::Denied(plain(&chain(&e))),
+        E::Generic { .. } => {
+            let text = chain(&e);
+            // What a server refuses does not go by. Only the text tells it from a server that is away.
+            let refused = |text: &str| {
+                let (_, code) = text.split_once("status code: 4")?;
+                (!code.starts_with("08") && !code.starts_with("29")).then_some(())
+            };
+            match refused(&text) {
+                Some(()) => StoreError::Other(plain(&text)),
+                None => StoreError::Away(plain(&text)),
+            }
+        }
+        _ => StoreError::Other(plain(&chain(&e))),
     }
+}
+
+/// Without the XML around what a server says.
+fn plain(text: &str) -> String {
+    let of = |xml: &str, tag: &str| {
+        let (_, rest) = xml.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once('<')?.0.to_owned())
+    };
+    let said = text.split_once("<Error>").and_then(|(before, xml)| {
+        let before = before.split("<?xml").next()?;
+        Some(format!("{before}{}, {}", of(xml, "Code")?, of(xml, "Message")?))
+    });
+    said.unwrap_or_else(|| text.to_owned())
 }
 
 /// An error with what is behind it.

@@ -6,14 +6,18 @@
     reason = "a list of what has changed may have one range"
 )]
 
+mod cancel;
 mod commit;
 mod damage;
 mod faults;
 mod keys;
 mod local;
+mod moto;
 mod prune;
 mod round_trip;
 mod s3;
+mod seek;
+mod stores;
 
 mod support;
 

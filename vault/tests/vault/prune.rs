@@ -126,6 +126,39 @@ async fn a_pack_that_is_needed_little_is_written_anew() {
     assert_eq!(again.moved.new, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_refuses_to_remove_is_told_and_tried_again() {
+    let store = Arc::new(Memory::default());
+    let vault = vault(&store).await;
+    let disk = Disk(Arc::new(noise(1, 300_000)));
+    let gone = copy(&vault, std::slice::from_ref(&disk), None).await.unwrap();
+    *store.kept.lock().unwrap() = Some("copies/");
+    let refused = vault.forget(gone.id).await.unwrap_err();
+    let object = vault::verify::object_of(gone.id);
+    assert_eq!(
+        refused.to_string(),
+        format!("could not delete {object} in the vault")
+    );
+    assert!(restore(&vault, &gone).await.unwrap()[..] == [disk]);
+    *store.kept.lock().unwrap() = Some("packs/");
+    vault.forget(gone.id).await.unwrap();
+    prune::run(&vault, at(1)).await.unwrap();
+    for now in [20, 30] {
+        let pruned = prune::run(&vault, at(now)).await.unwrap();
+        assert_eq!((pruned.removed, pruned.waiting, pruned.refused.len()), (0, 1, 1));
+        assert_eq!(pruned.refused[0].object, store.names("packs/")[0]);
+        assert!(pruned.refused[0].why.starts_with("access is denied"));
+    }
+    // The mark itself, once.
+    *store.kept.lock().unwrap() = Some("marks/");
+    let pruned = prune::run(&vault, at(40)).await.unwrap();
+    assert_eq!((pruned.removed, pruned.waiting, pruned.refused.len()), (1, 1, 1));
+    *store.kept.lock().unwrap() = None;
+    let pruned = prune::run(&vault, at(50)).await.unwrap();
+    assert_eq!(pruned, Pruned::default());
+    assert!(store.names("marks/").is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_writers_and_a_clean_up_at_once() {
     // Ten minutes in `make soak`.

@@ -34,11 +34,33 @@ pub struct Memory {
     /// Lists do not show what was written in the last so many operations.
     pub stale: AtomicU64,
     written: Mutex<BTreeMap<String, u64>>,
+    /// Names that begin so are never answered for, once so many were.
+    pub hang: Mutex<Option<(&'static str, u64)>>,
+    /// Told when somebody waits for that.
+    pub hung: tokio::sync::Notify,
+    /// Names that begin so are not removed.
+    pub kept: Mutex<Option<&'static str>>,
     /// Whether a second write of a name is taken, as many stores do.
     pub unconditional: std::sync::atomic::AtomicBool,
 }
 
 impl Memory {
+    async fn answers(&self, name: &str) {
+        let hangs = match &mut *self.hang.lock().unwrap() {
+            Some((prefix, 0)) if name.starts_with(*prefix) => true,
+            Some((prefix, left)) if name.starts_with(*prefix) => {
+                *left -= 1;
+                false
+            }
+            _ => false,
+        };
+        if hangs {
+            self.hung.notify_one();
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
+    }
+
     fn next(&self) -> (u64, Option<Fault>) {
         let n = self.operations.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
@@ -65,7 +87,7 @@ fn refusal(fault: Fault) -> StoreError {
 #[async_trait]
 impl Objects for Memory {
     async fn put(&self, name: &str, pieces: Vec<Bytes>, put: Put) -> Result<(), StoreError> {
-        tokio::task::yield_now().await;
+        self.answers(name).await;
         let (n, fault) = self.next();
         let whole: Vec<u8> = pieces.concat();
         let mut objects = self.objects.lock().unwrap();
@@ -90,7 +112,7 @@ impl Objects for Memory {
     }
 
     async fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        tokio::task::yield_now().await;
+        self.answers(name).await;
         if let (_, Some(fault)) = self.next() {
             return Err(refusal(fault));
         }
@@ -106,7 +128,7 @@ impl Objects for Memory {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        tokio::task::yield_now().await;
+        self.answers(prefix).await;
         let (n, fault) = self.next();
         if let Some(fault) = fault {
             return Err(refusal(fault));
@@ -126,7 +148,15 @@ impl Objects for Memory {
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        tokio::task::yield_now().await;
+        self.answers(name).await;
+        if self
+            .kept
+            .lock()
+            .unwrap()
+            .is_some_and(|kept| name.starts_with(kept))
+        {
+            return Err(StoreError::Denied("the bucket keeps what it has".into()));
+        }
         let (_, fault) = self.next();
         if let Some(fault @ (Fault::Refused | Fault::Full)) = fault {
             return Err(refusal(fault));
