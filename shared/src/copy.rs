@@ -259,6 +259,9 @@ pub struct CopyTask {
     /// The copy that it makes; there is one when it is over with SUCCESS or WARNING.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<CopyId>,
+    /// The last time that the copy was booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Booted>,
     /// The copy run that it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
@@ -337,6 +340,7 @@ impl CopyTask {
             snapshot: progress.and_then(|p| p.snapshot).or(spec.snapshot),
             snapshot_name: progress.and_then(|p| p.snapshot_name.clone()),
             copy: progress.map(|p| p.copy),
+            verified: None,
             run: spec.run,
             created_by: job.created_by.clone(),
             create_time: job.create_time,

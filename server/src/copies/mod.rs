@@ -18,12 +18,11 @@ use shared::target::{Place, Target};
 use shared::{Code, Status, TargetId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use vault::store::{Local, Objects, S3, S3Settings};
+use vault::store::{Local, Objects, Rate, S3, S3Settings, Throttled};
 use vault::{Key, Opening, StoreError, Vault};
 
 /// Why something could not be done at a target.
@@ -91,7 +90,7 @@ pub struct Opened {
     /// The vault.
     pub vault: Vault,
     /// Bytes in a second at most, 0 for as many as go.
-    rate: Arc<AtomicU64>,
+    rate: Rate,
 }
 
 impl Opened {
@@ -221,7 +220,7 @@ impl Copies {
         let target = stored.target.clone();
         let secret = self.secret(stored)?;
         let key = self.key(stored)?;
-        let rate = Arc::new(AtomicU64::new(target.bytes_per_second.unwrap_or(0)));
+        let rate = Rate::new(target.bytes_per_second.unwrap_or(0));
         let objects = store(&target.name.to_string(), &target.place, secret.as_deref(), &rate)?;
         let vault = Vault::open(objects, &Opening::Key(Key::from_bytes(key))).await;
         let vault = vault.map_err(|source| CopiesError::Vault {
@@ -255,9 +254,7 @@ impl Copies {
     /// Changes how many bytes may go in a second, also of what is under way.
     fn limit(&self, id: TargetId, bytes_per_second: Option<u64>) {
         if let Some(opened) = lock(&self.open).get(&id) {
-            opened
-                .rate
-                .store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
+            opened.rate.set(bytes_per_second.unwrap_or(0));
         }
     }
 }
@@ -275,7 +272,7 @@ pub fn store(
     target: &str,
     place: &Place,
     secret: Option<&str>,
-    _rate: &Arc<AtomicU64>,
+    rate: &Rate,
 ) -> Result<Arc<dyn Objects>, CopiesError> {
     let settings = |source| CopiesError::Settings {
         target: target.to_owned(),
@@ -304,5 +301,5 @@ pub fn store(
             return Err(settings(StoreError::Other("it is no place".into())));
         }
     };
-    Ok(objects)
+    Ok(Arc::new(Throttled::new(objects, rate.clone())))
 }

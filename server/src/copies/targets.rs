@@ -5,10 +5,8 @@ use crate::db::{self, now, targets::Stored};
 use shared::target::{AT_ONCE, CreateTarget, Found, PatchTarget, Place, Target};
 use shared::{CopyId, Name, Status, TargetId};
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use uuid::Uuid;
-use vault::store::Objects;
+use vault::store::{Objects, Rate};
 use vault::{Making, Opening, Vault, Wrapping};
 
 /// Takes what is secret out of a place.
@@ -62,7 +60,7 @@ impl Copies {
             name.as_str(),
             &place,
             secret.as_deref(),
-            &Arc::new(AtomicU64::new(0)),
+            &Rate::new(0),
         )?;
         let found = probe(&name, &*objects).await?;
         let failed = |source| CopiesError::Vault {

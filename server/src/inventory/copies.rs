@@ -69,7 +69,10 @@ pub async fn tasks(
         None => listing.among(&["jobs.vm"], sees)?,
     }
     let page = db::jobs::list(&world.db, &listing).await?;
-    let tasks = page.items.iter().filter_map(CopyTask::of).collect();
+    let mut tasks = Vec::with_capacity(page.items.len());
+    for task in page.items.iter().filter_map(CopyTask::of) {
+        tasks.push(signed(world, task).await?);
+    }
     Ok(page.with(tasks))
 }
 
@@ -80,5 +83,18 @@ pub async fn task(world: &World, reference: &str) -> Result<CopyTask, Status> {
         Err(_) => None,
     };
     let task = found.as_ref().and_then(|stored| CopyTask::of(&stored.job));
-    task.ok_or_else(|| Status::not_found("copy task", reference))
+    let task = task.ok_or_else(|| Status::not_found("copy task", reference))?;
+    signed(world, task).await
+}
+
+/// A task with the sign that its copy boots.
+async fn signed(world: &World, task: CopyTask) -> Result<CopyTask, Status> {
+    let copy = match task.copy.filter(|_| task.status.is_over()) {
+        Some(id) => db::copies::by_id(&world.db, id).await?,
+        None => None,
+    };
+    Ok(CopyTask {
+        verified: copy.and_then(|copy| copy.booted),
+        ..task
+    })
 }

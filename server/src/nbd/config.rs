@@ -6,7 +6,7 @@ use shared::target::Place;
 use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
-use vault::store::Objects;
+use vault::store::{Objects, Rate};
 
 /// All that it is told, as JSON on standard input: nothing of it is seen by who looks at processes.
 #[derive(Clone, Serialize, Deserialize)]
@@ -47,6 +47,6 @@ impl Store {
     ///
     /// Settings that are none.
     pub fn objects(&self) -> Result<Arc<dyn Objects>, CopiesError> {
-        copies::store(&self.target, &self.place, self.secret.as_deref(), &Arc::default())
+        copies::store(&self.target, &self.place, self.secret.as_deref(), &Rate::new(0))
     }
 }

@@ -44,15 +44,20 @@ impl Drop for Dir {
             .flatten()
             .flatten()
         {
-            let line = std::fs::read_to_string(entry.path().join("process")).unwrap_or_default();
+            // Of a machine, or of what shows it the disks of a copy.
+            let record = match entry.path().is_dir() {
+                true => entry.path().join("process"),
+                false => entry.path(),
+            };
+            let line = std::fs::read_to_string(record).unwrap_or_default();
             let pid = line.split(' ').next().unwrap_or_default();
             if pid.is_empty() {
                 continue;
             }
             // The number may be another's by now.
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mark = entry.file_name();
-            let mark = mark.as_encoded_bytes();
+            let path = entry.path();
+            let mark = path.file_stem().unwrap_or_default().as_encoded_bytes();
             if arguments.windows(mark.len()).any(|w| w == mark) {
                 let _ = Command::new("kill").args(["-KILL", pid]).status();
             }

@@ -3,6 +3,7 @@
 //! It starts the server in this process and then speaks to its API as any client does. Only the counter of the source
 //! is read beside it, on the serial log: so its times are those at which the lines arrived.
 
+mod copies;
 mod report;
 mod show;
 mod ticks;
@@ -73,6 +74,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     doctor::refuse(&config).await?;
     config.make_data_dir()?;
     let log = log_to_file(&config)?;
+    let data_dir = config.data_dir.clone();
     let running = Running::start(config).await?;
     tell(format_args!(
         "server on http://{}, its log is {log}",
@@ -84,7 +86,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let client = Client::new(&format!("http://{}", running.address), Some(&token.secret))?;
     let mut show = Show::new(&client, running.server.world().hypervisor.clone(), start);
     let shown = tokio::select! {
-        shown = show.run() => shown.map(|()| true),
+        shown = show.run(&data_dir) => shown.map(|()| true),
         () = interrupts.next() => Ok(false),
     };
     let finished = matches!(shown, Ok(true));

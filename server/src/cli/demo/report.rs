@@ -1,7 +1,8 @@
 //! What the demo has seen, for people and as JSON.
 
 use super::show::{LONGEST_GAP, SOURCE, Show};
-use crate::cli::client::table::millis;
+use super::copies::TARGET;
+use crate::cli::client::table::{bytes, millis};
 use serde::Serialize;
 use serde_json::Value;
 use shared::feed::Noun;
@@ -57,6 +58,10 @@ impl Show<'_> {
                 "clone",
                 format!("{name}: linked, it stands on the snapshot's frozen layer"),
             );
+        }
+        if let Some(copied) = &self.copied {
+            let copy = copied.task.copy.map_or_else(String::new, |id| id.to_string());
+            lines.push(format!("  {:<10} {copy}: of the snapshot, in the vault {TARGET}", "copy"));
         }
         lines.push("\nHow long each step took".to_owned());
         let width = self.steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -122,6 +127,23 @@ impl Show<'_> {
             }
             _ => "The instant clone did NOT come to be.".to_owned(),
         });
+        lines.push(match &self.copied {
+            Some(copied) => {
+                let (task, stats) = (&copied.task, &copied.task.stats);
+                let booted = task.verified.as_ref().and_then(|sign| sign.proof.boot_millis);
+                format!(
+                    "The copy ended with {}: {} of disks gone through, {} stored ({} spared by what the vault had, {} by \
+                     compression). It was seen to boot from the vault: {}.",
+                    task.status,
+                    bytes(stats.seed.logical_bytes_transferred.unwrap_or_default() as u64),
+                    bytes(stats.stored_bytes),
+                    bytes(stats.saved_by_dedupe_bytes),
+                    bytes(stats.saved_by_compression_bytes),
+                    booted.map_or_else(|| "NO".to_owned(), |ms| format!("in {}", millis(ms))),
+                )
+            }
+            None => "The snapshot was NOT copied.".to_owned(),
+        });
         lines.join("\n")
     }
 
@@ -136,6 +158,7 @@ impl Show<'_> {
             snapshot: self.snapshot.as_ref().map(|(_, as_told)| as_told),
             clone_job: self.clone.as_ref().map(|(_, as_told)| as_told),
             instant_clone: self.fork.as_ref().map(|(_, as_told, _)| as_told),
+            copy_task: self.copied.as_ref().map(|copied| &copied.as_told),
             clone: Clone {
                 name: self.clone_name(),
                 boot_seconds: self.boot().map(seconds),
@@ -154,6 +177,7 @@ struct Told<'a> {
     clone_job: Option<&'a Value>,
     clone: Clone,
     instant_clone: Option<&'a Value>,
+    copy_task: Option<&'a Value>,
     seconds: f64,
 }
 

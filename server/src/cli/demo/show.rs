@@ -1,5 +1,6 @@
 //! What the demo does, step by step, and what it has seen.
 
+use super::copies::Copied;
 use super::tell;
 use super::ticks::{Counted, Ticks};
 use crate::cli::Failure;
@@ -22,6 +23,7 @@ use shared::vm::{
     CloudInit, CreateVm, DiskOfImage, Firmware, NewDisk, PauseReason, StopMode, StopVm, Vm, VmState,
 };
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +39,7 @@ const BOOT: Duration = Duration::from_secs(DEFAULT_BOOT_TIMEOUT_SECONDS as u64);
 pub const LONGEST_GAP: Duration = Duration::from_millis(1000);
 
 pub struct Show<'a> {
-    client: &'a Client,
+    pub(super) client: &'a Client,
     hypervisor: Arc<dyn Hypervisor>,
     /// What was done, and how long it took.
     pub steps: Vec<(String, Duration)>,
@@ -47,6 +49,8 @@ pub struct Show<'a> {
     pub clone: Option<(Job, Value)>,
     /// The job of the instant clone, and the source's nonce at the time.
     pub fork: Option<(Job, Value, String)>,
+    /// The copy of the snapshot.
+    pub copied: Option<Copied>,
     since: Instant,
 }
 
@@ -62,31 +66,32 @@ impl<'a> Show<'a> {
             snapshot: None,
             clone: None,
             fork: None,
+            copied: None,
             since: start,
         };
         show.done("server ready");
         show
     }
 
-    fn done(&mut self, what: impl Into<String>) {
+    pub(super) fn done(&mut self, what: impl Into<String>) {
         self.steps.push((what.into(), self.since.elapsed()));
         self.since = Instant::now();
     }
 
     /// Follows a job to its end, and fails if it does.
-    async fn follow(&self, job: Job) -> Result<Job, Failure> {
+    pub(super) async fn follow(&self, job: Job) -> Result<Job, Failure> {
         let job = self.end(job).await?;
         job::check(&job)?;
         Ok(job)
     }
 
-    async fn end(&self, job: Job) -> Result<Job, Failure> {
+    pub(super) async fn end(&self, job: Job) -> Result<Job, Failure> {
         let mut progress = Progress::new(std::io::stderr().is_terminal());
         Ok(follow::to_end(self.client, job, |job| progress.update(job)).await?)
     }
 
     /// All of it.
-    pub async fn run(&mut self) -> Result<(), Failure> {
+    pub async fn run(&mut self, data_dir: &Path) -> Result<(), Failure> {
         let source = self.source().await?;
         tell(format_args!(
             "waiting for the guest of {SOURCE} to boot and to count"
@@ -133,6 +138,8 @@ impl<'a> Show<'a> {
         let text = self.client.text(&get).await?;
         self.snapshot = Some((serde_json::from_str(&text)?, serde_json::from_str(&text)?));
         self.done("snapshot");
+
+        self.copy(&vm, &snapshot, data_dir).await?;
 
         let request = self.clone_of(snapshot).await?;
         let view = self.client.call(&PostCloneJob { vm, request }).await?;
@@ -273,7 +280,7 @@ impl<'a> Show<'a> {
         };
         job::check(job)?;
         job::check(fork)?;
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<String> = self.copied.as_ref().and_then(Copied::wrong).into_iter().collect();
         if self
             .forked()
             .is_none_or(|clone| clone.nonce.as_ref() != Some(nonce))
