@@ -50,9 +50,9 @@ async fn serve(root: &Path, counted: Arc<AtomicU64>) -> Result<String> {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let (service, counted) = (service.clone(), counted.clone());
-            let service = service_fn(move |request| {
+            let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                 counted.fetch_add(1, Ordering::Relaxed);
-                service.call(request)
+                Service::call(&service, request)
             });
             tokio::spawn(async move {
                 let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
