@@ -22,7 +22,10 @@ impl Taken {
         rustix::fs::sync();
         let (begin, before) = (Instant::now(), children());
         let out = run(command).await?;
-        self.note(key, children() - before);
+        let cpu = children() - before;
+        // The whole takes some ten minutes.
+        eprintln!("bench: {key}: {cpu:.2} s of a processor");
+        self.note(key, cpu);
         self.wall
             .entry(key)
             .or_default()
