@@ -101,6 +101,8 @@ pub fn take(disk: &Path, dir: &Path) -> Result<Value> {
             disk_at += CHUNK as u64;
         }
     }
+    // Else the system would still write it when the other file is to be written.
+    sealed.sync_all()?;
     let back = Back {
         key: &key,
         sealed: &sealed,
