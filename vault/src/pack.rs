@@ -154,12 +154,13 @@ pub(crate) struct Packed {
 }
 
 impl Packer {
-    pub(crate) fn new(seals: &Seals, room: usize) -> Self {
+    /// One that is filled into `room`, which is empty.
+    pub(crate) fn new(seals: &Seals, room: Vec<u8>) -> Self {
         let id = Uuid::new_v4();
         Self {
             id,
             seal: seals.pack(id),
-            bytes: Vec::with_capacity(room),
+            bytes: room,
             records: Vec::new(),
         }
     }

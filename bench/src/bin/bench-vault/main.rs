@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 use vault::store::{Local, Objects};
-use vault::{CancellationToken, Change, Copy, Key, Making, Opening, Source, Vault, Wrapping};
+use vault::{CancellationToken, Change, Commit, Copy, Key, Making, Opening, Source, Vault, Wrapping};
 
 /// What could not be done.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -125,7 +125,13 @@ async fn copy(vault: &Vault, disk: &str, known: Option<(Uuid, &str)>) -> Result<
     let copied = writer.disk("disk0", source, change, Value::Null, &cancel).await?;
     let chunks = writer.known();
     let parent = before.map(|copy| copy.id);
-    let made = writer.commit(Value::Null, vec![copied], parent, 2).await?;
+    let what = Commit {
+        id: Uuid::new_v4(),
+        about: Value::Null,
+        parent,
+        now: 2,
+    };
+    let made = writer.commit(vec![copied], what).await?;
     Ok(json!({"copy": made.id, "moved": made.moved, "chunks": chunks}))
 }
 
