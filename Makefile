@@ -50,7 +50,7 @@ soak: checkout ## Long and random runs: SOAK_MINUTES=30, SEED=n repeats one
 	@scripts/soak.sh
 
 bench: ## Takes the figures; ONLY=group takes one group
-	@scripts/setup.sh test
+	@scripts/setup.sh bench
 	@$(MAKE) build
 	@bench/run.sh $(ONLY)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Takes the figures; bench/README.md says what they are.
 #
-#   bench/run.sh [--quick] [clone|instantClone|engine|api|console|machines]
+#   bench/run.sh [--quick] [clone|instantClone|engine|api|console|machines|vault]
 #
-# The group may be in $ONLY, too. Needs what scripts/setup.sh test and scripts/build.sh make.
+# The group may be in $ONLY, too. Needs what scripts/setup.sh bench and scripts/build.sh make.
 set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing, and says what it does. Quick when all is there.
 #
-#   scripts/setup.sh build|demo|test [--dry-run]
+#   scripts/setup.sh build|demo|test|bench [--dry-run]
 #
 # build: what compiles the program and its console. demo: QEMU and what makes the demo guest, too.
 # test: browser, Node packages, linters, what reads the files of copies and what the package is tested in, too.
-# With --dry-run it only prints the commands, and fails if there are any.
+# bench: what figures are taken beside, too. With --dry-run it only prints the commands, and fails if there are any.
 # All output goes to standard error. Programs from crates are kept in $OFFSHOOT_CACHE/tools.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -16,12 +16,12 @@ cd "$root"
 
 say() { echo "setup: $*"; }
 die() { say "$*" && exit 1; }
-usage="usage: scripts/setup.sh build|demo|test [--dry-run]"
+usage="usage: scripts/setup.sh build|demo|test|bench [--dry-run]"
 mode=${1:-}
-case $mode in build | demo | test) ;; *) die "$usage" ;; esac
+case $mode in build | demo | test | bench) ;; *) die "$usage" ;; esac
 dry=
 case ${2:-} in '') ;; --dry-run) dry=1 ;; *) die "$usage" ;; esac
-wants() { [[ $mode == "$1" || $mode == test || ($mode == demo && $1 == build) ]]; }
+wants() { [[ $mode == "$1" || $mode == bench || ($mode == test && $1 != bench) || ($mode == demo && $1 == build) ]]; }
 has() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
 
 planned=0
@@ -102,6 +102,10 @@ if wants test; then
     for browser in /usr/bin/{chromium,google-chrome}; do if [[ -x $browser ]]; then chromium=$browser; fi; done
     if [[ -z $chromium && $distribution != ubuntu ]]; then missing+=(chromium) && chromium=chromium; fi
     compgen -G '/usr/share/fonts/truetype/dejavu/*.ttf' >/dev/null || missing+=(fonts-dejavu-core)
+fi
+if wants bench; then
+    need restic restic
+    need borg borgbackup
 fi
 
 updated=

@@ -14,6 +14,7 @@ mod pause;
 mod report;
 mod site;
 mod stats;
+mod vault;
 
 use report::{Figure, Report};
 use std::path::PathBuf;
@@ -24,7 +25,15 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The groups, in the order in which they are taken.
-const GROUPS: [&str; 6] = ["clone", "instantClone", "engine", "api", "console", "machines"];
+const GROUPS: [&str; 7] = [
+    "clone",
+    "instantClone",
+    "engine",
+    "api",
+    "console",
+    "machines",
+    "vault",
+];
 
 /// The folder of the benchmark. Asked for when it runs: what is compiled may come from another checkout.
 fn here() -> PathBuf {
@@ -86,6 +95,7 @@ async fn run() -> Result<()> {
             "engine" => engine::take(size).await,
             "api" => api::take(size).await,
             "machines" => machines::take(size).await,
+            "vault" => vault::take(size).await,
             _ => console::take(size).await,
         }?;
         report.print(group, &taken)?;

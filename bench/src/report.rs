@@ -26,6 +26,8 @@ pub struct Figure {
     pub value: f64,
     /// Its limit.
     pub limit: Limit,
+    /// What it is wanted to be, as much or less; its limit is easier.
+    pub aim: Option<f64>,
     /// How far it is to be trusted: how many measurements, how far apart.
     pub noise: String,
     /// Why it does not count, if it does not.
@@ -39,34 +41,55 @@ impl Figure {
             key,
             value,
             limit,
+            aim: None,
             noise: noise.into(),
             void: None,
         }
     }
 
+    /// With what it is wanted to be beside its limit.
+    pub const fn aim(mut self, aim: f64) -> Self {
+        self.aim = Some(aim);
+        self
+    }
+
     fn limit_text(&self) -> String {
-        match self.limit {
+        let limit = match self.limit {
             Limit::AtMost(most) => format!("≤ {most}"),
             Limit::AtLeast(least) => format!("≥ {least}"),
             Limit::None => String::new(),
-        }
+        };
+        let aim = self.aim.map(|aim| format!("aim ≤ {aim}")).unwrap_or_default();
+        joined(limit, aim)
     }
 
     fn verdict(&self) -> String {
         let met = match self.limit {
-            Limit::AtMost(most) => self.value <= most,
-            Limit::AtLeast(least) => self.value >= least,
-            Limit::None => return String::new(),
+            Limit::AtMost(most) => Some(self.value <= most),
+            Limit::AtLeast(least) => Some(self.value >= least),
+            Limit::None => None,
+        };
+        let met = met.map_or("", |met| if met { "met" } else { "NOT MET" });
+        let aim = match self.aim {
+            Some(aim) if self.value <= aim => "aim met",
+            Some(_) => "aim not met",
+            None => "",
         };
         match &self.void {
-            Some(why) => format!("does not count: {why}"),
-            None if met => "met".to_owned(),
-            None => "NOT MET".to_owned(),
+            Some(why) if !met.is_empty() || !aim.is_empty() => format!("does not count: {why}"),
+            _ => joined(met.to_owned(), aim.to_owned()),
         }
     }
 
     fn value_text(&self) -> String {
         format!("{:.*}", if self.value < 10.0 { 3 } else { 1 }, self.value)
+    }
+}
+
+fn joined(one: String, other: String) -> String {
+    match one.is_empty() || other.is_empty() {
+        true => one + &other,
+        false => format!("{one}, {other}"),
     }
 }
 
@@ -92,7 +115,7 @@ impl Report {
         for f in figures {
             writeln!(
                 out,
-                "  {:<28}{:>12}  {:<8} {:<10} {}",
+                "  {:<28}{:>12}  {:<20} {:<20} {}",
                 f.key,
                 f.value_text(),
                 f.limit_text(),

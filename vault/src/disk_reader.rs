@@ -298,7 +298,9 @@ impl Flight {
         let mut opened = stream::iter(reader.spans(absent)?)
             .map(|span| async {
                 let wanted = span.records.iter().any(|(_, wanted)| *wanted);
-                let all = |all: &mut dyn Iterator<Item = (Record, bool, Result<Vec<u8>>)>| Ok(all.collect());
+                let all = |record: Record, wanted: bool, plain: Result<&[u8]>| {
+                    Ok((record, wanted, plain.map(<[u8]>::to_vec)))
+                };
                 (wanted, reader.opened(span, all).await)
             })
             .buffer_unordered(AT_ONCE);

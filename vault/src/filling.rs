@@ -25,6 +25,8 @@ pub(crate) struct Inner {
     pub(crate) index: Mutex<Index>,
     packer: tokio::sync::Mutex<Option<Open>>,
     room: Arc<Semaphore>,
+    /// Memory of packs that are written: the system takes its time to give as much anew.
+    spare: Mutex<Vec<Vec<u8>>>,
     pub(crate) moved: Counters,
     /// When the store last took this writer's sign of life.
     pub(crate) alive: Mutex<Instant>,
@@ -103,9 +105,23 @@ impl Inner {
             index: Mutex::new(index),
             packer: tokio::sync::Mutex::default(),
             room: Arc::new(Semaphore::new(PACKS)),
+            spare: Mutex::default(),
             moved: Counters::default(),
             alive: Mutex::new(Instant::now()),
             broken: AtomicBool::new(false),
+        }
+    }
+
+    fn memory(&self) -> Vec<u8> {
+        let spare = lock(&self.spare).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(PACK + (PACK >> 6)))
+    }
+
+    /// Takes back what a pack was filled into, if the store has let go of it.
+    pub(crate) fn spare(&self, bytes: bytes::Bytes) {
+        if let Ok(mut bytes) = bytes.try_into_mut() {
+            bytes.clear();
+            lock(&self.spare).push(bytes.into());
         }
     }
 
@@ -118,7 +134,7 @@ impl Inner {
             None => Open {
                 // Never closed.
                 room: self.room.clone().acquire_owned().await.ok()?,
-                packer: Packer::new(&self.vault.seals, PACK + (PACK >> 6)),
+                packer: Packer::new(&self.vault.seals, self.memory()),
             },
         };
         while let Some((id, kind, plain, body)) = run.records.get(run.gone) {

@@ -223,9 +223,9 @@ impl Seals {
             .split_first_chunk::<NONCE_LEN>()
             .ok_or_else(|| damaged("it is too short"))?;
         let mut plain = sealed.to_vec();
-        self.object(name)
-            .open(*nonce, SEALED, &mut plain)
-            .ok_or_else(|| damaged("its seal is broken"))?;
+        let opened = self.object(name).open(*nonce, SEALED, &mut plain);
+        let length = opened.ok_or_else(|| damaged("its seal is broken"))?.len();
+        plain.truncate(length);
         Ok(plain)
     }
 }
@@ -253,11 +253,15 @@ impl Seal {
     }
 
     /// Opens a buffer in place; `None` if its seal is broken.
-    pub(crate) fn open(&self, nonce: [u8; NONCE_LEN], about: &[u8], buffer: &mut Vec<u8>) -> Option<()> {
+    pub(crate) fn open<'b>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        about: &[u8],
+        buffer: &'b mut [u8],
+    ) -> Option<&'b [u8]> {
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let plain = self.0.open_in_place(nonce, Aad::from(about), buffer).ok()?.len();
-        buffer.truncate(plain);
-        Some(())
+        let opened = self.0.open_in_place(nonce, Aad::from(about), buffer);
+        opened.ok().map(|plain| &*plain)
     }
 }
 

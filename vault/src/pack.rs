@@ -154,12 +154,13 @@ pub(crate) struct Packed {
 }
 
 impl Packer {
-    pub(crate) fn new(seals: &Seals, room: usize) -> Self {
+    /// One that is filled into `room`, which is empty.
+    pub(crate) fn new(seals: &Seals, room: Vec<u8>) -> Self {
         let id = Uuid::new_v4();
         Self {
             id,
             seal: seals.pack(id),
-            bytes: Vec::with_capacity(room),
+            bytes: room,
             records: Vec::new(),
         }
     }
@@ -229,11 +230,9 @@ pub(crate) fn list(seals: &Seals, pack: Uuid, end: &[u8], size: u64) -> Result<V
     let at = u32::try_from(at).map_err(|_| damaged("it is too long"))?;
     let sealed = end.len().checked_sub(TRAILER).and_then(|n| end.get(..n));
     let mut list = sealed.ok_or_else(|| damaged("it is too short"))?.to_vec();
-    seals
-        .pack(pack)
-        .open(Record::nonce(at), END, &mut list)
-        .ok_or_else(|| damaged("the seal of its list is broken"))?;
-    let records = read_list(&list).ok_or_else(|| damaged("its list is none"))?;
+    let opened = seals.pack(pack).open(Record::nonce(at), END, &mut list);
+    let opened = opened.ok_or_else(|| damaged("the seal of its list is broken"))?;
+    let records = read_list(opened).ok_or_else(|| damaged("its list is none"))?;
     let number = end.get(end.len() - TRAILER + 4..end.len() - 8);
     if number != Some(&(records.len() as u32).to_le_bytes()[..]) {
         return Err(damaged("its list has another length than it says"));
@@ -257,6 +256,7 @@ pub(crate) struct Opener<'a> {
     unpack: zstd::bulk::Decompressor<'static>,
     /// Whose seal is at hand.
     pack: Option<(Uuid, Seal)>,
+    plain: Vec<u8>,
 }
 
 impl<'a> Opener<'a> {
@@ -265,47 +265,42 @@ impl<'a> Opener<'a> {
             seals,
             unpack: zstd::bulk::Decompressor::new().map_err(|_| Error::Thread)?,
             pack: None,
+            plain: Vec::new(),
         })
     }
 
-    /// What a record has, which is what its name says.
-    pub(crate) fn open(&mut self, pack: Uuid, record: &Record, sealed: &[u8]) -> Result<Vec<u8>> {
-        self.open_packed(pack, record, sealed).map(|(plain, _)| plain)
-    }
-
-    /// What a record has, and the same as it is packed there.
-    pub(crate) fn open_packed(
-        &mut self,
+    /// What a record has, which is what its name says. It is opened where it is; all but the last [`TAG`] bytes of `sealed` are
+    /// then what was sealed.
+    pub(crate) fn open<'b>(
+        &'b mut self,
         pack: Uuid,
         record: &Record,
-        sealed: &[u8],
-    ) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+        sealed: &'b mut [u8],
+    ) -> Result<&'b [u8]> {
         let damaged = |why: &str| Error::damaged(name(pack), format!("at {}, {why}", record.offset));
-        if self.pack.as_ref().is_none_or(|(id, _)| *id != pack) {
-            self.pack = Some((pack, self.seals.pack(pack)));
-        }
-        let Some((_, seal)) = &self.pack else {
-            return Err(Error::Thread);
+        let seal = match &mut self.pack {
+            Some((id, seal)) if *id == pack => seal,
+            other => &mut other.insert((pack, self.seals.pack(pack))).1,
         };
-        let mut body = sealed.to_vec();
-        seal.open(Record::nonce(record.offset), &record.about(), &mut body)
-            .ok_or_else(|| damaged("a seal is broken"))?;
-        let (plain, packed) = if record.kind.is_zstd() {
-            let plain = self.unpack.decompress(&body, record.plain as usize);
-            let plain =
-                plain.map_err(|e| damaged(&format!("what is packed there cannot be unpacked: {e}")))?;
-            (plain, Some(body))
+        let body = seal.open(Record::nonce(record.offset), &record.about(), sealed);
+        let body = body.ok_or_else(|| damaged("a seal is broken"))?;
+        let plain = if record.kind.is_zstd() {
+            self.plain.clear();
+            self.plain.reserve(record.plain as usize);
+            let unpacked = self.unpack.decompress_to_buffer(body, &mut self.plain);
+            unpacked.map_err(|e| damaged(&format!("what is packed there cannot be unpacked: {e}")))?;
+            &self.plain[..]
         } else {
-            (body, None)
+            body
         };
         let id = match record.kind.is_table() {
-            true => self.seals.table(&plain),
-            false => self.seals.chunk(&plain),
+            true => self.seals.table(plain),
+            false => self.seals.chunk(plain),
         };
         if id != record.id || plain.len() != record.plain as usize {
             return Err(damaged("a chunk is not what its name says"));
         }
-        Ok((plain, packed))
+        Ok(plain)
     }
 }
 

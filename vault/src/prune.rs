@@ -8,11 +8,13 @@
 use crate::Id;
 use crate::error::{Error, Result};
 use crate::index;
+use crate::keys::TAG;
 use crate::load::Loaded;
 use crate::pack::{self, Record};
 use crate::read::Reader;
 use crate::store::Put;
 use crate::vault::Vault;
+use bytes::BytesMut;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -285,8 +287,9 @@ async fn rewrite(vault: &Vault, packs: Vec<(Uuid, Vec<Record>)>) -> Result<()> {
                     .objects
                     .get(&name, Some(from..from + u64::from(record.stored)));
                 let sealed = got.await.map_err(crate::StoreError::at("read", &name))?;
-                let (plain, packed) = pack::Opener::new(&vault.seals)?.open_packed(pack, &record, &sealed)?;
-                let body = packed.as_ref().unwrap_or(&plain);
+                let mut sealed = BytesMut::from(sealed);
+                pack::Opener::new(&vault.seals)?.open(pack, &record, &mut sealed)?;
+                let body = sealed.get(..sealed.len() - TAG).unwrap_or_default();
                 writer.take_over(&record, body).await
             };
             failed = taken.await;

@@ -6,6 +6,7 @@ use crate::index::Index;
 use crate::pack::{self, Opener, Record};
 use crate::vault::Vault;
 use crate::{CancellationToken, Id};
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -97,7 +98,9 @@ impl Reader {
         let (pack, record) = self.find.find(id).ok_or(Error::Lost { id: *id })?;
         let from = u64::from(record.offset);
         let sealed = self.bytes(pack, from..from + u64::from(record.stored)).await?;
-        Opener::new(&self.vault.seals)?.open(pack, &record, &sealed)
+        let mut sealed = BytesMut::from(sealed);
+        let mut opener = Opener::new(&self.vault.seals)?;
+        opener.open(pack, &record, &mut sealed).map(<[u8]>::to_vec)
     }
 
     /// The chunks that a piece of a table names; none for one of zeros.
@@ -132,7 +135,7 @@ impl Reader {
         }
     }
 
-    async fn bytes(&self, pack: Uuid, range: Range<u64>) -> Result<bytes::Bytes> {
+    async fn bytes(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
         let name = pack::name(pack);
         match self.vault.objects.get(&name, Some(range)).await {
             // The index had it, and its object is gone or shorter.
@@ -210,23 +213,26 @@ impl Reader {
         Ok(spans)
     }
 
-    /// Reads a span, and opens its records one after the other, on a thread that may wait.
+    /// Reads a span, and opens its records one after the other, on a thread that may wait; ends with the first error of `each`.
     pub(crate) async fn opened<P: Send + 'static, T: Send + 'static>(
         &self,
         span: Span<P>,
-        each: impl FnOnce(&mut dyn Iterator<Item = (Record, P, Result<Vec<u8>>)>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+        mut each: impl FnMut(Record, P, Result<&[u8]>) -> Result<T> + Send + 'static,
+    ) -> Result<Vec<T>> {
         let Span { pack, bytes, records } = span;
         let sealed = self.bytes(pack, bytes.clone()).await?;
         let seals = self.vault.seals.clone();
         let open = move || {
+            // Nobody else has them: they are opened where they are.
+            let mut sealed = BytesMut::from(sealed);
             let mut opener = Opener::new(&seals)?;
-            each(&mut records.into_iter().map(|(record, what)| {
+            let one = |(record, what): (Record, P)| {
                 let from = (u64::from(record.offset) - bytes.start) as usize;
-                let sealed = sealed.get(from..from + record.stored as usize);
+                let sealed = sealed.get_mut(from..from + record.stored as usize);
                 let plain = opener.open(pack, &record, sealed.unwrap_or_default());
-                (record, what, plain)
-            }))
+                each(record, what, plain)
+            };
+            records.into_iter().map(one).collect()
         };
         tokio::task::spawn_blocking(open)
             .await
@@ -239,18 +245,16 @@ impl Reader {
     }
 
     async fn span(&self, span: Span<Vec<u64>>, sink: Arc<dyn Sink>) -> Result<u64> {
-        let write = move |opened: &mut dyn Iterator<Item = (Record, Vec<u64>, Result<Vec<u8>>)>| {
-            let mut written = 0;
-            for (_, places, plain) in opened {
-                let plain = plain?;
-                for offset in places {
-                    sink.write(offset, &plain)
-                        .map_err(|source| Error::Sink { offset, source })?;
-                    written += plain.len() as u64;
-                }
+        let write = move |_, places: Vec<u64>, plain: Result<&[u8]>| {
+            let plain = plain?;
+            let written = (places.len() * plain.len()) as u64;
+            for offset in places {
+                sink.write(offset, plain)
+                    .map_err(|source| Error::Sink { offset, source })?;
             }
             Ok(written)
         };
-        self.opened(span, write).await
+        let written = self.opened(span, write).await?;
+        Ok(written.into_iter().sum())
     }
 }

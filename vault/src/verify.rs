@@ -7,14 +7,18 @@ use crate::error::{Error, Result, StoreError};
 use crate::pack::{self, Opener};
 use crate::read::Reader;
 use crate::vault::Vault;
+use bytes::BytesMut;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How many packs are in memory at once.
+/// How many packs are looked at at once.
 const AT_ONCE: usize = 2;
+
+/// How much of a pack is in memory at once.
+const PART: u64 = 4 << 20;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,52 +179,62 @@ struct Looked {
     wrong: Vec<(Option<Id>, Error)>,
 }
 
-/// Reads a pack whole, and opens all that it has.
+/// Reads all of a pack, a part at a time, and opens what it has.
 async fn look_at(vault: &Vault, pack: Uuid, size: u64, records: Vec<pack::Record>) -> Result<Looked> {
     let name = pack::name(pack);
-    let got = vault.objects.get(&name, None).await;
-    let body = got.map_err(StoreError::at("read", &name))?;
-    let seals = vault.seals.clone();
-    let look = move || {
-        let mut looked = Looked {
-            bytes: body.len() as u64,
-            right: 0,
-            wrong: Vec::new(),
-        };
-        if body.len() as u64 != size {
-            let why = format!("it has {} bytes, and is listed with {size}", body.len());
-            looked.wrong.push((None, Error::damaged(&name, why)));
-        }
-        let listed = pack::tail(pack, &body, body.len() as u64).and_then(|tail| {
-            let from = body.len() - tail as usize;
-            pack::list(
-                &seals,
-                pack,
-                body.get(from..).unwrap_or_default(),
-                body.len() as u64,
-            )
-        });
-        match listed {
-            Ok(listed) if listed == records => {}
-            Ok(_) => looked
-                .wrong
-                .push((None, Error::damaged(&name, "its list is not that of the index"))),
-            Err(e) => looked.wrong.push((None, e)),
-        }
-        let mut opener = Opener::new(&seals)?;
-        for record in &records {
-            let from = record.offset as usize;
-            let sealed = body.get(from..from + record.stored as usize);
-            match opener.open(pack, record, sealed.unwrap_or_default()) {
-                Ok(_) => looked.right += 1,
-                Err(e) => looked.wrong.push((Some(record.id), e)),
-            }
-        }
-        Ok(looked)
+    let mut looked = Looked {
+        bytes: size,
+        right: 0,
+        wrong: Vec::new(),
     };
-    tokio::task::spawn_blocking(look)
-        .await
-        .map_err(|_| Error::Thread)?
+    match vault.read_list(pack, size).await {
+        Ok(listed) if listed == records => {}
+        Ok(_) => looked
+            .wrong
+            .push((None, Error::damaged(&name, "its list is not that of the index"))),
+        Err(e @ Error::Damaged { .. }) => looked.wrong.push((None, e)),
+        Err(e) => return Err(e),
+    }
+    let mut rest = &records[..];
+    while let Some(first) = rest.first() {
+        let from = u64::from(first.offset);
+        let end = |record: &pack::Record| u64::from(record.offset) + u64::from(record.stored);
+        if end(first) > size || end(first) < from {
+            let why = format!("it has {size} bytes, and a chunk at {from} with {}", first.stored);
+            looked.wrong.push((Some(first.id), Error::damaged(&name, why)));
+            rest = rest.get(1..).unwrap_or_default();
+            continue;
+        }
+        let fits =
+            |record: &&pack::Record| u64::from(record.offset) >= from && end(record) <= size.min(from + PART);
+        let number = rest.iter().take_while(fits).count().max(1);
+        let (part, after) = rest.split_at(number);
+        rest = after;
+        let to = part.iter().map(end).max().unwrap_or(from);
+        let got = vault.objects.get(&name, Some(from..to)).await;
+        let body = got.map_err(StoreError::at("read", &name))?;
+        let (seals, part) = (vault.seals.clone(), part.to_vec());
+        let open = move || {
+            // Nobody else has them: they are opened where they are.
+            let mut body = BytesMut::from(body);
+            let mut opener = Opener::new(&seals)?;
+            let (mut right, mut wrong) = (0, Vec::new());
+            for record in &part {
+                let at = (u64::from(record.offset) - from) as usize;
+                let sealed = body.get_mut(at..at + record.stored as usize);
+                match opener.open(pack, record, sealed.unwrap_or_default()) {
+                    Ok(_) => right += 1,
+                    Err(e) => wrong.push((Some(record.id), e)),
+                }
+            }
+            Ok((right, wrong))
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        let (right, wrong): (u64, Vec<_>) = opened.map_err(|_| Error::Thread)??;
+        looked.right += right;
+        looked.wrong.extend(wrong);
+    }
+    Ok(looked)
 }
 
 /// `None` where all that a copy needs is there and not among what is bad; else which damage it lacks something by, as far as

@@ -241,8 +241,10 @@ impl Writer {
     async fn store(&self, Full { pack, room }: Full) -> Result<()> {
         let name = pack::name(pack.id);
         let size = pack.bytes.len() as u64;
+        let bytes = pack.bytes.clone();
         let put = self.vault.objects.put(&name, vec![pack.bytes], Put::Create);
         put.await.map_err(StoreError::at("write", &name))?;
+        self.inner.spare(bytes);
         drop(room);
         add(&self.inner.moved.stored, size);
         lock(&self.own).push(pack.id);

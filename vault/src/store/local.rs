@@ -4,10 +4,10 @@ use super::{Listed, Objects, Put};
 use crate::error::StoreError;
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// What a file is called until it is whole.
@@ -65,8 +65,18 @@ impl Objects for Local {
                     range.end
                 )));
             }
-            let mut bytes = vec![0; range.end.saturating_sub(range.start) as usize];
-            file.read_exact_at(&mut bytes, range.start)?;
+            let length = range.end.saturating_sub(range.start) as usize;
+            let mut bytes = Vec::with_capacity(length);
+            while bytes.len() < length {
+                let at = range.start + bytes.len() as u64;
+                // Into what nobody has written yet, and no further than the range.
+                match rustix::io::pread(&file, spare_capacity(&mut bytes), at) {
+                    Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                    Ok(_) => bytes.truncate(length),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(e) => return Err(io::Error::from(e).into()),
+                }
+            }
             Ok(bytes.into())
         })
         .await
