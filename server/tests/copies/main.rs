@@ -4,6 +4,7 @@
 #[path = "../snapshots/monitor.rs"]
 #[allow(dead_code, reason = "the other test uses more of it")]
 mod monitor;
+mod remote;
 #[path = "../support/mod.rs"]
 mod support;
 
