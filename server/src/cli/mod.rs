@@ -71,6 +71,10 @@ enum Command {
         /// The source, for those who look at the list of processes.
         vm: shared::VmId,
     },
+    /// Places that copies go to, on the server that OFFSHOOT_URL names.
+    Target(Ask<client::target::TargetCommand>),
+    /// Copies of snapshots at targets, on the server that OFFSHOOT_URL names.
+    Copy(Ask<client::copy::CopyCommand>),
     /// Hosts, on the server that OFFSHOOT_URL names.
     Host(Ask<client::place::HostCommand>),
     /// Storages, on the server that OFFSHOOT_URL names.
@@ -213,6 +217,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Fork(ask) => ask.args.run(&ask.api).await,
             Command::ForkPoint(ask) => ask.command.run(&ask.api).await,
             Command::Guard { monitor, .. } => Ok(crate::hypervisor::qemu::guard(&monitor).await?),
+            Command::Target(ask) => ask.command.run(&ask.api).await,
+            Command::Copy(ask) => ask.command.run(&ask.api).await,
             Command::Host(ask) => ask.command.run(&ask.api).await,
             Command::Storage(ask) => ask.command.run(&ask.api).await,
             Command::Network(ask) => ask.command.run(&ask.api).await,

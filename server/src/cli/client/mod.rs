@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod clone;
 pub mod console;
+pub mod copy;
 pub mod edit;
 pub mod feed;
 pub mod follow;
@@ -14,8 +15,10 @@ pub mod notice;
 pub mod people;
 pub mod place;
 pub mod power;
+pub mod secret;
 pub mod snapshot;
 pub mod table;
+pub mod target;
 mod trust;
 pub mod vm;
 
