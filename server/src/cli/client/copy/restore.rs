@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("to").args(["name", "over", "disks_of", "file"]).required(true),
-    group = ArgGroup::new("machine").multiple(true).requires("name")
+    group = ArgGroup::new("machine").multiple(true).conflicts_with_all(["over", "disks_of", "file"])
         .args(["cpus", "memory_mib", "network", "storage"]),
     group = ArgGroup::new("replaced").args(["over"]).requires("confirm"),
     group = ArgGroup::new("power").multiple(true).args(["start", "instant"]).conflicts_with_all(["disks_of", "file"]),
@@ -29,7 +29,7 @@ pub struct Restore {
     #[arg(long, value_name = "VM")]
     over: Option<String>,
     /// The name of that machine once more.
-    #[arg(long, value_name = "VM", requires = "over")]
+    #[arg(long, value_name = "VM", conflicts_with_all = ["name", "disks_of", "file"])]
     confirm: Option<String>,
     /// The disks alone, as more disks of this machine, which is off, by name or id.
     #[arg(long, value_name = "VM")]
@@ -59,7 +59,7 @@ pub struct Restore {
     #[arg(long, value_name = "N", conflicts_with_all = ["name", "over"])]
     disk: Vec<u32>,
     /// Wait for the file, write it here, and remove it from the server.
-    #[arg(long, short, value_name = "FILE", requires = "file")]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["name", "over", "disks_of"])]
     output: Option<PathBuf>,
     #[command(flatten)]
     wait: Wait,

@@ -66,10 +66,11 @@ pub struct PlaceArgs {
 #[command(
     group = ArgGroup::new("place").args(["local", "s3_bucket", "remote_url"]).required(true),
     group = ArgGroup::new("bucket").args(["s3_bucket"]).requires("s3_access_key"),
-    group = ArgGroup::new("store").multiple(true).requires("s3_bucket")
+    group = ArgGroup::new("store").multiple(true).conflicts_with_all(["local", "remote_url"])
         .args(["s3_endpoint", "s3_region", "s3_prefix", "s3_access_key", "s3_secret_file"]),
     group = ArgGroup::new("server").args(["remote_url"]).requires("remote_target"),
-    group = ArgGroup::new("there").multiple(true).requires("remote_url").args(["remote_target", "remote_token_file"]),
+    group = ArgGroup::new("there").multiple(true).conflicts_with_all(["local", "s3_bucket"])
+        .args(["remote_target", "remote_token_file"]),
 )]
 pub struct AddArgs {
     /// Its name.
