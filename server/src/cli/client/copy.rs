@@ -7,6 +7,7 @@ use super::table::{Table, bytes, millis};
 use super::{Api, Failure, List, Wait, http, joined};
 use clap::{Args, Subcommand, ValueEnum};
 use restore::Restore;
+use shared::VmId;
 use shared::api::{
     CancelCopyTask, DeleteCopy, GetCopy, GetCopyTask, GetJob, HoldCopyTask, ListAllCopyTasks, ListCopies,
     ListCopyTasks, ListQuery, PostBoot, PostCopyTask, ReleaseCopyTask, UpdateCopy,
@@ -22,7 +23,7 @@ pub enum CopyCommand {
     Create(Create),
     /// Lists copies, newest first.
     List {
-        /// Of this machine, by name or id.
+        /// Of this machine, by its id or by the name that it had: it may be gone.
         #[arg(long)]
         vm: Option<String>,
         /// At this target, by name or id.
@@ -158,7 +159,9 @@ impl CopyCommand {
         match self {
             Self::Create(create) => create.run(api).await,
             Self::List { vm, target, list } => {
-                let query = narrowed(list, [("vm", vm), ("target", target)]);
+                let by_id = vm.as_ref().is_some_and(|vm| vm.parse::<VmId>().is_ok());
+                let of = if by_id { "vm" } else { "vmName" };
+                let query = narrowed(list, [(of, vm), ("target", target)]);
                 api.show(&ListCopies { query }, |page| {
                     let mut table =
                         Table::new(["ID", "VM", "MOMENT", "TARGET", "SIZE", "STORED", "BOOTED", "NOTE"]);
