@@ -135,15 +135,15 @@ pub fn ask(prompt: &str) -> io::Result<String> {
     let stdin = io::stdin();
     let mut line = String::new();
     if stdin.is_terminal() {
-        write!(io::stderr(), "{prompt}: ")?;
         let shown = tcgetattr(&stdin)?;
         let mut hidden = shown.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
+        // Before it asks: what is typed at once is not shown either.
         tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
-        let read = stdin.read_line(&mut line);
+        let read = write!(io::stderr(), "{prompt}: ").and_then(|()| stdin.read_line(&mut line));
         tcsetattr(&stdin, OptionalActions::Flush, &shown)?;
-        writeln!(io::stderr())?;
         read?;
+        writeln!(io::stderr())?;
     } else {
         stdin.read_line(&mut line)?;
     }
