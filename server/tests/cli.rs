@@ -7,6 +7,8 @@ mod console;
 mod copies;
 #[path = "cli/oidc.rs"]
 mod oidc;
+#[path = "cli/policies.rs"]
+mod policies;
 #[path = "cli/secrets.rs"]
 mod secrets;
 #[path = "cli/upkeep.rs"]

@@ -75,6 +75,8 @@ enum Command {
     Target(Ask<client::target::TargetCommand>),
     /// Copies of snapshots at targets, on the server that OFFSHOOT_URL names.
     Copy(Ask<client::copy::CopyCommand>),
+    /// Policies: when copies are made, and which are kept; on the server that OFFSHOOT_URL names.
+    Policy(Ask<client::policy::PolicyCommand>),
     /// Hosts, on the server that OFFSHOOT_URL names.
     Host(Ask<client::place::HostCommand>),
     /// Storages, on the server that OFFSHOOT_URL names.
@@ -219,6 +221,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Guard { monitor, .. } => Ok(crate::hypervisor::qemu::guard(&monitor).await?),
             Command::Target(ask) => ask.command.run(&ask.api).await,
             Command::Copy(ask) => ask.command.run(&ask.api).await,
+            Command::Policy(ask) => ask.command.run(&ask.api).await,
             Command::Host(ask) => ask.command.run(&ask.api).await,
             Command::Storage(ask) => ask.command.run(&ask.api).await,
             Command::Network(ask) => ask.command.run(&ask.api).await,

@@ -26,7 +26,7 @@ fn adding(site: &Site, more: &str) -> Command {
 }
 
 /// A target named `there`.
-async fn target(site: &Site) -> Ran {
+pub async fn target(site: &Site) -> Ran {
     let passphrase = file(site, "passphrase", &format!("{PASSPHRASE}\n"));
     let mut add = adding(site, "--limit 200MiB --at-once 3");
     add.arg("--passphrase-file").arg(passphrase);

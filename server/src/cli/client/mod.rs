@@ -14,6 +14,7 @@ pub mod job;
 pub mod notice;
 pub mod people;
 pub mod place;
+pub mod policy;
 pub mod power;
 pub mod secret;
 pub mod snapshot;
