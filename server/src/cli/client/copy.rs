@@ -279,8 +279,8 @@ fn shown(copy: &Copy) -> String {
             bytes(figures.saved_by_compression())
         ),
         format!(
-            "machine      {} processors, {} MiB, {}, {} NICs",
-            machine.cpus, machine.memory_mib, machine.firmware, machine.nics
+            "machine      {} MiB, {}, processors {}, NICs {}",
+            machine.memory_mib, machine.firmware, machine.cpus, machine.nics
         ),
     ];
     for disk in &copy.disks {
@@ -302,6 +302,9 @@ fn shown(copy: &Copy) -> String {
             )
         }
     });
+    if let Some(policy) = copy.policy {
+        lines.push(format!("policy       {policy}"));
+    }
     for damage in &copy.damage {
         lines.push(format!("damaged      {damage}"));
     }

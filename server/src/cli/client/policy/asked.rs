@@ -209,8 +209,9 @@ impl EditArgs {
     pub async fn request(self, api: &Api) -> Result<(String, PatchPolicy), Failure> {
         let policy = self.policy.clone();
         let now = api.client()?.call(&GetPolicy { policy }).await?;
-        let zone = self.time_zone.clone();
-        let zone = zone.unwrap_or_else(|| now.time_zone().to_owned());
+        let there = now.window.first().filter(|_| now.schedule.is_none());
+        let there = there.map_or_else(|| now.time_zone(), |window| &window.time_zone);
+        let zone = self.time_zone.clone().unwrap_or_else(|| there.to_owned());
         let cron = self.cron.clone();
         let cron = cron.or_else(|| now.schedule.as_ref().map(|schedule| schedule.cron.clone()));
         let timed = self.cron.is_some() || self.time_zone.is_some();
