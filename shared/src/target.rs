@@ -495,6 +495,7 @@ pub struct StoredObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn local() -> CreateTarget {
         CreateTarget {
@@ -583,5 +584,51 @@ mod tests {
                 secret_access_key: None,
             });
         });
+    }
+
+    proptest! {
+        #[test]
+        fn no_refusal_repeats_a_secret(
+            secret in "[a-zA-Z0-9/+:@?# -]{10,40}",
+            fields in any::<[bool; 4]>(),
+            attach: bool,
+            place in 0..4,
+        ) {
+            let given = |n: usize| fields[n].then(|| secret.clone());
+            let mut asked = CreateTarget {
+                attach,
+                passphrase: given(0),
+                recipient: given(1),
+                identity: given(2),
+                ..local()
+            };
+            let url = if fields[3] { format!("https://{secret}@there") } else { secret.clone() };
+            match place {
+                0 => asked.local = None,
+                1 => {
+                    asked.local = None;
+                    asked.s3 = Some(S3Place {
+                        endpoint: Some(url),
+                        region: None,
+                        bucket: "copies".into(),
+                        prefix: None,
+                        access_key_id: String::new(),
+                        secret_access_key: Some(secret.clone()),
+                    });
+                }
+                2 => {
+                    asked.local = None;
+                    asked.remote = Some(RemotePlace {
+                        url,
+                        target: String::new(),
+                        token: Some(secret.clone()),
+                    });
+                }
+                _ => {}
+            }
+            if let Err(refused) = asked.check() {
+                prop_assert!(!format!("{refused:?}").contains(&secret), "{refused:?}");
+            }
+        }
     }
 }
