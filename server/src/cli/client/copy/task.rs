@@ -85,6 +85,7 @@ pub fn shown(task: &CopyTask) -> String {
         field("warning", Some(warning.clone()));
     }
     field("copy", task.copy.map(|copy| copy.to_string()));
+    field("booted", task.verified.as_ref().map(super::sign));
     field("by", Some(task.created_by.clone()));
     field("created", Some(task.create_time.to_string()));
     field("started", time(task.task_start_time_usecs));
