@@ -3,8 +3,14 @@
 
 #[path = "cli/console.rs"]
 mod console;
+#[path = "cli/copies.rs"]
+mod copies;
 #[path = "cli/oidc.rs"]
 mod oidc;
+#[path = "cli/policies.rs"]
+mod policies;
+#[path = "cli/secrets.rs"]
+mod secrets;
 #[path = "cli/upkeep.rs"]
 mod upkeep;
 

@@ -260,6 +260,14 @@ impl CreateTarget {
             let why = format!("a passphrase of a vault has {PASSPHRASE_CHARS} characters at least");
             return Err(Status::invalid("passphrase", why));
         }
+        if self
+            .recipient
+            .as_deref()
+            .is_some_and(|r| !r.trim().starts_with("age1"))
+        {
+            // It may be an identity, which is a secret: it is not repeated.
+            return Err(Status::invalid("recipient", "an age recipient begins with age1"));
+        }
         match (&self.passphrase, &self.recipient, &self.identity, self.attach) {
             (_, _, Some(_), false) => Err(Status::invalid(
                 "identity",
@@ -284,10 +292,17 @@ impl CreateTarget {
 
 fn check_place(place: &Place) -> Result<(), Status> {
     let web = |field: &str, url: &str| {
-        if url.starts_with("http://") || url.starts_with("https://") {
-            Ok(())
-        } else {
-            Err(Status::invalid(field, "it is reached by http:// or https://"))
+        let rest = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"));
+        match rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default()) {
+            None => Err(Status::invalid(field, "it is reached by http:// or https://")),
+            // It is shown to all who see the target, so it is not repeated here either.
+            Some(host) if host.contains('@') => Err(Status::invalid(
+                field,
+                "an address has no user and no password in it: the secret has a field of its own",
+            )),
+            Some(_) => Ok(()),
         }
     };
     if let Some(local) = &place.local
@@ -480,6 +495,7 @@ pub struct StoredObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn local() -> CreateTarget {
         CreateTarget {
@@ -534,5 +550,85 @@ mod tests {
         attached(|_| ()).unwrap();
         attached(|t| t.passphrase = None).unwrap_err();
         attached(|t| t.recipient = Some("age1".into())).unwrap_err();
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_refused_and_not_repeated() {
+        let refused = |field: &str, change: fn(&mut CreateTarget)| {
+            let mut asked = local();
+            asked.local = None;
+            change(&mut asked);
+            let status = asked.check().unwrap_err();
+            assert_eq!(status.field(), Some(field));
+            let said = format!("{status:?}");
+            assert!(!said.to_lowercase().contains("hunter2"), "{said}");
+        };
+        refused("recipient", |t| {
+            *t = local();
+            t.recipient = Some("AGE-SECRET-KEY-1HUNTER2".into());
+        });
+        refused("remote.url", |t| {
+            t.remote = Some(RemotePlace {
+                url: "https://eve:hunter2@offshoot.example.org/".into(),
+                target: "there".into(),
+                token: None,
+            });
+        });
+        refused("s3.endpoint", |t| {
+            t.s3 = Some(S3Place {
+                endpoint: Some("https://hunter2@s3.example.org?x=/".into()),
+                region: None,
+                bucket: "copies".into(),
+                prefix: None,
+                access_key_id: "key".into(),
+                secret_access_key: None,
+            });
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn no_refusal_repeats_a_secret(
+            secret in "[a-zA-Z0-9/+:@?# -]{10,40}",
+            fields in any::<[bool; 4]>(),
+            attach: bool,
+            place in 0..4,
+        ) {
+            let given = |n: usize| fields[n].then(|| secret.clone());
+            let mut asked = CreateTarget {
+                attach,
+                passphrase: given(0),
+                recipient: given(1),
+                identity: given(2),
+                ..local()
+            };
+            let url = if fields[3] { format!("https://{secret}@there") } else { secret.clone() };
+            match place {
+                0 => asked.local = None,
+                1 => {
+                    asked.local = None;
+                    asked.s3 = Some(S3Place {
+                        endpoint: Some(url),
+                        region: None,
+                        bucket: "copies".into(),
+                        prefix: None,
+                        access_key_id: String::new(),
+                        secret_access_key: Some(secret.clone()),
+                    });
+                }
+                2 => {
+                    asked.local = None;
+                    asked.remote = Some(RemotePlace {
+                        url,
+                        target: String::new(),
+                        token: Some(secret.clone()),
+                    });
+                }
+                _ => {}
+            }
+            if let Err(refused) = asked.check() {
+                prop_assert!(!format!("{refused:?}").contains(&secret), "{refused:?}");
+            }
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Key {
                 let recipient: age::x25519::Recipient = recipient
                     .trim()
                     .parse()
-                    .map_err(|e| Error::BadKey(format!("{recipient} is no age recipient (age1…): {e}")))?;
+                    .map_err(|e| Error::BadKey(format!("that is no age recipient (age1…): {e}")))?;
                 age::Encryptor::with_recipients([&recipient as &dyn age::Recipient].into_iter())
                     .map_err(|e| Error::BadKey(e.to_string()))?
             }

@@ -6,10 +6,8 @@ use crate::access::Access;
 use crate::config::{Config, ConfigArgs};
 use crate::db::{Db, now};
 use clap::Subcommand;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use shared::Name;
 use shared::access::CreateToken;
-use std::io::{IsTerminal, Write};
 
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
@@ -161,20 +159,5 @@ impl TokenCommand {
 
 /// One line of standard input; on a terminal it asks, and does not show what is typed.
 pub(super) fn read_password() -> Result<String, Failure> {
-    let stdin = std::io::stdin();
-    let mut line = String::new();
-    if stdin.is_terminal() {
-        write!(std::io::stderr(), "Password: ")?;
-        let shown = tcgetattr(&stdin)?;
-        let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
-        let read = stdin.read_line(&mut line);
-        tcsetattr(&stdin, OptionalActions::Flush, &shown)?;
-        writeln!(std::io::stderr())?;
-        read?;
-    } else {
-        stdin.read_line(&mut line)?;
-    }
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(client::secret::ask("Password")?)
 }

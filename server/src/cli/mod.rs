@@ -71,6 +71,12 @@ enum Command {
         /// The source, for those who look at the list of processes.
         vm: shared::VmId,
     },
+    /// Places that copies go to, on the server that OFFSHOOT_URL names.
+    Target(Ask<client::target::TargetCommand>),
+    /// Copies of snapshots at targets, on the server that OFFSHOOT_URL names.
+    Copy(Ask<client::copy::CopyCommand>),
+    /// Policies: when copies are made, and which are kept; on the server that OFFSHOOT_URL names.
+    Policy(Ask<client::policy::PolicyCommand>),
     /// Hosts, on the server that OFFSHOOT_URL names.
     Host(Ask<client::place::HostCommand>),
     /// Storages, on the server that OFFSHOOT_URL names.
@@ -213,6 +219,9 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Fork(ask) => ask.args.run(&ask.api).await,
             Command::ForkPoint(ask) => ask.command.run(&ask.api).await,
             Command::Guard { monitor, .. } => Ok(crate::hypervisor::qemu::guard(&monitor).await?),
+            Command::Target(ask) => ask.command.run(&ask.api).await,
+            Command::Copy(ask) => ask.command.run(&ask.api).await,
+            Command::Policy(ask) => ask.command.run(&ask.api).await,
             Command::Host(ask) => ask.command.run(&ask.api).await,
             Command::Storage(ask) => ask.command.run(&ask.api).await,
             Command::Network(ask) => ask.command.run(&ask.api).await,

@@ -93,11 +93,23 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let (path, error) = (e.path().to_string(), e.inner());
         // What is no JSON at all is the fault of no field.
         let path = if error.is_data() { path } else { String::new() };
-        ApiError(named(&path, &error.to_string(), "body"))
+        ApiError(named(&path, &without_value(&error.to_string()), "body"))
     })?;
     json.end()
         .map_err(|e| ApiError(Status::invalid("body", e.to_string())))?;
     Ok(value)
+}
+
+/// Serde's message without the value of the wrong type, which may be a secret.
+fn without_value(message: &str) -> String {
+    let found = message.strip_prefix("invalid type: ");
+    match found.and_then(|found| found.rsplit_once(", expected ")) {
+        None => message.to_owned(),
+        Some((found, expected)) => {
+            let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+            format!("invalid type: {kind}, expected {expected}")
+        }
+    }
 }
 
 /// INVALID_ARGUMENT for the field at which parsing stopped. Serde names unknown and missing fields in the message only.
@@ -143,12 +155,30 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::target::CreateTarget;
     use shared::vm::CreateVm;
 
     fn field(body: &str) -> String {
         let status = parse::<CreateVm>(body.as_bytes()).err().unwrap().0;
         assert_eq!(status.code, Code::InvalidArgument);
         status.field().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        for (field, value) in [
+            ("passphrase", "4815162342"),
+            ("passphrase", r#"["4815162342"]"#),
+            ("passphrase", r#"{"is":"4815162342"}"#),
+            ("local", r#""4815162342, expected \"or\" not""#),
+            ("s3", r#""4815162342""#),
+        ] {
+            let body = format!(r#"{{"name":"there","{field}":{value}}}"#);
+            let status = parse::<CreateTarget>(body.as_bytes()).err().unwrap().0;
+            assert_eq!(status.field(), Some(field), "{body}");
+            assert!(!format!("{status:?}").contains("4815162342"), "{status:?}");
+            assert!(status.message.contains("invalid type: "), "{status:?}");
+        }
     }
 
     #[test]

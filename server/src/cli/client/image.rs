@@ -8,7 +8,7 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shared::Name;
 use shared::api::{
-    DeleteExport, DeleteImage, DeleteUpload, FinishUpload, GetExport, GetImage, GetUpload, ListExports,
+    Call, DeleteExport, DeleteImage, DeleteUpload, FinishUpload, GetExport, GetImage, GetUpload, ListExports,
     ListImages, ListUploads, PostExport, PostImage, PostUpload, UpdateImage, content_path, part_path,
 };
 use shared::feed::Noun;
@@ -484,8 +484,12 @@ fn is_aborted(e: &ClientError) -> bool {
     matches!(e, ClientError::Refused(status) if matches!(status.code, Aborted | FailedPrecondition))
 }
 
-/// Follows the job, fetches its file, and removes it from the server.
-async fn export_to(api: &Api, call: &PostExport, output: &Path) -> Result<(), Failure> {
+/// Follows a job that writes a file, fetches that, and removes it from the server.
+pub(super) async fn export_to(
+    api: &Api,
+    call: &impl Call<Answer = Job>,
+    output: &Path,
+) -> Result<(), Failure> {
     let client = api.client()?;
     let job: Job = client.call(call).await?;
     let job = api.follow(&client, job).await?;

@@ -2,7 +2,7 @@
 
 use super::http::{self};
 use super::table::{Table, bytes, millis};
-use super::{Api, Failure, List, Wait};
+use super::{Api, Failure, List, Wait, copy, target};
 use clap::Subcommand;
 use shared::api::{CancelJob, GetJob, GetJobLog, ListJobs, ListQuery, RetryJob};
 use shared::feed::Noun;
@@ -115,6 +115,20 @@ pub fn what(job: &Job) -> String {
         (JobSpec::ImportImage(spec), _) => product = Some(&spec.name),
         (JobSpec::ImageOfSnapshot(spec), _) => product = Some(&spec.name),
         (JobSpec::CreateVm(request), _) => product = Some(&request.name),
+        (JobSpec::CopySnapshot(spec), _) => {
+            return format!("{kind} of {} → {}", spec.vm_name, spec.target_name);
+        }
+        (JobSpec::RestoreCopy(spec), _) => {
+            let request = &spec.request;
+            let new = request.vm.as_ref().map(|vm| vm.name.as_str());
+            let over = request.over.as_ref().map(|over| over.vm.as_str());
+            let beside = request.disks.as_ref().map(|disks| disks.vm.as_str());
+            let to = new.or(over).or(beside).map(|to| format!(" → {to}"));
+            return format!("{kind} of {}{}", spec.of, to.unwrap_or_default());
+        }
+        (JobSpec::BootCopy(spec), _) => return format!("{kind} of {}", spec.of),
+        (JobSpec::VerifyTarget(spec), _) => return format!("{kind} {}", spec.target_name),
+        (JobSpec::PruneTarget(spec), _) => return format!("{kind} {}", spec.target_name),
         _ => {}
     }
     match (source, product) {
@@ -145,6 +159,7 @@ fn froze(job: &Job) -> &'static str {
         JobSpec::InstantCloneVm(_) => "the source",
         JobSpec::CloneVm(_) => "the source's disks",
         JobSpec::TakeSnapshot(spec) if spec.request.memory => "the guest",
+        JobSpec::CopySnapshot(spec) if spec.request.memory => "the guest",
         _ => "its disks",
     }
 }
@@ -172,10 +187,16 @@ pub fn success(job: &Job) -> Option<String> {
             micros as f64 / 1000.0
         );
     }
+    if let Some(progress) = &job.outcome.copy {
+        text.push_str(&copy::task::outcome(progress));
+    }
+    if let Some(vault) = &job.outcome.vault {
+        text.push_str(&target::outcome(vault));
+    }
     Some(text)
 }
 
-/// A job that did not succeed.
+/// A job that did not succeed, or did not find what it should.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} {how}; its log says more: offshoot job log {id}")]
 pub struct JobFailed {
@@ -184,10 +205,15 @@ pub struct JobFailed {
     id: shared::JobId,
 }
 
-/// Fails if the job did.
+/// Fails if the job did, or if it has found damage.
 pub fn check(job: &Job) -> Result<(), JobFailed> {
+    let damaged = job.outcome.vault.as_ref().filter(|vault| vault.damaged > 0);
     let how = match (job.state, &job.error) {
-        (JobState::Succeeded, _) => return Ok(()),
+        (JobState::Succeeded, _) => match damaged {
+            // It has looked, which was its work; whoever asked waits for another answer.
+            Some(vault) => format!("found that {}", target::hurt(vault.damaged, vault.hurt_copies)),
+            None => return Ok(()),
+        },
         (JobState::Failed, Some(error)) => format!("failed: {}", with_trace(error)),
         (state, _) => format!("ended {}", state.word()),
     };

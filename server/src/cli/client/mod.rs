@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod clone;
 pub mod console;
+pub mod copy;
 pub mod edit;
 pub mod feed;
 pub mod follow;
@@ -13,9 +14,12 @@ pub mod job;
 pub mod notice;
 pub mod people;
 pub mod place;
+pub mod policy;
 pub mod power;
+pub mod secret;
 pub mod snapshot;
 pub mod table;
+pub mod target;
 mod trust;
 pub mod vm;
 
