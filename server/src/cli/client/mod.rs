@@ -3,6 +3,8 @@
 pub mod audit;
 pub mod clone;
 pub mod console;
+#[allow(dead_code, reason = "`offshoot copy` takes it in")]
+pub mod copy_files;
 pub mod edit;
 pub mod feed;
 pub mod follow;
