@@ -8,9 +8,10 @@ use futures::StreamExt;
 use reqwest::header::CONTENT_TYPE;
 use shared::api::{FilePage, ListFileSystems, ListFiles, MAX_PAGE_SIZE, file_content_path};
 use shared::copy::{CopyFileSystems, FileEntry, FileKind, FileSystem, FilesQuery, FilesState};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 /// How long file systems may take to open.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -72,7 +73,9 @@ impl CopyGet {
         let path = file_content_path(&self.copy, &device, &self.path);
         let response = client.get(&path, None).await?;
         if self.output.as_deref() == Some(Path::new("-")) {
-            return save(&client, response, &mut tokio::io::stdout()).await;
+            let out = std::io::stdout().as_fd().try_clone_to_owned()?;
+            let mut out = tokio::fs::File::from_std(out.into());
+            return save(&client, response, &mut out).await;
         }
         let tar = response.headers().get(CONTENT_TYPE);
         let tar = tar.is_some_and(|kind| kind == "application/x-tar");
@@ -144,11 +147,7 @@ async fn all(client: &Client, copy: String, query: FilesQuery) -> Result<FilePag
     Ok(whole)
 }
 
-async fn save(
-    client: &Client,
-    response: reqwest::Response,
-    to: &mut (impl AsyncWrite + Unpin),
-) -> Result<(), Failure> {
+async fn save(client: &Client, response: reqwest::Response, to: &mut tokio::fs::File) -> Result<(), Failure> {
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
         to.write_all(&piece.map_err(|e| client.broke_off(e))?).await?;
