@@ -303,6 +303,8 @@ impl Copies {
             one.over.cancel();
         }
         self.browsers.tasks.wait().await;
+        // What was killed may have written while its directory was taken away.
+        let _ = tokio::fs::remove_dir_all(&self.browsers.dir).await;
     }
 
     /// Ends what a server that died has left of open files.

@@ -253,10 +253,9 @@ async fn the_files_of_a_copy_over_http() {
 
     // A server that stops while files are being opened leaves nothing, either.
     assert_eq!(site.get(&systems_of).await.json()["state"], "OPENING");
-    let token = site.token.clone();
-    let dir = site.stop().await;
-    assert_eq!((left(&run), shown(&run), processes(&run)), (0, 0, Vec::new()));
-    dies(dir, &token, &systems_of, &run).await;
+    let _dir = site.stop().await;
+    gone(&run).await;
+    assert_eq!((left(&run), shown(&run)), (0, 0));
 }
 
 async fn downloads(site: &Site, copy: &str, device: &str, odd: &str) {
@@ -302,8 +301,9 @@ async fn downloads(site: &Site, copy: &str, device: &str, odd: &str) {
     assert_eq!(text, "small");
 }
 
-/// A server that is killed while files are open: what it has started ends, and the next one takes away what stays.
-async fn dies(dir: tempfile::TempDir, token: &str, systems: &str, run: &Path) {
+/// What it has started ends, and the next server takes away what stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_files_are_open() {
     struct Killed(Child);
     impl Drop for Killed {
         fn drop(&mut self) {
@@ -311,6 +311,10 @@ async fn dies(dir: tempfile::TempDir, token: &str, systems: &str, run: &Path) {
             let _ = self.0.wait();
         }
     }
+    let (site, copy) = site(tempfile::tempdir().unwrap(), false).await;
+    let run = &site.running.server.world().data_dir.join("run/files");
+    let (token, systems) = (site.token.clone(), ListFileSystems { copy }.raw().path);
+    let dir = site.stop().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -323,11 +327,11 @@ async fn dies(dir: tempfile::TempDir, token: &str, systems: &str, run: &Path) {
     let client = super::site::client();
     let url = format!("http://{address}{systems}");
     let end = Instant::now() + PATIENCE;
-    while client.get(&url).bearer_auth(token).send().await.is_err() {
+    while client.get(&url).bearer_auth(&token).send().await.is_err() {
         assert!(Instant::now() < end, "the server does not start");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let found = opened(async || send(client.get(&url).bearer_auth(token)).await).await;
+    let found = opened(async || send(client.get(&url).bearer_auth(&token)).await).await;
     assert_eq!(found.state, FilesState::Ready, "{found:?}");
     assert_eq!(shown(run), 1);
     assert!(!processes(run).is_empty());

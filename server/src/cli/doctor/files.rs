@@ -18,9 +18,10 @@ fn told(installed: Result<String, Why>) -> Check {
         ),
         Err(why) => {
             let text = why.to_string();
-            let (found, fix) = text
-                .split_once("; ")
-                .unwrap_or((&text, "`apt install --reinstall guestfish` brings it anew"));
+            let (found, fix) = text.split_once("; ").unwrap_or((
+                text.as_str(),
+                "`apt install --reinstall guestfish` brings it anew",
+            ));
             let found = format!("the files of a copy cannot be seen without a restore: {found}");
             Check::warn(NAME, found, fix)
         }
