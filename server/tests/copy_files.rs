@@ -1,6 +1,12 @@
 //! The files of copies, read from real file systems by the real guestfish.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "copy_files/served.rs"]
+mod served;
+#[allow(dead_code)]
+#[path = "http/site.rs"]
+mod site;
+
 use futures::StreamExt;
 use server::copies::files::{
     Browser, Disk, EntryKind, FileSystem, FilesError, Helper, Listing, Setup, Trouble, installed, name,

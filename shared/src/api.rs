@@ -7,7 +7,9 @@ use crate::access::{
     PatchRole, PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
 };
 use crate::clone::{CloneJobView, CloneVm};
-use crate::copy::{BootCopy, Copy, CopyTask, CreateCopyTask, PatchCopy, RestoreCopy};
+use crate::copy::{
+    BootCopy, Copy, CopyFileSystems, CopyTask, CreateCopyTask, FileEntry, FilesQuery, PatchCopy, RestoreCopy,
+};
 use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
@@ -216,6 +218,8 @@ pages! {
     CopyTaskPage { copy_tasks: CopyTask }
     /// A page of policies.
     PolicyPage { policies: Policy }
+    /// A page of a directory in a copy.
+    FilePage { entries: FileEntry }
 }
 
 /// How many there are of what the console counts.
@@ -342,6 +346,25 @@ fn copy_path(copy: &str, rest: &str) -> String {
 
 fn policy_path(policy: &str, rest: &str) -> String {
     format!("/api/v1/policies/{}{rest}", encode(policy))
+}
+
+/// Where a file of a copy is, or a directory as tar: its path as a list of its directory has it.
+pub fn file_content_path(copy: &str, file_system: &str, path: &str) -> String {
+    let query = format!("fileSystem={}&path={}", encode(file_system), encode(path));
+    copy_path(copy, &format!("/files/content?{query}"))
+}
+
+fn files_path(copy: &str, query: &FilesQuery) -> String {
+    let mut path = copy_path(copy, "/files?fileSystem=");
+    path.push_str(&encode(&query.file_system));
+    path.push_str(&format!("&path={}", encode(&query.path)));
+    if let Some(n) = query.page_size {
+        path.push_str(&format!("&pageSize={n}"));
+    }
+    if let Some(token) = query.page_token.as_deref().filter(|token| !token.is_empty()) {
+        path.push_str(&format!("&pageToken={}", encode(token)));
+    }
+    path
 }
 
 fn task_path(task: &str, rest: &str) -> String {
@@ -520,6 +543,12 @@ calls! {
     PostRestore { copy: String, request: RestoreCopy } -> Job: |c| Post copy_path(&c.copy, "/restore"), c.request;
     /// Boots a copy, to see that it does.
     PostBoot { copy: String, request: BootCopy } -> Job: |c| Post copy_path(&c.copy, "/boot"), c.request;
+    /// The file systems of a copy: opens them, and says how far that is.
+    ListFileSystems { copy: String } -> CopyFileSystems: |c| Get copy_path(&c.copy, "/fileSystems");
+    /// A directory of a copy whose file systems are open.
+    ListFiles { copy: String, query: FilesQuery } -> FilePage: |c| Get files_path(&c.copy, &c.query);
+    /// Closes the file systems of a copy, before they are by themselves.
+    CloseFileSystems { copy: String } -> (): |c| Delete copy_path(&c.copy, "/fileSystems");
 
     /// Policies.
     ListPolicies { query: ListQuery } -> PolicyPage: |c| Get format!("/api/v1/policies{}", c.query.to_query());
@@ -683,6 +712,13 @@ mod tests {
             ListVms { query }.raw().path,
             "/api/v1/vms?pageSize=5&filter=name%3Aa%20b%26c"
         );
+    }
+
+    #[test]
+    fn a_path_in_a_copy_arrives_as_it_is() {
+        let path = file_content_path("1/2", "/dev/sda1", "/a b&c\\xff");
+        let query = "fileSystem=%2Fdev%2Fsda1&path=%2Fa%20b%26c%5Cxff";
+        assert_eq!(path, format!("/api/v1/copies/1%2F2/files/content?{query}"));
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Copies of snapshots, and the tasks that make them.
 
+mod files;
+
+pub use files::*;
+
 use crate::clone::{Proof, ProofStrength};
 use crate::image::ExportFormat;
 use crate::job::{Job, JobKind, JobSpec, JobState, UnwindCause, step};

@@ -3,6 +3,7 @@
 //! What machines and jobs are, this room does not know; what a vault is, the crate `vault` says.
 
 pub mod about;
+mod browse;
 pub mod files;
 mod remote;
 pub mod schedule;
@@ -10,6 +11,7 @@ mod seal;
 mod shows;
 mod targets;
 
+pub use browse::{Look, Open};
 pub use seal::{SealError, Sealer};
 pub use shows::Show;
 
@@ -115,6 +117,10 @@ pub struct Copies {
     shows: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Where the processes are that show copies.
     run_dir: PathBuf,
+    /// Those whose files are looked at.
+    browsers: Arc<browse::Browsers>,
+    /// Whether KVM is used to look at files.
+    pub kvm: bool,
 }
 
 /// How many copies run to each target.
@@ -155,6 +161,8 @@ impl Copies {
             program: program.map(Path::to_owned),
             shows: Mutex::default(),
             run_dir: data_dir.join("run"),
+            browsers: browse::Browsers::new(data_dir),
+            kvm: false,
         })
     }
 

@@ -34,7 +34,7 @@ impl Copies {
         self.run_dir.join(format!("{}.nbd", show.simple()))
     }
 
-    async fn config(&self, show: &Show) -> Result<Config, CopiesError> {
+    pub(super) async fn config(&self, show: &Show) -> Result<Config, CopiesError> {
         let stored = db::targets::known(&self.db, &show.target.to_string()).await?;
         let key = self.key(&stored)?;
         Ok(Config {
@@ -130,7 +130,7 @@ async fn keep(program: PathBuf, config: Config, over: CancellationToken) {
     }
 }
 
-fn of_process(e: Error) -> CopiesError {
+pub(super) fn of_process(e: Error) -> CopiesError {
     let code = match e {
         Error::Away(_) => shared::Code::Unavailable,
         Error::Io { .. } => shared::Code::Internal,

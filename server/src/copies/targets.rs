@@ -257,6 +257,7 @@ impl Copies {
     /// Removes a copy. What only it needed goes when its target is cleaned up.
     pub async fn remove(&self, copy: &shared::copy::Copy) -> Result<(), CopiesError> {
         shared::can::can_delete_copy(copy)?;
+        self.close_files(copy.id).await;
         let opened = self.open(copy.target).await?;
         let id = copy.id;
         let gone = opened.vault.forget(id.0).await.map_err(|e| opened.failed(e));

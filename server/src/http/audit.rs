@@ -49,6 +49,10 @@ pub struct SignIn {
     pub refused: Option<Status>,
 }
 
+/// A read that is written down like a change, with what was read: it takes data out of here.
+#[derive(Clone, Debug)]
+pub struct Noted(pub String);
+
 /// The address that a request came from; empty if it came over no network.
 pub fn address(extensions: &Extensions) -> String {
     let peer = extensions.get::<ConnectInfo<Peer>>();
@@ -82,8 +86,9 @@ pub async fn layer(State(access): State<Access>, request: Request, next: Next) -
     let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS)
         && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     let sign_in = response.extensions().get::<SignIn>();
+    let noted = response.extensions().get::<Noted>().map(|noted| short(&noted.0));
     let form = path.starts_with("/do/");
-    if !refused && sign_in.is_none() && (reads || form) {
+    if !refused && sign_in.is_none() && noted.is_none() && (reads || form) {
         return response;
     }
     let who = who.or_else(|| response.extensions().get::<Who>().cloned());
@@ -116,9 +121,10 @@ pub async fn layer(State(access): State<Access>, request: Request, next: Next) -
             .map_or_else(|| of_status(response.status()), |f| f.code)
             .word()
             .to_owned(),
-        detail: match (failure, made) {
-            (Some(failure), _) => short(&failure.message),
-            (None, made) => made.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
+        detail: match (failure, made, noted) {
+            (Some(failure), ..) => short(&failure.message),
+            (None, _, Some(noted)) => noted,
+            (None, made, None) => made.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
         },
         request_id: request_id.unwrap_or_default(),
     };

@@ -125,6 +125,9 @@ impl Jobs {
         if let Err(e) = inner.world.hypervisor.end_unasked(&known).await {
             tracing::warn!(error = %db::chain(&e), "end processes that an earlier server kept ready");
         }
+        if let Err(e) = inner.world.copies.end_stale_files().await {
+            tracing::warn!(error = %db::chain(&e), "end what an earlier server looked at files with");
+        }
         let shown = db::layers::copies(&inner.world.db).await?;
         let shown: Vec<_> = shown.into_iter().map(|(_, of)| of).collect();
         // Before any machine is started that reads them.
@@ -176,6 +179,7 @@ impl Jobs {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.world().spares.close().await;
+        self.world().copies.end_files().await;
         self.world().copies.let_be();
     }
 

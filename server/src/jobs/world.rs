@@ -190,7 +190,7 @@ impl World {
             why: "that of the data directory is missing".into(),
         })?;
         let real = (machines != Machines::Simulated).then_some(program);
-        let copies = Copies::new(db.clone(), &data_dir, real)?;
+        let mut copies = Copies::new(db.clone(), &data_dir, real)?;
         let elsewhere = Elsewhere {
             layers: db::layers::elsewhere(&db, storage.id).await?,
             paths: others.into_iter().map(|s| (s.id, s.path.into())).collect(),
@@ -227,6 +227,7 @@ impl World {
                 Arc::new(QemuImg::new()),
             ),
         };
+        copies.kvm = hypervisor.accelerator() == Accelerator::Kvm;
         Ok(Self {
             db,
             spares: Spares::new(hypervisor.clone(), Duration::ZERO),

@@ -115,6 +115,12 @@ impl Site {
         Self::start_with(self.dir, config).await
     }
 
+    /// Stops it; answers its directory.
+    pub async fn stop(self) -> TempDir {
+        self.running.stop().await.unwrap();
+        self.dir
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running.address)
     }

@@ -3,6 +3,7 @@
 mod restore;
 pub mod task;
 
+use super::copy_files::{CopyFiles, CopyGet};
 use super::table::{Table, bytes, millis};
 use super::{Api, Failure, List, Wait, http, joined};
 use clap::{Args, Subcommand, ValueEnum};
@@ -92,6 +93,10 @@ pub enum CopyCommand {
     },
     /// Brings a copy back: as a new machine, over one, as more disks of one, or as a file.
     Restore(Restore),
+    /// Lists the file systems of a copy, or a directory in one.
+    Files(CopyFiles),
+    /// Fetches a file of a copy, or a directory as tar.
+    Get(CopyGet),
 }
 
 /// On or off.
@@ -217,6 +222,8 @@ impl CopyCommand {
                 api.begin(&PostBoot { copy, request }, wait).await
             }
             Self::Restore(restore) => restore.run(api).await,
+            Self::Files(ask) => ask.run(api).await,
+            Self::Get(ask) => ask.run(api).await,
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod clone;
 pub mod console;
 pub mod copy;
+pub mod copy_files;
 pub mod edit;
 pub mod feed;
 pub mod follow;

@@ -1,5 +1,6 @@
 //! `offshoot doctor`: what this machine lacks to run guests, and how to get it.
 
+mod files;
 mod host;
 mod images;
 mod oidc;
@@ -131,6 +132,7 @@ async fn report(config: &Config) -> Report {
     if !config.sim {
         checks.extend(qemu::checks(config.accelerator).await);
         checks.push(images::helper(config).await);
+        checks.push(files::browser());
     }
     checks.extend(host::data_dir(config));
     checks.push(host::user(config));

@@ -191,14 +191,11 @@ impl Browser {
             systems: None,
             used: Instant::now(),
         }));
-        tokio::spawn(end_when_idle(Arc::downgrade(&state), setup.idle));
+        let closed = CancellationToken::new();
+        tokio::spawn(end_when_idle(Arc::downgrade(&state), setup.idle, closed.clone()));
         let disks = disks.to_vec();
         Ok(Self {
-            inner: Arc::new(Inner {
-                state,
-                disks,
-                closed: CancellationToken::new(),
-            }),
+            inner: Arc::new(Inner { state, disks, closed }),
         })
     }
 
@@ -219,6 +216,11 @@ impl Browser {
         let mut state = self.at(device, path).await?;
         let result = entries::list(state.session()?, path, from, most).await;
         state.checked(result)
+    }
+
+    /// Returns when it is closed, or has closed by itself.
+    pub async fn closed(&self) {
+        self.inner.closed.cancelled().await;
     }
 
     /// Closes it; nothing is left behind. Downloads end with an error.
@@ -282,7 +284,7 @@ impl State {
     }
 }
 
-async fn end_when_idle(state: std::sync::Weak<Mutex<State>>, idle: Duration) {
+async fn end_when_idle(state: std::sync::Weak<Mutex<State>>, idle: Duration, closed: CancellationToken) {
     let mut next = Instant::now() + idle;
     loop {
         tokio::time::sleep_until(next).await;
@@ -293,6 +295,7 @@ async fn end_when_idle(state: std::sync::Weak<Mutex<State>>, idle: Duration) {
             if let Some(session) = state.session.take() {
                 session.close().await;
             }
+            closed.cancel();
             return;
         }
     }

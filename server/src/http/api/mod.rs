@@ -8,6 +8,7 @@ mod change_places;
 mod clone_jobs;
 mod consoles;
 mod copies;
+mod copy_files;
 mod events;
 mod exports;
 mod images;
@@ -59,6 +60,7 @@ pub fn all(sim: bool) -> Api {
     let api = exports::routes(api);
     let api = targets::routes(api);
     let api = copies::routes(api);
+    let api = copy_files::routes(api);
     let api = tokens::routes(api);
     let api = users::routes(api);
     let api = roles::routes(api);
