@@ -1,6 +1,7 @@
 //! Copies of a disk: what they take of the processor, beside restic, borg and `qemu-img`, and beside what reading, hashing,
 //! packing and sealing take by themselves.
 
+mod recovery;
 mod taken;
 mod tools;
 
@@ -48,7 +49,11 @@ async fn figures(dir: &Path, size: Size) -> Result<Vec<Figure>> {
     let requests = requests(&bench).await?;
     let mut all = beside(&taken);
     all.insert(2, cores);
-    all.extend([memory(&taken), requests]);
+    all.extend([
+        recovery::take(&dir.join("recovery"), size).await?,
+        memory(&taken),
+        requests,
+    ]);
     Ok(all)
 }
 
@@ -89,7 +94,7 @@ fn beside(taken: &Taken) -> Vec<Figure> {
         taken.ratio(
             "restoreCpuVsQemuImg",
             "vault.restore",
-            "qemuImg.restore",
+            "qemuImg.restorePacked",
             most(1.5),
         ),
         taken
@@ -107,9 +112,9 @@ fn beside(taken: &Taken) -> Vec<Figure> {
             Limit::None,
         ),
         taken.ratio(
-            "restoreCpuVsQemuImgPacked",
+            "restoreCpuVsQemuImgPlain",
             "vault.restore",
-            "qemuImg.restorePacked",
+            "qemuImg.restore",
             Limit::None,
         ),
     ]
