@@ -206,7 +206,7 @@ async fn what_has_not_changed_is_not_read_again_and_every_copy_comes_back() {
         .verify_target(&there, VerifyTarget::default(), by())
         .await
         .unwrap();
-    let looked = succeeded(&jobs, job.id).await.outcome.vault.unwrap();
+    let looked = succeeded(&jobs, job.id).await.outcome.vault.clone().unwrap();
     assert_eq!((looked.damaged, looked.hurt_copies), (0, 0), "{looked:#?}");
     off_and_gone(&jobs, vm).await;
     clean_up(&jobs).await;
