@@ -7,7 +7,7 @@ use crate::access::{
     PatchRole, PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
 };
 use crate::clone::{CloneJobView, CloneVm};
-use crate::copy::{BootCopy, Copy, CopyTask, CreateCopyTask, PatchCopy, RestoreCopy};
+use crate::copy::{BootCopy, Copy, CopyTask, CreateCopyTask, FileEntry, FileSystem, PatchCopy, RestoreCopy};
 use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
@@ -212,6 +212,10 @@ pages! {
     CopyPage { copies: Copy }
     /// A page of copy tasks.
     CopyTaskPage { copy_tasks: CopyTask }
+    /// A page of the file systems in a copy.
+    FileSystemPage { file_systems: FileSystem }
+    /// A page of a directory of a copy.
+    FilePage { files: FileEntry }
 }
 
 /// How many there are of what the console counts.
@@ -334,6 +338,16 @@ fn target_path(target: &str, rest: &str) -> String {
 
 fn copy_path(copy: &str, rest: &str) -> String {
     format!("/api/v1/copies/{}{rest}", encode(copy))
+}
+
+/// The query that names a file of a copy.
+fn file_query(file_system: &str, path: &str) -> String {
+    format!("?fileSystem={}&path={}", encode(file_system), encode(path))
+}
+
+/// Where a file of a copy is to be fetched; a directory comes as a tar file.
+pub fn file_path(copy: &str, file_system: &str, path: &str) -> String {
+    copy_path(copy, &format!("/files/content{}", file_query(file_system, path)))
 }
 
 fn task_path(task: &str, rest: &str) -> String {
@@ -512,6 +526,13 @@ calls! {
     PostRestore { copy: String, request: RestoreCopy } -> Job: |c| Post copy_path(&c.copy, "/restore"), c.request;
     /// Boots a copy, to see that it does.
     PostBoot { copy: String, request: BootCopy } -> Job: |c| Post copy_path(&c.copy, "/boot"), c.request;
+    /// The file systems in a copy.
+    ListFileSystems { copy: String } -> FileSystemPage: |c| Get copy_path(&c.copy, "/fileSystems");
+    /// A directory of a copy.
+    ListFiles { copy: String, file_system: String, path: String, query: ListQuery } -> FilePage: |c| Get {
+        let more = c.query.to_query().replacen('?', "&", 1);
+        copy_path(&c.copy, &format!("/files{}{more}", file_query(&c.file_system, &c.path)))
+    };
 
     /// Images.
     ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());

@@ -62,7 +62,11 @@ impl TaskStatus {
     /// How the task is that a job does.
     #[must_use]
     pub fn of(job: &Job) -> Self {
-        let progress = job.outcome.copy.as_deref();
+        let outcome = job.outcome.read().unwrap_or_default();
+        Self::with(job, outcome.copy.as_deref())
+    }
+
+    fn with(job: &Job, progress: Option<&CopyProgress>) -> Self {
         let finalizing = || {
             job.current_step()
                 .is_some_and(|step| step.name == step::FINALIZING)
@@ -288,8 +292,9 @@ impl CopyTask {
         let JobSpec::CopySnapshot(spec) = job.spec.read()? else {
             return None;
         };
-        let status = TaskStatus::of(job);
-        let progress = job.outcome.copy.as_deref();
+        let outcome = job.outcome.read().unwrap_or_default();
+        let progress = outcome.copy.as_deref();
+        let status = TaskStatus::with(job, progress);
         let figures = progress.map(|p| p.figures).unwrap_or_default();
         let end = job.end_time.map(Timestamp::micros);
         let begin = progress.and_then(|p| p.begin_time);
@@ -664,6 +669,64 @@ pub struct RestoreSpec {
     pub of: Name,
     /// What was asked.
     pub request: RestoreCopy,
+}
+
+words! {
+    /// What an entry of a directory is.
+    pub enum FileKind {
+        /// A file.
+        File = "FILE",
+        /// A directory.
+        Directory = "DIRECTORY",
+        /// A symbolic link.
+        Link = "LINK",
+        /// A device, a pipe or a socket.
+        Special = "SPECIAL",
+    }
+}
+
+/// A file system in a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct FileSystem {
+    /// What it is asked for by: its disk, and its partition where there are any, such as `disk0` or `disk0-1`.
+    pub id: String,
+    /// The number of the disk.
+    pub disk: u32,
+    /// The number of the partition; none if it takes the whole disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
+    /// What kind it is, such as `ext4`.
+    pub kind: String,
+    /// The name that it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// Why its files cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+}
+
+/// An entry of a directory of a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct FileEntry {
+    /// Its name; what of it is no UTF-8 is replaced.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its size, in bytes; of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When what is in it was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modify_time: Option<Timestamp>,
+    /// Where it leads; of a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
 }
 
 /// A request to boot a copy, to see that it does: without networks, and thrown away afterwards.

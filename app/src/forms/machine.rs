@@ -85,7 +85,8 @@ fn numbers(form: Form<'_>, name: &str) -> Result<Vec<u32>, Status> {
     values(form, name).map(|v| whole(name, v)).collect()
 }
 
-fn whole(name: &str, text: &str) -> Result<u32, Status> {
+/// A whole number.
+pub fn whole(name: &str, text: &str) -> Result<u32, Status> {
     text.parse()
         .map_err(|_| Status::invalid(name, put(w().no_number, &[text])))
 }
@@ -367,7 +368,8 @@ pub fn fork(form: Form<'_>) -> Result<InstantClone, Status> {
     })
 }
 
-fn number(
+/// A field that is a whole number, and within its limits; none if empty.
+pub fn number(
     form: Form<'_>,
     name: &str,
     check: fn(&str, u32) -> Result<(), Status>,

@@ -1,6 +1,6 @@
 //! The figures of a job, its proof, and what it makes.
 
-use super::strength;
+use super::{copies, strength};
 use crate::components::job::{machine, pace, thing};
 use crate::components::state::pill;
 use crate::components::time::took;
@@ -13,7 +13,7 @@ use shared::feed::Noun;
 use shared::fork::{ForkNics, Identity, InstantClone};
 use shared::job::{Job, JobSpec, Resource, ResourceRole, Step};
 
-fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
+pub(super) fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
     view! {
         <div>
             <b>{number} " " <small>{unit}</small></b>
@@ -34,7 +34,9 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     let mut all = Vec::new();
     let outcome = job.outcome.read().unwrap_or_default();
     let copying = job.current_step().filter(|s| s.total_bytes.is_some());
-    if let Some(step) = copying {
+    if let Some(copy) = &outcome.copy {
+        all.extend(copies::figures(copy, job.state.is_final()));
+    } else if let Some(step) = copying {
         all.extend(copy_figures(step));
     } else if let Some(bytes) = outcome.copied_bytes.filter(|b| *b > 0 && outcome.fork.is_none()) {
         let text = format::bytes(bytes);
@@ -135,6 +137,7 @@ pub fn proof(job: &Job) -> Option<AnyView> {
         return None;
     }
     let name = thing(job, ResourceRole::Product, Noun::Vm).map(|r| r.name.to_string());
+    let name = name.or_else(|| job.spec.peek("/bootCopy/of"));
     let picture = outcome.screen.then(|| {
         let src = format!("/api/v1/jobs/{}/screen", job.id);
         let alt = put(w().screen_of, &[&name.unwrap_or_default()]);
@@ -317,6 +320,17 @@ pub fn target(job: &Job) -> AnyView {
         Some(JobSpec::ExportDisk(spec)) => {
             rows.push((w().export_format, spec.request.format.word().into_any()))
         }
+        Some(JobSpec::CopySnapshot(spec)) => {
+            rows.push(copies::at_target(&spec.target_name));
+            rows.push((w().boot_afterwards, yes_no(spec.request.boot).into_any()));
+        }
+        Some(JobSpec::RestoreCopy(spec)) => copies::restore_rows(&spec, &mut rows),
+        Some(JobSpec::BootCopy(spec)) => rows.push(copies::of_copy(spec.copy, &spec.of)),
+        Some(JobSpec::VerifyTarget(spec)) => {
+            rows.push(copies::at_target(&spec.target_name));
+            rows.push((w().verify_percent, spec.request.percent.into_any()));
+        }
+        Some(JobSpec::PruneTarget(spec)) => rows.push(copies::at_target(&spec.target_name)),
         Some(
             JobSpec::PowerVm(_)
             | JobSpec::ConnectVm(_)
@@ -326,12 +340,7 @@ pub fn target(job: &Job) -> AnyView {
             | JobSpec::EditVm(_)
             | JobSpec::ImportImage(_)
             | JobSpec::ImageOfSnapshot(_)
-            | JobSpec::DeleteImage(_)
-            | JobSpec::CopySnapshot(_)
-            | JobSpec::RestoreCopy(_)
-            | JobSpec::BootCopy(_)
-            | JobSpec::VerifyTarget(_)
-            | JobSpec::PruneTarget(_),
+            | JobSpec::DeleteImage(_),
         )
         | None => {}
     }
@@ -411,6 +420,6 @@ fn clone_rows(request: &CloneVm, rows: &mut Vec<(&'static str, AnyView)>) {
     rows.push((w().starts, start.into_any()));
 }
 
-fn yes_no(yes: bool) -> &'static str {
+pub(super) fn yes_no(yes: bool) -> &'static str {
     if yes { w().yes } else { w().no }
 }

@@ -1,0 +1,277 @@
+//! What is in a copy: its file systems, their directories, and files to fetch.
+
+use super::HERE;
+use crate::components::frame::bar;
+use crate::components::load::{Bodies, all, body, load};
+use crate::components::time::ago;
+use crate::env::may;
+use crate::format;
+use crate::pages::{param, query};
+use crate::words::{put, w};
+use leptos::prelude::*;
+use leptos_meta::Title;
+use shared::Status;
+use shared::access::Privilege;
+use shared::api::{
+    Call, FilePage, FileSystemPage, GetCopy, ListFileSystems, ListFiles, ListQuery, encode, file_path,
+};
+use shared::copy::{Copy, FileEntry, FileKind, FileSystem};
+
+/// How many entries a page of a directory has.
+const ENTRIES: u32 = 500;
+
+/// A directory of a copy; none before a file system is chosen.
+struct Data {
+    copy: Copy,
+    systems: Vec<FileSystem>,
+    files: Option<FilePage>,
+}
+
+/// What is looked at.
+#[derive(Clone)]
+struct At {
+    copy: String,
+    file_system: String,
+    /// The directory, as a path from `/`.
+    path: String,
+}
+
+pub fn page() -> AnyView {
+    let (id, system, path) = (param("copy"), query("fs"), query("path"));
+    let after = query("page");
+    // Each directory is loaded for itself: one that cannot be read says so, instead of what was there before.
+    let page = move || {
+        let at = At {
+            copy: id.get(),
+            file_system: system.get(),
+            path: whole(&path.get()),
+        };
+        let query = ListQuery {
+            page_size: Some(ENTRIES),
+            page_token: Some(after.get()).filter(|t| !t.is_empty()),
+            ..ListQuery::default()
+        };
+        let looked_at = at.clone();
+        load(
+            String::new,
+            move |_| {
+                let At {
+                    copy,
+                    file_system,
+                    path,
+                } = at.clone();
+                let calls = [
+                    GetCopy { copy: copy.clone() }.raw(),
+                    ListFileSystems { copy: copy.clone() }.raw(),
+                ];
+                let query = query.clone();
+                let files = (!file_system.is_empty()).then(|| {
+                    ListFiles {
+                        copy,
+                        file_system,
+                        path,
+                        query,
+                    }
+                    .raw()
+                });
+                all(calls.into_iter().chain(files))
+            },
+            read,
+            |old, new| *old = new,
+            move |data| shown(data, looked_at.clone()),
+        )
+    };
+    page.into_any()
+}
+
+/// A path from `/`, whatever was typed.
+fn whole(path: &str) -> String {
+    let parts: Vec<_> = path.split('/').filter(|p| !p.is_empty()).collect();
+    format!("/{}", parts.join("/"))
+}
+
+fn read(bodies: &Bodies) -> Result<Data, Status> {
+    Ok(Data {
+        copy: body(bodies, 0)?,
+        systems: body::<FileSystemPage>(bodies, 1)?.file_systems,
+        files: if bodies.len() > 2 {
+            Some(body(bodies, 2)?)
+        } else {
+            None
+        },
+    })
+}
+
+fn shown(data: RwSignal<Data>, at: At) -> AnyView {
+    let (title, moment) = data.with_untracked(|d| {
+        let title = put(w().files_of, &[d.copy.vm_name.as_str()]);
+        (title, ago(d.copy.snapshot_time))
+    });
+    let short = at.copy.get(..8).unwrap_or(&at.copy).to_owned();
+    let trail = vec![
+        (HERE.to_owned(), w().copies.to_owned()),
+        (format!("{HERE}/{}", at.copy), short),
+    ];
+    let drawn = move || {
+        data.with(|d| {
+            view! {
+                {systems(&d.systems, &at)}
+                {d.files.as_ref().map(|files| directory(&d.copy, files, &at))}
+            }
+        })
+    };
+    view! {
+        <Title text=title.clone()/>
+        {bar(trail, w().files.to_owned())}
+        <div class="title">
+            <h1 tabindex="-1">{title}</h1>
+            <span class="faint">{w().as_it_was} " " {moment}</span>
+        </div>
+        {drawn}
+    }
+    .into_any()
+}
+
+/// Where in the copy: a link to a directory.
+fn link(at: &At, file_system: &str, path: &str) -> String {
+    format!(
+        "{HERE}/{}/files?fs={}&path={}",
+        at.copy,
+        encode(file_system),
+        encode(path)
+    )
+}
+
+fn systems(systems: &[FileSystem], at: &At) -> AnyView {
+    if systems.is_empty() {
+        return view! {
+            <section class="panel" aria-label=w().file_system_words>
+                <p class="none">{w().no_file_systems}</p>
+            </section>
+        }
+        .into_any();
+    }
+    let rows: Vec<_> = systems
+        .iter()
+        .map(|system| {
+            let mut name = put(w().disk_number, &[&system.disk.to_string()]);
+            if let Some(n) = system.partition {
+                name = format!("{name}, {}", put(w().partition_number, &[&n.to_string()]));
+            }
+            let label = system.label.clone().map(|l| format!(" · {l}"));
+            let shown = match &system.unreadable {
+                Some(why) => view! { {name} <span class="sub">{why.clone()}</span> }.into_any(),
+                None => {
+                    let here = (system.id == at.file_system).then_some("true");
+                    let href = link(at, &system.id, "/");
+                    view! { <a href=href aria-current=here>{name}</a> }.into_any()
+                }
+            };
+            view! {
+                <li>
+                    <span class="what">
+                        {shown} <span class="sub">{system.kind.clone()} {label}</span>
+                    </span>
+                    <span class="soft">{format::bytes(system.bytes)}</span>
+                </li>
+            }
+        })
+        .collect();
+    view! {
+        <section class="panel" aria-labelledby="systems-title">
+            <header>
+                <h2 id="systems-title">{w().file_system_words}</h2>
+            </header>
+            <ul class="short">{rows}</ul>
+        </section>
+    }
+    .into_any()
+}
+
+/// The way down to the directory: each part leads there.
+fn trail(at: &At) -> AnyView {
+    let mut so_far = String::new();
+    let parts: Vec<_> = at.path.split('/').filter(|p| !p.is_empty()).collect();
+    let last = parts.len();
+    let links: Vec<_> = parts
+        .iter()
+        .enumerate()
+        .map(|(n, part)| {
+            so_far = format!("{so_far}/{part}");
+            let current = (n + 1 == last).then_some("location");
+            view! {
+                <a href=link(at, &at.file_system, &so_far) aria-current=current>{(*part).to_owned()}</a>
+                <span aria-hidden="true">" / "</span>
+            }
+        })
+        .collect();
+    view! {
+        <nav class="path mono" aria-label=w().path>
+            <a href=link(at, &at.file_system, "/")>"/"</a>
+            " "
+            {links}
+        </nav>
+    }
+    .into_any()
+}
+
+fn directory(copy: &Copy, files: &FilePage, at: &At) -> AnyView {
+    let rows: Vec<_> = files.files.iter().map(|f| entry(f, at)).collect();
+    let none = files
+        .files
+        .is_empty()
+        .then(|| view! { <p class="none">{w().empty_directory}</p> });
+    let more = (!files.next_page_token.is_empty()).then(|| {
+        let here = link(at, &at.file_system, &at.path);
+        let href = format!("{here}&page={}", encode(&files.next_page_token));
+        view! { <nav class="pager" aria-label=w().pages><a class="button" href=href>{w().next_page}</a></nav> }
+    });
+    let fetch = may(Privilege::CopyRestore, Some(copy.vm)).is_ok().then(|| {
+        let href = file_path(&at.copy, &at.file_system, &at.path);
+        view! { <a class="button" href=href download="" rel="external">{w().fetch_directory}</a> }
+    });
+    view! {
+        <section class="panel list" aria-label=put(w().directory_of, &[&at.path])>
+            <header>{trail(at)} {fetch}</header>
+            {none}
+            <ul class="short">{rows}</ul>
+            {more}
+        </section>
+    }
+    .into_any()
+}
+
+fn entry(file: &FileEntry, at: &At) -> AnyView {
+    let path = whole(&format!("{}/{}", at.path, file.name));
+    let content = file_path(&at.copy, &at.file_system, &path);
+    let name = file.name.clone();
+    let shown = match file.kind {
+        FileKind::Directory => {
+            view! { <a href=link(at, &at.file_system, &path)>{format!("{name}/")}</a> }.into_any()
+        }
+        FileKind::Link => {
+            let to = file.link.clone().map(|to| format!(" → {to}"));
+            view! { {name.clone()} <span class="soft">{to}</span> }.into_any()
+        }
+        FileKind::File | FileKind::Special => name.clone().into_any(),
+    };
+    let fetch = matches!(file.kind, FileKind::File | FileKind::Directory).then(|| {
+        let label = format!("{} {name}", w().download);
+        view! {
+            <a class="button quiet" href=content download="" rel="external" aria-label=label>
+                {w().download}
+            </a>
+        }
+    });
+    let bytes = file.bytes.map(|n| format!("{} · ", format::bytes(n)));
+    view! {
+        <li>
+            <span class="what">
+                <span class="mono">{shown}</span>
+                <span class="sub">{bytes} {file.modify_time.map(ago)}</span>
+            </span>
+            {fetch}
+        </li>
+    }
+    .into_any()
+}
