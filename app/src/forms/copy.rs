@@ -261,3 +261,7 @@ pub fn done(parts: &[&str]) -> &'static str {
         _ => w().flash_described,
     }
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;
