@@ -16,6 +16,8 @@ use crate::notice::{CreateNoticeChannel, NewNoticeChannel, Notice, NoticeChannel
 use crate::place::{
     CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
 };
+use crate::policy::retain::{PreviewRetention, RetentionPreview};
+use crate::policy::{CreatePolicy, PatchPolicy, Policy};
 use crate::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
 use crate::target::{CreateTarget, PatchTarget, Target, VerifyTarget};
 use crate::vm::{ConnectNics, CreateVm, PatchVm, StopVm, Vm};
@@ -212,6 +214,8 @@ pages! {
     CopyPage { copies: Copy }
     /// A page of copy tasks.
     CopyTaskPage { copy_tasks: CopyTask }
+    /// A page of policies.
+    PolicyPage { policies: Policy }
     /// A page of the file systems in a copy.
     FileSystemPage { file_systems: FileSystem }
     /// A page of a directory of a copy.
@@ -338,6 +342,10 @@ fn target_path(target: &str, rest: &str) -> String {
 
 fn copy_path(copy: &str, rest: &str) -> String {
     format!("/api/v1/copies/{}{rest}", encode(copy))
+}
+
+fn policy_path(policy: &str, rest: &str) -> String {
+    format!("/api/v1/policies/{}{rest}", encode(policy))
 }
 
 /// The query that names a file of a copy.
@@ -526,6 +534,21 @@ calls! {
     PostRestore { copy: String, request: RestoreCopy } -> Job: |c| Post copy_path(&c.copy, "/restore"), c.request;
     /// Boots a copy, to see that it does.
     PostBoot { copy: String, request: BootCopy } -> Job: |c| Post copy_path(&c.copy, "/boot"), c.request;
+    /// Policies.
+    ListPolicies { query: ListQuery } -> PolicyPage: |c| Get format!("/api/v1/policies{}", c.query.to_query());
+    /// One policy, by name or id.
+    GetPolicy { policy: String } -> Policy: |c| Get policy_path(&c.policy, "");
+    /// Makes a policy.
+    PostPolicy { request: CreatePolicy } -> Policy: |c| Post "/api/v1/policies".to_owned(), c.request;
+    /// Changes a policy.
+    UpdatePolicy { policy: String, request: PatchPolicy } -> Policy: |c| Patch policy_path(&c.policy, ""), c.request;
+    /// Removes a policy: the copies that it made stay.
+    DeletePolicy { policy: String } -> (): |c| Delete policy_path(&c.policy, "");
+    /// Which copies these rules would keep in the place of the policy's.
+    PreviewPolicy { policy: String, request: PreviewRetention } -> RetentionPreview:
+        |c| Post policy_path(&c.policy, "/preview"), c.request;
+    /// Makes the copies of a policy now.
+    RunPolicy { policy: String } -> serde_json::Value: |c| Post policy_path(&c.policy, "/run"), serde_json::json!({});
     /// The file systems in a copy.
     ListFileSystems { copy: String } -> FileSystemPage: |c| Get copy_path(&c.copy, "/fileSystems");
     /// A directory of a copy.

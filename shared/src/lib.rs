@@ -17,6 +17,7 @@ pub mod later;
 pub mod name;
 pub mod notice;
 pub mod place;
+pub mod policy;
 pub mod seed;
 pub mod snapshot;
 pub mod status;

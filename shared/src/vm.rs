@@ -552,7 +552,7 @@ pub struct PatchVm {
 }
 
 /// A field that is there, be it null.
-fn given<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+pub(crate) fn given<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de>,
