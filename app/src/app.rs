@@ -72,6 +72,10 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/copies") view={Lazy::<pages::Copies>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/copies/:copy") view={Lazy::<pages::OneCopy>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/copies/:copy/files") view={Lazy::<pages::CopyFiles>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies") view={Lazy::<pages::Policies>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies/new") view={Lazy::<pages::NewPolicy>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies/:policy") view={Lazy::<pages::OnePolicy>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies/:policy/edit") view={Lazy::<pages::EditPolicy>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/targets") view={Lazy::<pages::Targets>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/targets/:target") view={Lazy::<pages::OneTarget>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>

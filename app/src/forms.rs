@@ -35,6 +35,8 @@
 //! | `/do/copies/{copy}/hold` `release` `delete` | | `UpdateCopy`, `DeleteCopy` |
 //! | `/do/targets/create`, `/do/targets/{target}/edit` | name kind attach passphrase again recipient identity mibPerSecond atOnce, and the fields of its kind as the API has them | `PostTarget`, `UpdateTarget` |
 //! | `/do/targets/{target}/check` `verify` `prune` `detach` | percent | `CheckTarget` … |
+//! | `/do/policies/create`, `/do/policies/{policy}/edit` | name schedule.cron schedule.timeZone vms label targets … retention.… with window verify.bootEvery enabled | `PostPolicy`, `UpdatePolicy` |
+//! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
 //! | `/do/images/import` | name, url or path, format sha256 | `PostImage` |
 //! | `/do/images/{image}/rename` `delete` | name | `UpdateImage`, `DeleteImage` |
 //! | `/do/uploads/{upload}/delete`, `/do/exports/{export}/delete` | | `DeleteUpload`, `DeleteExport` |
@@ -65,6 +67,8 @@ mod parse;
 mod people;
 #[cfg(not(feature = "hydrate"))]
 mod place;
+#[cfg(not(feature = "hydrate"))]
+mod policy;
 
 #[cfg(not(feature = "hydrate"))]
 pub use parse::{Action, after, parse};

@@ -141,6 +141,7 @@ fn rail(whole: Whole) -> AnyView {
         {entry("/images", w().images, None)}
         {may_somewhere(Privilege::CopyRead).is_ok().then(|| entry("/copies", w().copies, None))}
         {may(Privilege::TargetRead, None).is_ok().then(|| entry("/targets", w().targets, None))}
+        {may(Privilege::TargetRead, None).is_ok().then(|| entry("/policies", w().policies, None))}
         {entry("/networks", w().networks, None)}
         {entry("/storages", w().storages, None)}
         {entry("/hosts", w().hosts, None)}

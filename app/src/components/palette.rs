@@ -25,7 +25,9 @@ fn pages() -> Vec<Entry> {
     let copies = may_somewhere(Privilege::CopyRead).is_ok();
     let copies = [(w().copies, "/copies")].into_iter().filter(|_| copies);
     let targets = may(Privilege::TargetRead, None).is_ok();
-    let targets = [(w().targets, "/targets")].into_iter().filter(|_| targets);
+    let targets = [(w().targets, "/targets"), (w().policies, "/policies")]
+        .into_iter()
+        .filter(|_| targets);
     let everybodys = [
         (w().overview, "/"),
         (w().machines, "/vms"),

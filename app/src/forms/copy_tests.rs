@@ -81,7 +81,12 @@ fn each_way_of_a_restore_asks_for_itself_alone() {
         body(path, &new),
         json!({"vm": {"name": "web-2", "networkInterfaces": [], "start": true, "instant": true}})
     );
-    let later = [("way", "vm"), ("name", "web-2"), ("cpus", "2"), ("start", "after")];
+    let later = [
+        ("way", "vm"),
+        ("name", "web-2"),
+        ("cpus", "2"),
+        ("start", "after"),
+    ];
     assert_eq!(
         body(path, &later),
         json!({"vm": {"name": "web-2", "cpus": 2, "start": true, "instant": false}})
@@ -99,7 +104,12 @@ fn each_way_of_a_restore_asks_for_itself_alone() {
     let mut slip = over;
     slip[2].1 = "web-2";
     assert_eq!(wrong(path, &slip), "confirm");
-    let disks = [("way", "disks"), ("vm", "web-1"), ("number", "0"), ("number", "2")];
+    let disks = [
+        ("way", "disks"),
+        ("vm", "web-1"),
+        ("number", "0"),
+        ("number", "2"),
+    ];
     assert_eq!(
         body(path, &disks),
         json!({"disks": {"vm": "web-1", "numbers": [0, 2]}})
@@ -201,11 +211,7 @@ fn no_secret_of_a_target_comes_back() {
         ("remote.token", "a"),
         ("name", "far"),
     ]);
-    let done = after(
-        "/do/targets/create",
-        &secrets,
-        &[Err(Status::precondition("no"))],
-    );
+    let done = after("/do/targets/create", &secrets, &[Err(Status::precondition("no"))]);
     assert_eq!(done.flash.fields, fields(&[("name", "far")]));
 }
 
@@ -229,10 +235,7 @@ fn a_target_is_changed_looked_at_and_detached() {
         body("/do/targets/far/verify", &[("percent", "5")]),
         json!({"percent": 5})
     );
-    assert_eq!(
-        wrong("/do/targets/far/verify", &[("percent", "101")]),
-        "percent"
-    );
+    assert_eq!(wrong("/do/targets/far/verify", &[("percent", "101")]), "percent");
     for action in ["check", "prune"] {
         let call = asked(&format!("/do/targets/far/{action}"), &[]).unwrap();
         assert_eq!(call.path, format!("/api/v1/targets/far/{action}"));

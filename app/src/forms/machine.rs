@@ -74,7 +74,7 @@ fn turn(field: &str, n: u32) -> Result<(), Status> {
 }
 
 /// The values of all fields of a name.
-fn values<'a>(form: Form<'a>, name: &'a str) -> impl Iterator<Item = &'a str> {
+pub fn values<'a>(form: Form<'a>, name: &'a str) -> impl Iterator<Item = &'a str> {
     let all = form.0.iter().filter(move |(n, _)| n == name);
     all.flat_map(|(_, v)| v.split(|c: char| c == ',' || c.is_whitespace()))
         .filter(|v| !v.is_empty())

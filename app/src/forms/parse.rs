@@ -1,6 +1,6 @@
 //! From a form to calls of the API, and from their outcomes to what the person is told.
 
-use super::{Done, Fields, Flash, copy, image, machine, notice, people, place, without_dialog};
+use super::{Done, Fields, Flash, copy, image, machine, notice, people, place, policy, without_dialog};
 use crate::env::Theme;
 use crate::words::{Language, put, w};
 use shared::Status;
@@ -91,6 +91,7 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         ["copyTasks", task, action] => copy::task(task, action)?,
         ["copies", id, action] => copy::act(id, action, form)?,
         ["targets", ref rest @ ..] => copy::target(rest, form)?,
+        ["policies", ref rest @ ..] => policy::parse(rest, form)?,
         ["images" | "uploads" | "exports", ..] => image::act(&parts, form)?,
         ["forkPoints", point, "fork"] => PostPointClone {
             point: point.to_owned(),
@@ -217,10 +218,14 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
         ["hosts" | "storages" | "networks", ref rest @ ..] => place::done(rest).to_owned(),
         ["notices", ref rest @ ..] => notice::done(rest).to_owned(),
+        ["policies", ref rest @ ..] => policy::done(rest).to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
         _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };
-    if matches!(parts[..], ["me" | "users" | "roles" | "sessions" | "notices", ..]) {
+    if matches!(
+        parts[..],
+        ["me" | "users" | "roles" | "sessions" | "notices" | "policies", ..]
+    ) {
         // What has an id there is no job.
         flash.job = None;
     }
@@ -238,6 +243,10 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["targets", "create"] | ["targets", _, "edit"] => {
             word("/name").map(|name| format!("/targets/{name}"))
         }
+        ["policies", "create"] | ["policies", _, "edit"] => {
+            word("/name").map(|name| format!("/policies/{name}"))
+        }
+        ["policies", _, "delete"] => Some("/policies".to_owned()),
         ["targets", _, "detach"] => Some("/targets".to_owned()),
         ["users", "create"] => word("/name").map(|name| format!("/users/{name}")),
         ["users", _, "rename"] => word("/name").map(|name| format!("/users/{name}")),

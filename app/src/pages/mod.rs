@@ -14,6 +14,7 @@ mod notices;
 pub mod overview;
 mod people;
 mod places;
+mod policies;
 mod settings;
 mod targets;
 mod vm;
@@ -99,6 +100,14 @@ lazy! {
         OneCopy: copies::one::page;
         /// `/copies/{copy}/files`
         CopyFiles: copies::files::page;
+        /// `/policies`
+        Policies: policies::page;
+        /// `/policies/new`
+        NewPolicy: policies::edit::new;
+        /// `/policies/{policy}`
+        OnePolicy: policies::one::page;
+        /// `/policies/{policy}/edit`
+        EditPolicy: policies::edit::page;
         /// `/targets`
         Targets: targets::page;
         /// `/targets/{target}`
