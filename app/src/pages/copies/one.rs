@@ -98,12 +98,8 @@ fn follow(data: RwSignal<Data>, looks: RwSignal<u32>) {
         looks.try_update(|n| *n += 1);
     });
     on_change(move |change| match change {
-        Change::Gone(Noun::Copy, gone) => {
-            if gone.id == id {
-                data.update(|d| d.gone = true);
-            }
-        }
-        change if change.noun() == Noun::Copy => look(),
+        Change::Gone(Noun::Copy, gone) if gone.id == id => data.update(|d| d.gone = true),
+        Change::Other(Noun::Copy) => look(),
         _ => {}
     });
 }
