@@ -44,6 +44,8 @@ const test = base.extend({
       const copying = await server.until(task, 'SUCCEEDED');
       const copy = copying.outcome.copy.copy;
       const verified = await server.until(await server.call('POST', '/api/v1/targets/vault-1/verify', {}), 'SUCCEEDED');
+      const policy = { name: 'nightly', schedule: { cron: '@daily' }, vms: ['web-1'], label: 'tier=gold', targets: ['vault-1'], retention: { daily: 7 } };
+      await server.call('POST', '/api/v1/policies', policy);
       const { id: snapshot } = await server.call('GET', '/api/v1/vms/web-1/snapshots/before-upgrade');
       await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot, copy, copied: task.id, verified: verified.id });
     },
@@ -105,6 +107,11 @@ const pages = {
   'target-edit': ['/targets/vault-1?do=edit', 'vault-1'],
   'target-verify': ['/targets/vault-1?do=verify', 'vault-1'],
   'target-detach': ['/targets/vault-1?do=detach', 'vault-1'],
+  policies: ['/policies', 'Policies'],
+  'policy-new': ['/policies/new', 'New policy'],
+  policy: ['/policies/nightly', 'nightly'],
+  'policy-edit': ['/policies/nightly/edit', 'Edit nightly'],
+  'policy-delete': ['/policies/nightly?do=delete', 'nightly'],
   jobs: ['/jobs', 'Jobs'],
   'job-copy': ['/jobs/{copied}', 'Copy web-1 to vault-1'],
   'job-verify': ['/jobs/{verified}', 'Verify vault-1'],
