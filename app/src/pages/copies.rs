@@ -180,8 +180,7 @@ fn row(copy: &Copy) -> AnyView {
         <tr>
             <td class="head wrap">
                 <a href=format!("{HERE}/{}", copy.id)>{copy.vm_name.to_string()}</a>
-                {marks(copy)}
-                <small class="soft">{copy.snapshot_name.to_string()}</small>
+                <small class="soft">{copy.snapshot_name.to_string()} {marks(copy)}</small>
             </td>
             <td data-label=w().copy_boots>{boot_sign(copy)}</td>
             <td class="soft" data-label=w().copy_moment>

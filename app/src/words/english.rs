@@ -995,7 +995,7 @@ super::table! {
     file_system_words: "File systems",
     no_file_systems: "No file system that can be read is in this copy.",
     partition_number: "partition {0}",
-    path: "Path",
+    path: "Path in the file system",
     empty_directory: "There is nothing in it.",
     fetch_directory: "Download all of it",
     directory_of: "Directory {0}",

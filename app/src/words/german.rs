@@ -944,7 +944,7 @@ pub static GERMAN: Words = Words {
     file_system_words: "Dateisysteme",
     no_file_systems: "In dieser Kopie ist kein lesbares Dateisystem.",
     partition_number: "Partition {0}",
-    path: "Pfad",
+    path: "Pfad im Dateisystem",
     empty_directory: "Es ist nichts darin.",
     fetch_directory: "Alles herunterladen",
     directory_of: "Verzeichnis {0}",

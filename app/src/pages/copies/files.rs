@@ -51,35 +51,32 @@ pub fn page() -> AnyView {
             page_token: Some(after.get()).filter(|t| !t.is_empty()),
             ..ListQuery::default()
         };
+        let short = at.copy.get(..8).unwrap_or(&at.copy).to_owned();
+        let trail = vec![
+            (HERE.to_owned(), w().copies.to_owned()),
+            (format!("{HERE}/{}", at.copy), short),
+        ];
         let looked_at = at.clone();
-        load(
-            String::new,
-            move |_| {
-                let At {
-                    copy,
-                    file_system,
-                    path,
-                } = at.clone();
-                let calls = [
-                    GetCopy { copy: copy.clone() }.raw(),
-                    ListFileSystems { copy: copy.clone() }.raw(),
-                ];
-                let query = query.clone();
-                let files = (!file_system.is_empty()).then(|| {
-                    ListFiles {
-                        copy,
-                        file_system,
-                        path,
-                        query,
-                    }
-                    .raw()
-                });
-                all(calls.into_iter().chain(files))
-            },
-            read,
-            |old, new| *old = new,
-            move |data| shown(data, looked_at.clone()),
-        )
+        view! {
+            {bar(trail, w().files.to_owned())}
+            {load(
+                String::new,
+                move |_| {
+                    let At { copy, file_system, path } = at.clone();
+                    let calls = [
+                        GetCopy { copy: copy.clone() }.raw(),
+                        ListFileSystems { copy: copy.clone() }.raw(),
+                    ];
+                    let query = query.clone();
+                    let files = ListFiles { copy, file_system, path, query };
+                    let files = (!files.file_system.is_empty()).then(|| files.raw());
+                    all(calls.into_iter().chain(files))
+                },
+                read,
+                |old, new| *old = new,
+                move |data| shown(data, looked_at.clone()),
+            )}
+        }
     };
     page.into_any()
 }
@@ -107,11 +104,6 @@ fn shown(data: RwSignal<Data>, at: At) -> AnyView {
         let title = put(w().files_of, &[d.copy.vm_name.as_str()]);
         (title, ago(d.copy.snapshot_time))
     });
-    let short = at.copy.get(..8).unwrap_or(&at.copy).to_owned();
-    let trail = vec![
-        (HERE.to_owned(), w().copies.to_owned()),
-        (format!("{HERE}/{}", at.copy), short),
-    ];
     let drawn = move || {
         data.with(|d| {
             view! {
@@ -122,7 +114,6 @@ fn shown(data: RwSignal<Data>, at: At) -> AnyView {
     };
     view! {
         <Title text=title.clone()/>
-        {bar(trail, w().files.to_owned())}
         <div class="title">
             <h1 tabindex="-1">{title}</h1>
             <span class="faint">{w().as_it_was} " " {moment}</span>
