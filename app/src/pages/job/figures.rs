@@ -1,7 +1,7 @@
 //! The figures of a job, its proof, and what it makes.
 
 use super::{copies, strength};
-use crate::components::job::{machine, pace, thing};
+use crate::components::job::{machine, pace, step_name, thing};
 use crate::components::state::pill;
 use crate::components::time::took;
 use crate::env::clock;
@@ -11,7 +11,7 @@ use leptos::prelude::*;
 use shared::clone::{CloneMode, CloneVm};
 use shared::feed::Noun;
 use shared::fork::{ForkNics, Identity, InstantClone};
-use shared::job::{Job, JobSpec, Resource, ResourceRole, Step};
+use shared::job::{Job, JobKind, JobSpec, Resource, ResourceRole, Step};
 
 pub(super) fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
     view! {
@@ -37,7 +37,7 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     if let Some(copy) = &outcome.copy {
         all.extend(copies::figures(copy, job.state.is_final()));
     } else if let Some(step) = copying {
-        all.extend(copy_figures(step));
+        all.extend(copy_figures(step, copied_what(job, step)));
     } else if let Some(bytes) = outcome.copied_bytes.filter(|b| *b > 0 && outcome.fork.is_none()) {
         let text = format::bytes(bytes);
         let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
@@ -99,7 +99,17 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     })
 }
 
-fn copy_figures(step: &Step) -> Vec<AnyView> {
+/// What the bytes of a step are: those of new disks, or what its own name says.
+fn copied_what(job: &Job, step: &Step) -> String {
+    match job.kind {
+        JobKind::RestoreCopy | JobKind::BootCopy | JobKind::VerifyTarget | JobKind::PruneTarget => {
+            step_name(&step.name)
+        }
+        _ => w().fig_copying.to_owned(),
+    }
+}
+
+fn copy_figures(step: &Step, label: String) -> Vec<AnyView> {
     let (Some(done), Some(total)) = (step.done_bytes, step.total_bytes) else {
         return Vec::new();
     };
@@ -107,7 +117,7 @@ fn copy_figures(step: &Step) -> Vec<AnyView> {
     let mut all = vec![figure(
         part.into_any(),
         put(w().of_whole, &[&whole]).into_any(),
-        w().fig_copying.to_owned(),
+        label,
     )];
     let clock = clock();
     let step = step.clone();

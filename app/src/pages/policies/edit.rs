@@ -267,7 +267,7 @@ fn how(fields: &Fields, policy: Option<&Policy>) -> AnyView {
     let (memory, quiesce) = policy.map_or((false, true), |p| (p.memory, p.quiesce));
     view! {
         <fieldset>
-            <legend>{w().copy_taken_with}</legend>
+            <legend>{w().taken_with}</legend>
             {fields.radio("with", "quiesce", w().quiesce, w().quiesce_hint, quiesce && !memory)}
             {fields.radio("with", "memory", w().snapshot_memory, "", memory)}
             {fields.radio("with", "", w().quiesce_no, "", !quiesce && !memory)}

@@ -300,7 +300,7 @@ fn keep_these(data: &Data) -> Option<AnyView> {
         .collect();
     Some(
         view! {
-            <form method="post" action=action class="inline">
+            <form method="post" action=action class="choices">
                 {fields.error(&format!("{HERE}/{name}"))}
                 {hidden}
                 {fields.submit("go", w().keep_these, may_manage)}
