@@ -69,6 +69,15 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/networks") view={Lazy::<pages::Networks>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/fork-points") view={Lazy::<pages::ForkPoints>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/images") view={Lazy::<pages::Images>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/copies") view={Lazy::<pages::Copies>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/copies/:copy") view={Lazy::<pages::OneCopy>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/copies/:copy/files") view={Lazy::<pages::CopyFiles>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies") view={Lazy::<pages::Policies>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies/new") view={Lazy::<pages::NewPolicy>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies/:policy") view={Lazy::<pages::OnePolicy>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/policies/:policy/edit") view={Lazy::<pages::EditPolicy>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/targets") view={Lazy::<pages::Targets>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/targets/:target") view={Lazy::<pages::OneTarget>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs") view={Lazy::<pages::Jobs>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/jobs/:job") view={Lazy::<pages::OneJob>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/settings") view={Lazy::<pages::Settings>::new()} ssr=SsrMode::Async/>

@@ -28,6 +28,15 @@
 //! | `/do/vms/{vm}/delete` | name confirm | `DeleteVm` |
 //! | `/do/vms/{vm}/image` | name snapshot disk | `PostImage` |
 //! | `/do/vms/{vm}/export` | of format disk | `PostExport` |
+//! | `/do/vms/{vm}/copy` | target snapshot memory quiesce boot | `PostCopyTask` |
+//! | `/do/copyTasks/{task}/hold` `release` | | `HoldCopyTask`, `ReleaseCopyTask` |
+//! | `/do/copies/{copy}/restore` | way, and what its way asks | `PostRestore` |
+//! | `/do/copies/{copy}/boot` | bootTimeoutSeconds bootPattern | `PostBoot` |
+//! | `/do/copies/{copy}/hold` `release` `delete` | | `UpdateCopy`, `DeleteCopy` |
+//! | `/do/targets/create`, `/do/targets/{target}/edit` | name kind attach passphrase again recipient identity mibPerSecond atOnce, and the fields of its kind as the API has them | `PostTarget`, `UpdateTarget` |
+//! | `/do/targets/{target}/check` `verify` `prune` `detach` | percent | `CheckTarget` … |
+//! | `/do/policies/create`, `/do/policies/{policy}/edit` | name schedule.cron schedule.timeZone vms label targets … retention.… with window verify.bootEvery enabled | `PostPolicy`, `UpdatePolicy` |
+//! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
 //! | `/do/images/import` | name, url or path, format sha256 | `PostImage` |
 //! | `/do/images/{image}/rename` `delete` | name | `UpdateImage`, `DeleteImage` |
 //! | `/do/uploads/{upload}/delete`, `/do/exports/{export}/delete` | | `DeleteUpload`, `DeleteExport` |
@@ -45,6 +54,8 @@
 
 // What only the server runs is nothing for the browser to load.
 #[cfg(not(feature = "hydrate"))]
+mod copy;
+#[cfg(not(feature = "hydrate"))]
 mod image;
 #[cfg(not(feature = "hydrate"))]
 mod machine;
@@ -56,6 +67,8 @@ mod parse;
 mod people;
 #[cfg(not(feature = "hydrate"))]
 mod place;
+#[cfg(not(feature = "hydrate"))]
+mod policy;
 
 #[cfg(not(feature = "hydrate"))]
 pub use parse::{Action, after, parse};
@@ -76,6 +89,17 @@ pub(crate) const LANGUAGE: &str = "/do/language";
 pub(crate) const SOURCE_NOW: &str = "now";
 /// What `network` says for no NIC at all; else it is a network, or nothing for the isolated one.
 pub(crate) const NETWORK_NONE: &str = "none";
+
+/// What `way` says of a restore.
+pub(crate) mod way {
+    pub const VM: &str = "vm";
+    pub const OVER: &str = "over";
+    pub const DISKS: &str = "disks";
+    pub const FILE: &str = "file";
+}
+/// What `start` says: at once, from the copy; or when all is there. Else it stays off.
+pub(crate) const START_INSTANT: &str = "instant";
+pub(crate) const START_AFTER: &str = "after";
 
 /// What `of` says for a snapshot taken now; else it is a snapshot's name, or nothing for the machine as it is.
 pub(crate) const EXPORT_NOW: &str = "now";
@@ -119,7 +143,7 @@ pub(crate) fn without_dialog(path: &str) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let kept: Vec<_> = query
         .split('&')
-        .filter(|p| !p.is_empty() && !p.starts_with("do=") && !p.starts_with("snapshot="))
+        .filter(|p| !p.is_empty() && !["do=", "way=", "snapshot="].iter().any(|of| p.starts_with(of)))
         .collect();
     if kept.is_empty() {
         path.to_owned()

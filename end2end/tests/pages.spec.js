@@ -1,6 +1,8 @@
 // Every page: it comes alive from its address without a complaint, in both themes and on a small screen; axe finds
 // nothing; and a picture of each is kept in artifacts/.
 
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { accessible, fitsThumb } from '../support/look.js';
 import { expect, holdWasm, live, state, test as base } from '../support/test.js';
 
@@ -35,8 +37,17 @@ const test = base.extend({
       await server.call('POST', '/api/v1/noticeChannels/ops/test', {});
       const exported = { format: 'QCOW2', snapshot: 'first' };
       await server.until(await server.call('POST', '/api/v1/vms/web-1/exports', exported), 'SUCCEEDED');
+      const path = join(server.dir, 'house');
+      mkdirSync(path);
+      await server.call('POST', '/api/v1/targets', { name: 'vault-1', local: { path }, passphrase: 'correct horse battery' });
+      const task = await server.call('POST', '/api/v1/vms/web-1/copyTasks', { target: 'vault-1', snapshot: 'first', boot: true });
+      const copying = await server.until(task, 'SUCCEEDED');
+      const copy = copying.outcome.copy.copy;
+      const verified = await server.until(await server.call('POST', '/api/v1/targets/vault-1/verify', {}), 'SUCCEEDED');
+      const policy = { name: 'nightly', schedule: { cron: '@daily' }, vms: ['web-1'], label: 'tier=gold', targets: ['vault-1'], retention: { daily: 7 } };
+      await server.call('POST', '/api/v1/policies', policy);
       const { id: snapshot } = await server.call('GET', '/api/v1/vms/web-1/snapshots/before-upgrade');
-      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot });
+      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot, copy, copied: task.id, verified: verified.id });
     },
     { scope: 'worker', timeout: 60_000 },
   ],
@@ -77,7 +88,33 @@ const pages = {
   'images-delete': ['/images?do=delete&image=demo', 'Images'],
   'machine-image': ['/vms/web-1?do=image', 'web-1'],
   'machine-export': ['/vms/web-1?do=export', 'web-1'],
+  'machine-copy': ['/vms/web-1?do=copy', 'web-1'],
+  copies: ['/copies', 'Copies'],
+  'copies-none': ['/copies?q=nothing-like-this', 'Copies'],
+  copy: ['/copies/{copy}', 'Copy of web-1'],
+  'copy-restore': ['/copies/{copy}?do=restore', 'Copy of web-1'],
+  'copy-restore-over': ['/copies/{copy}?do=restore&way=over', 'Copy of web-1'],
+  'copy-restore-disks': ['/copies/{copy}?do=restore&way=disks', 'Copy of web-1'],
+  'copy-restore-file': ['/copies/{copy}?do=restore&way=file', 'Copy of web-1'],
+  'copy-boot': ['/copies/{copy}?do=boot', 'Copy of web-1'],
+  'copy-delete': ['/copies/{copy}?do=delete', 'Copy of web-1'],
+  'copy-files': ['/copies/{copy}/files', 'Files of web-1'],
+  targets: ['/targets', 'Targets'],
+  'targets-add': ['/targets?do=add', 'Targets'],
+  'targets-add-s3': ['/targets?do=add&way=s3', 'Targets'],
+  'targets-add-remote': ['/targets?do=add&way=remote', 'Targets'],
+  target: ['/targets/vault-1', 'vault-1'],
+  'target-edit': ['/targets/vault-1?do=edit', 'vault-1'],
+  'target-verify': ['/targets/vault-1?do=verify', 'vault-1'],
+  'target-detach': ['/targets/vault-1?do=detach', 'vault-1'],
+  policies: ['/policies', 'Policies'],
+  'policy-new': ['/policies/new', 'New policy'],
+  policy: ['/policies/nightly', 'nightly'],
+  'policy-edit': ['/policies/nightly/edit', 'Edit nightly'],
+  'policy-delete': ['/policies/nightly?do=delete', 'nightly'],
   jobs: ['/jobs', 'Jobs'],
+  'job-copy': ['/jobs/{copied}', 'Copy web-1 to vault-1'],
+  'job-verify': ['/jobs/{verified}', 'Verify vault-1'],
   'job-running': ['/jobs/{waiting}', /^Clone web-1 to /],
   'job-cancel': ['/jobs/{waiting}?do=cancel', /^Clone web-1 to /],
   'job-failed': ['/jobs/{failed}', /^Clone web-1 to /],

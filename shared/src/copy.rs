@@ -66,7 +66,11 @@ impl TaskStatus {
     /// How the task is that a job does.
     #[must_use]
     pub fn of(job: &Job) -> Self {
-        let progress = job.outcome.copy.as_deref();
+        let outcome = job.outcome.read().unwrap_or_default();
+        Self::with(job, outcome.copy.as_deref())
+    }
+
+    fn with(job: &Job, progress: Option<&CopyProgress>) -> Self {
         let finalizing = || {
             job.current_step()
                 .is_some_and(|step| step.name == step::FINALIZING)
@@ -295,8 +299,9 @@ impl CopyTask {
         let JobSpec::CopySnapshot(spec) = job.spec.read()? else {
             return None;
         };
-        let status = TaskStatus::of(job);
-        let progress = job.outcome.copy.as_deref();
+        let outcome = job.outcome.read().unwrap_or_default();
+        let progress = outcome.copy.as_deref();
+        let status = TaskStatus::with(job, progress);
         let figures = progress.map(|p| p.figures).unwrap_or_default();
         let end = job.end_time.map(Timestamp::micros);
         let begin = progress.and_then(|p| p.begin_time);

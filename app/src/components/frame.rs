@@ -5,7 +5,7 @@ use super::list::throttled;
 use super::palette::{Keys, Palette};
 use super::state::{Tone, pill};
 use crate::backend::call;
-use crate::env::{flash, may};
+use crate::env::{flash, may, may_somewhere};
 use crate::feed::{Change, Link, feed, on_change};
 use crate::format;
 use crate::hydration::piece;
@@ -139,6 +139,9 @@ fn rail(whole: Whole) -> AnyView {
         {entry("/vms", w().machines, vms)}
         {entry("/fork-points", w().fork_points, None)}
         {entry("/images", w().images, None)}
+        {may_somewhere(Privilege::CopyRead).is_ok().then(|| entry("/copies", w().copies, None))}
+        {may(Privilege::TargetRead, None).is_ok().then(|| entry("/targets", w().targets, None))}
+        {may(Privilege::TargetRead, None).is_ok().then(|| entry("/policies", w().policies, None))}
         {entry("/networks", w().networks, None)}
         {entry("/storages", w().storages, None)}
         {entry("/hosts", w().hosts, None)}

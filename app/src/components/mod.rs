@@ -1,6 +1,7 @@
 //! The parts that pages are made of.
 
 pub mod button;
+pub mod copies;
 pub mod dialog;
 pub mod error;
 pub mod field;

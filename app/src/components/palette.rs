@@ -1,6 +1,6 @@
 //! The palette (Ctrl/⌘ K): pages, machines, and what can be done with them. And the dialog that lists the keys.
 
-use crate::env::may;
+use crate::env::{may, may_somewhere};
 use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::access::Privilege;
@@ -22,6 +22,12 @@ fn pages() -> Vec<Entry> {
     let audit = [(w().audit, "/audit")].into_iter().filter(|_| audit);
     let notices = may(Privilege::NoticeManage, None).is_ok();
     let notices = [(w().notices, "/notices")].into_iter().filter(|_| notices);
+    let copies = may_somewhere(Privilege::CopyRead).is_ok();
+    let copies = [(w().copies, "/copies")].into_iter().filter(|_| copies);
+    let targets = may(Privilege::TargetRead, None).is_ok();
+    let targets = [(w().targets, "/targets"), (w().policies, "/policies")]
+        .into_iter()
+        .filter(|_| targets);
     let everybodys = [
         (w().overview, "/"),
         (w().machines, "/vms"),
@@ -34,7 +40,13 @@ fn pages() -> Vec<Entry> {
         (w().hosts, "/hosts"),
         (w().settings, "/settings"),
     ];
-    let all = everybodys.into_iter().chain(people).chain(notices).chain(audit);
+    let all = everybodys
+        .into_iter()
+        .chain(copies)
+        .chain(targets)
+        .chain(people)
+        .chain(notices)
+        .chain(audit);
     all.map(|(label, href)| Entry {
         label: label.to_owned(),
         sub: w().page,

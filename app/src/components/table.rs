@@ -53,6 +53,11 @@ pub fn filter(
         .into_iter()
         .map(|(name, value)| view! { <input type="hidden" name=name value=move || value.get()/> })
         .collect();
+    filter_with(action, typed, choices.into_any(), kept.into_any())
+}
+
+/// The same, of choices that are drawn already.
+pub fn filter_with(action: &'static str, typed: Memo<String>, choices: AnyView, kept: AnyView) -> AnyView {
     view! {
         <form method="get" action=action class="filter" data-filter="" role="search">
             {choices}
@@ -76,7 +81,7 @@ pub fn filter(
 /// The query with some of its parts changed; an empty value takes one away. The page goes with any other change.
 fn with(path: &str, query: &leptos_router::params::ParamsMap, change: &[(&str, &str)]) -> String {
     let mut parts = Vec::new();
-    for name in ["q", "kind", "state", "sort", "page", "from"] {
+    for name in ["q", "kind", "state", "target", "sort", "page", "from"] {
         let changed = change.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
         let paging = matches!(name, "page" | "from");
         let value = changed.or_else(|| query.get_str(name).filter(|_| !paging));

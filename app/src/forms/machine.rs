@@ -74,7 +74,7 @@ fn turn(field: &str, n: u32) -> Result<(), Status> {
 }
 
 /// The values of all fields of a name.
-fn values<'a>(form: Form<'a>, name: &'a str) -> impl Iterator<Item = &'a str> {
+pub fn values<'a>(form: Form<'a>, name: &'a str) -> impl Iterator<Item = &'a str> {
     let all = form.0.iter().filter(move |(n, _)| n == name);
     all.flat_map(|(_, v)| v.split(|c: char| c == ',' || c.is_whitespace()))
         .filter(|v| !v.is_empty())
@@ -85,7 +85,8 @@ fn numbers(form: Form<'_>, name: &str) -> Result<Vec<u32>, Status> {
     values(form, name).map(|v| whole(name, v)).collect()
 }
 
-fn whole(name: &str, text: &str) -> Result<u32, Status> {
+/// A whole number.
+pub fn whole(name: &str, text: &str) -> Result<u32, Status> {
     text.parse()
         .map_err(|_| Status::invalid(name, put(w().no_number, &[text])))
 }
@@ -367,7 +368,8 @@ pub fn fork(form: Form<'_>) -> Result<InstantClone, Status> {
     })
 }
 
-fn number(
+/// A field that is a whole number, and within its limits; none if empty.
+pub fn number(
     form: Form<'_>,
     name: &str,
     check: fn(&str, u32) -> Result<(), Status>,

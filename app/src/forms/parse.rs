@@ -1,6 +1,6 @@
 //! From a form to calls of the API, and from their outcomes to what the person is told.
 
-use super::{Done, Fields, Flash, image, machine, notice, people, place, without_dialog};
+use super::{Done, Fields, Flash, copy, image, machine, notice, people, place, policy, without_dialog};
 use crate::env::Theme;
 use crate::words::{Language, put, w};
 use shared::Status;
@@ -86,7 +86,12 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         ["vms", "create"] => machine::create(form)?,
         ["vms", vm, "image"] => image::of_snapshot(vm, form)?,
         ["vms", vm, "export"] => image::export(vm, form)?,
+        ["vms", vm, "copy"] => copy::start(vm, form)?,
         ["vms", vm, action] => machine::act(vm, action, form)?,
+        ["copyTasks", task, action] => copy::task(task, action)?,
+        ["copies", id, action] => copy::act(id, action, form)?,
+        ["targets", ref rest @ ..] => copy::target(rest, form)?,
+        ["policies", ref rest @ ..] => policy::parse(rest, form)?,
         ["images" | "uploads" | "exports", ..] => image::act(&parts, form)?,
         ["forkPoints", point, "fork"] => PostPointClone {
             point: point.to_owned(),
@@ -170,7 +175,10 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
             error.message = put(w().bulk_partly, &[&done, &all, &error.message]);
         }
         flash.error = Some(error);
-        let secret = |name: &str| name.starts_with("password") || name == "again";
+        let secret = |name: &str| {
+            let secrets = ["pass", "again", "identity", "s3.secretAccessKey", "remote.token"];
+            secrets.iter().any(|secret| name.starts_with(secret))
+        };
         flash.fields = fields.iter().filter(|(n, _)| !secret(n)).cloned().collect();
         return Done {
             to: back.to_owned(),
@@ -185,7 +193,12 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     // A clone job answers in the seed's names; its own id is beside them.
     let is_job = !matches!(
         parts[..],
-        ["hosts" | "storages" | "networks", ..] | ["vms", _, "describe"] | ["images", _, "rename"]
+        ["hosts" | "storages" | "networks", ..]
+            | ["vms", _, "describe"]
+            | ["images", _, "rename"]
+            | ["copies", _, "hold" | "release"]
+            | ["targets", _, "check" | "edit"]
+            | ["targets", "create"]
     );
     flash.job = word("/offshoot/id").or_else(|| word("/id")).filter(|_| is_job);
     flash.secret = word("/secret");
@@ -196,6 +209,7 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["vms", _, "image"] => w().flash_image_of.to_owned(),
         ["vms", _, "export"] => w().flash_export.to_owned(),
         ["images" | "uploads" | "exports", ..] => image::done(&parts).to_owned(),
+        ["vms", _, "copy"] | ["copyTasks" | "copies" | "targets", ..] => copy::done(&parts).to_owned(),
         ["vms", _, action] => machine::done(action).to_owned(),
         ["forkPoints", _, "fork"] => w().flash_fork.to_owned(),
         ["forkPoints", ..] => w().flash_delete_point.to_owned(),
@@ -204,10 +218,14 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["tokens", _, "revoke"] => w().flash_revoked.to_owned(),
         ["hosts" | "storages" | "networks", ref rest @ ..] => place::done(rest).to_owned(),
         ["notices", ref rest @ ..] => notice::done(rest).to_owned(),
+        ["policies", ref rest @ ..] => policy::done(rest).to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
         _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };
-    if matches!(parts[..], ["me" | "users" | "roles" | "sessions" | "notices", ..]) {
+    if matches!(
+        parts[..],
+        ["me" | "users" | "roles" | "sessions" | "notices" | "policies", ..]
+    ) {
         // What has an id there is no job.
         flash.job = None;
     }
@@ -218,7 +236,18 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         | ["forkPoints", _, "fork"]
         | ["images", "import"]
         | ["vms", _, "image" | "export"]
+        | ["copies", _, "restore" | "boot"]
+        | ["targets", _, "verify" | "prune"]
         | ["jobs", _, "retry"] => job_page(),
+        ["copies", _, "delete"] => Some("/copies".to_owned()),
+        ["targets", "create"] | ["targets", _, "edit"] => {
+            word("/name").map(|name| format!("/targets/{name}"))
+        }
+        ["policies", "create"] | ["policies", _, "edit"] => {
+            word("/name").map(|name| format!("/policies/{name}"))
+        }
+        ["policies", _, "delete"] => Some("/policies".to_owned()),
+        ["targets", _, "detach"] => Some("/targets".to_owned()),
         ["users", "create"] => word("/name").map(|name| format!("/users/{name}")),
         ["users", _, "rename"] => word("/name").map(|name| format!("/users/{name}")),
         ["users", _, "delete"] => Some("/users".to_owned()),

@@ -1,5 +1,6 @@
 //! One job: how far it is, what it did, how it went, and what can still be done.
 
+mod copies;
 mod figures;
 
 use super::param;
@@ -150,6 +151,7 @@ fn shown(data: RwSignal<Data>, looks: RwSignal<u32>) -> AnyView {
                     {piece(move || (move || job.with(parts::steps)).into_any())}
                 </section>
                 {move || job.with(figures::clones)}
+                {move || job.with(copies::shown)}
                 {piece(move || log(data))}
             </div>
             <div class="stack">
@@ -180,6 +182,7 @@ fn actions(job: &Job) -> AnyView {
     };
     view! {
         {button::copy(job.id.to_string(), w().copy_id)}
+        {copies::hold(job)}
         {job.state.is_final().then(|| button::post(retry, &parts::may_retry(job)))}
         {parts::cancel_button(job)}
     }

@@ -1,6 +1,7 @@
 //! The pages. All but the one for signing in are loaded by the browser when they are first seen.
 
 mod audit;
+mod copies;
 mod edit_vm;
 mod fork_points;
 mod images;
@@ -13,7 +14,9 @@ mod notices;
 pub mod overview;
 mod people;
 mod places;
+mod policies;
 mod settings;
+mod targets;
 mod vm;
 mod vms;
 
@@ -91,6 +94,24 @@ lazy! {
         ForkPoints: fork_points::page;
         /// `/images`
         Images: images::page;
+        /// `/copies`
+        Copies: copies::page;
+        /// `/copies/{copy}`
+        OneCopy: copies::one::page;
+        /// `/copies/{copy}/files`
+        CopyFiles: copies::files::page;
+        /// `/policies`
+        Policies: policies::page;
+        /// `/policies/new`
+        NewPolicy: policies::edit::new;
+        /// `/policies/{policy}`
+        OnePolicy: policies::one::page;
+        /// `/policies/{policy}/edit`
+        EditPolicy: policies::edit::page;
+        /// `/targets`
+        Targets: targets::page;
+        /// `/targets/{target}`
+        OneTarget: targets::one::page;
         /// `/settings`
         Settings: settings::page;
         /// `/settings/two-factor`

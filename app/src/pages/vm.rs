@@ -1,6 +1,7 @@
 //! One machine: its screen, what it is made of, its snapshots, where it comes from, what is going on with it.
 
 pub mod console;
+mod copies;
 mod data;
 mod dialogs;
 mod forks;
@@ -49,6 +50,7 @@ pub fn page() -> AnyView {
 fn shown(data: RwSignal<Data>) -> AnyView {
     data::follow(data);
     forks::follow(data);
+    copies::follow(data);
     let vm = Memo::new(move |_| data.with(|d| d.vm.clone()));
     let name = Memo::new(move |_| vm.with(|v| v.name.to_string()));
     let gone = Memo::new(move |_| data.with(|d| d.gone));
@@ -110,6 +112,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                     </header>
                     <div class="in">{piece(move || (move || data.with(drawing)).into_any())}</div>
                 </section>
+                {piece(move || copies::section(data))}
             </div>
             <div class="stack">
                 <section class="panel" aria-labelledby="machine-title">
@@ -145,6 +148,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
         {piece(move || dialogs::delete(vm))}
         {piece(move || images::make(data))}
         {piece(move || images::export(data))}
+        {piece(move || copies::copy_now(data))}
     }
     .into_any()
 }
@@ -186,6 +190,7 @@ fn actions(vm: &Vm) -> AnyView {
             view! {
                 {go(at("/edit"), w().edit_dots, "", may(Privilege::VmUpdate, Some(vm.id)).and_then(|()| can::can_rename(vm)))}
                 {go(at("?do=shutdown"), w().shut_down_dots, "", may(Privilege::VmPower, Some(vm.id)).and_then(|()| can::can_power(PowerAction::ShutDown, vm)))}
+                {go(at("?do=copy"), w().copy_now_dots, "", copies::may_copy(vm))}
                 {go(at("?do=image"), w().image_of_dots, "", may(Privilege::ImageCreate, None))}
                 {go(at("?do=export"), w().export_dots, "", may(Privilege::ImageExport, None))}
                 {go(at("?do=delete"), w().delete_dots, "danger", may(Privilege::VmDelete, Some(vm.id)).and_then(|()| can::can_delete(vm)))}

@@ -34,6 +34,7 @@ const SAME: &[&str] = &[
     "nic_number",
     "hosts",
     "network_nics",
+    "passphrase",
 ];
 
 #[test]

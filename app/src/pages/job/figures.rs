@@ -1,7 +1,7 @@
 //! The figures of a job, its proof, and what it makes.
 
-use super::strength;
-use crate::components::job::{machine, pace, thing};
+use super::{copies, strength};
+use crate::components::job::{machine, pace, step_name, thing};
 use crate::components::state::pill;
 use crate::components::time::took;
 use crate::env::clock;
@@ -11,9 +11,9 @@ use leptos::prelude::*;
 use shared::clone::{CloneMode, CloneVm};
 use shared::feed::Noun;
 use shared::fork::{ForkNics, Identity, InstantClone};
-use shared::job::{Job, JobSpec, Resource, ResourceRole, Step};
+use shared::job::{Job, JobKind, JobSpec, Resource, ResourceRole, Step};
 
-fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
+pub(super) fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
     view! {
         <div>
             <b>{number} " " <small>{unit}</small></b>
@@ -34,8 +34,10 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     let mut all = Vec::new();
     let outcome = job.outcome.read().unwrap_or_default();
     let copying = job.current_step().filter(|s| s.total_bytes.is_some());
-    if let Some(step) = copying {
-        all.extend(copy_figures(step));
+    if let Some(copy) = &outcome.copy {
+        all.extend(copies::figures(copy, job.state.is_final()));
+    } else if let Some(step) = copying {
+        all.extend(copy_figures(step, copied_what(job, step)));
     } else if let Some(bytes) = outcome.copied_bytes.filter(|b| *b > 0 && outcome.fork.is_none()) {
         let text = format::bytes(bytes);
         let (n, unit) = text.split_once(' ').unwrap_or((&text, ""));
@@ -97,7 +99,17 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     })
 }
 
-fn copy_figures(step: &Step) -> Vec<AnyView> {
+/// What the bytes of a step are: those of new disks, or what its own name says.
+fn copied_what(job: &Job, step: &Step) -> String {
+    match job.kind {
+        JobKind::RestoreCopy | JobKind::BootCopy | JobKind::VerifyTarget | JobKind::PruneTarget => {
+            step_name(&step.name)
+        }
+        _ => w().fig_copying.to_owned(),
+    }
+}
+
+fn copy_figures(step: &Step, label: String) -> Vec<AnyView> {
     let (Some(done), Some(total)) = (step.done_bytes, step.total_bytes) else {
         return Vec::new();
     };
@@ -105,7 +117,7 @@ fn copy_figures(step: &Step) -> Vec<AnyView> {
     let mut all = vec![figure(
         part.into_any(),
         put(w().of_whole, &[&whole]).into_any(),
-        w().fig_copying.to_owned(),
+        label,
     )];
     let clock = clock();
     let step = step.clone();
@@ -135,6 +147,7 @@ pub fn proof(job: &Job) -> Option<AnyView> {
         return None;
     }
     let name = thing(job, ResourceRole::Product, Noun::Vm).map(|r| r.name.to_string());
+    let name = name.or_else(|| job.spec.peek("/bootCopy/of"));
     let picture = outcome.screen.then(|| {
         let src = format!("/api/v1/jobs/{}/screen", job.id);
         let alt = put(w().screen_of, &[&name.unwrap_or_default()]);
@@ -317,6 +330,17 @@ pub fn target(job: &Job) -> AnyView {
         Some(JobSpec::ExportDisk(spec)) => {
             rows.push((w().export_format, spec.request.format.word().into_any()))
         }
+        Some(JobSpec::CopySnapshot(spec)) => {
+            rows.push(copies::at_target(&spec.target_name));
+            rows.push((w().boot_afterwards, yes_no(spec.request.boot).into_any()));
+        }
+        Some(JobSpec::RestoreCopy(spec)) => copies::restore_rows(&spec, &mut rows),
+        Some(JobSpec::BootCopy(spec)) => rows.push(copies::of_copy(spec.copy, &spec.of)),
+        Some(JobSpec::VerifyTarget(spec)) => {
+            rows.push(copies::at_target(&spec.target_name));
+            rows.push((w().verify_percent, spec.request.percent.into_any()));
+        }
+        Some(JobSpec::PruneTarget(spec)) => rows.push(copies::at_target(&spec.target_name)),
         Some(
             JobSpec::PowerVm(_)
             | JobSpec::ConnectVm(_)
@@ -326,12 +350,7 @@ pub fn target(job: &Job) -> AnyView {
             | JobSpec::EditVm(_)
             | JobSpec::ImportImage(_)
             | JobSpec::ImageOfSnapshot(_)
-            | JobSpec::DeleteImage(_)
-            | JobSpec::CopySnapshot(_)
-            | JobSpec::RestoreCopy(_)
-            | JobSpec::BootCopy(_)
-            | JobSpec::VerifyTarget(_)
-            | JobSpec::PruneTarget(_),
+            | JobSpec::DeleteImage(_),
         )
         | None => {}
     }
@@ -411,6 +430,6 @@ fn clone_rows(request: &CloneVm, rows: &mut Vec<(&'static str, AnyView)>) {
     rows.push((w().starts, start.into_any()));
 }
 
-fn yes_no(yes: bool) -> &'static str {
+pub(super) fn yes_no(yes: bool) -> &'static str {
     if yes { w().yes } else { w().no }
 }

@@ -8,18 +8,23 @@ use crate::words::w;
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 use shared::api::{
-    Call, Family, ForkPointPage, GetFamily, GetImage, GetVm, JobPage, ListForkPoints, ListJobs, ListQuery,
-    ListSnapshots, ListVms, MAX_PAGE_SIZE, RawCall, SnapshotPage, VmPage,
+    Call, CopyPage, CopyTaskPage, Family, ForkPointPage, GetFamily, GetImage, GetVm, JobPage, ListCopies,
+    ListCopyTasks, ListForkPoints, ListJobs, ListQuery, ListSnapshots, ListTargets, ListVms, MAX_PAGE_SIZE,
+    RawCall, SnapshotPage, TargetPage, VmPage,
 };
+use shared::copy::{Copy, CopyTask};
 use shared::feed::Noun;
 use shared::fork::ForkPoint;
-use shared::job::Job;
+use shared::job::{Job, JobKind};
 use shared::snapshot::Snapshot;
 use shared::vm::Vm;
 use shared::{Code, Status, VmId};
 
 /// How many of its jobs are shown.
 const JOBS: u32 = 8;
+/// How many of its copies are shown, and how many of the tasks that make them.
+const COPIES: u32 = 100;
+const TASKS: u32 = 20;
 /// How far back its ancestors are drawn.
 const GENERATIONS: usize = 2;
 
@@ -47,8 +52,50 @@ pub struct Data {
     pub points: Vec<ForkPoint>,
     /// What its memory, and that of those it was forked with, costs.
     pub family: Family,
+    /// Its copies; none where the person may not see them.
+    pub copies: Option<Copies>,
     /// Whether it was deleted while we looked.
     pub gone: bool,
+}
+
+/// The copies of a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Copies {
+    /// The newest.
+    pub all: Vec<Copy>,
+    pub count: u64,
+    /// The newest tasks that make them.
+    pub tasks: Vec<CopyTask>,
+    /// Targets by name, and why one cannot be reached; none where the person may not see them.
+    pub targets: Option<Vec<(String, Option<String>)>>,
+}
+
+impl Copies {
+    /// Takes a newer version of a task, or a new one.
+    fn take(&mut self, new: CopyTask) {
+        match self.tasks.iter_mut().find(|t| t.id == new.id) {
+            Some(old) if old.generation <= new.generation => *old = new,
+            Some(_) => {}
+            None => self.tasks.insert(0, new),
+        }
+        self.tasks.truncate(TASKS as usize);
+    }
+
+    /// Takes a later answer, but never an older version of a task.
+    pub fn merge(&mut self, new: Self) {
+        let old = std::mem::replace(self, new);
+        // One that the answer does not have yet is kept while it is at work.
+        let known = |task: &CopyTask| self.tasks.iter().any(|t| t.id == task.id);
+        let kept: Vec<_> = old
+            .tasks
+            .into_iter()
+            .rev()
+            .filter(|t| known(t) || !t.status.is_over())
+            .collect();
+        for task in kept {
+            self.take(task);
+        }
+    }
 }
 
 impl Data {
@@ -56,6 +103,10 @@ impl Data {
     pub fn merge(&mut self, new: Self) {
         let old = std::mem::replace(self, new);
         newer(&mut self.vm, &old.vm);
+        if let (Some(here), Some(before)) = (&mut self.copies, old.copies) {
+            let new = std::mem::replace(here, before);
+            here.merge(new);
+        }
         for snapshot in &old.snapshots {
             for here in &mut self.snapshots {
                 newer(here, snapshot);
@@ -88,6 +139,12 @@ impl Data {
             j.resources.iter().any(|r| r.id == id.to_string())
         });
         self.jobs.truncate(JOBS as usize);
+        if let (Change::Job(job), Some(copies)) = (change, &mut self.copies)
+            && job.kind == JobKind::CopySnapshot
+            && let Some(task) = CopyTask::of(job).filter(|task| task.vm == id)
+        {
+            copies.take(task);
+        }
     }
 }
 
@@ -110,6 +167,74 @@ pub fn forks(id: VmId) -> [RawCall; 2] {
     };
     let vm = id.to_string();
     [ListForkPoints { query }.raw(), GetFamily { vm }.raw()]
+}
+
+/// Its copies, the tasks that make them, and where they may go.
+pub fn copies(id: VmId) -> [RawCall; 3] {
+    let list = |size, filter: Option<String>| ListQuery {
+        page_size: Some(size),
+        filter,
+        ..ListQuery::default()
+    };
+    [
+        ListCopies {
+            query: list(COPIES, Some(format!("vm={id}"))),
+        }
+        .raw(),
+        ListCopyTasks {
+            vm: id.to_string(),
+            query: list(TASKS, None),
+        }
+        .raw(),
+        ListTargets {
+            query: list(MAX_PAGE_SIZE, None),
+        }
+        .raw(),
+    ]
+}
+
+/// What a person may not see is left out.
+fn seen(answer: crate::backend::Outcome) -> crate::backend::Outcome {
+    match answer {
+        Err(e) if e.code == Code::PermissionDenied => Ok(String::new()),
+        answer => answer,
+    }
+}
+
+/// Makes calls of which some may be refused.
+pub async fn each_seen(calls: Vec<crate::backend::Pending>) -> Result<Bodies, Status> {
+    let answers = futures_util::future::join_all(calls).await;
+    answers.into_iter().map(seen).collect()
+}
+
+/// Reads the copies, of three answers from the `n`th on.
+pub fn read_copies(bodies: &Bodies, n: usize) -> Result<Option<Copies>, Status> {
+    let there = |n: usize| bodies.get(n).is_some_and(|body| !body.is_empty());
+    if !there(n) {
+        return Ok(None);
+    }
+    let page: CopyPage = body(bodies, n)?;
+    let targets = if there(n + 2) {
+        let page: TargetPage = body(bodies, n + 2)?;
+        Some(
+            page.targets
+                .into_iter()
+                .map(|t| (t.name.to_string(), t.away))
+                .collect(),
+        )
+    } else {
+        None
+    };
+    Ok(Some(Copies {
+        count: page.total_size.max(page.copies.len() as u64),
+        all: page.copies,
+        tasks: if there(n + 1) {
+            body::<CopyTaskPage>(bodies, n + 1)?.copy_tasks
+        } else {
+            Vec::new()
+        },
+        targets,
+    }))
 }
 
 /// Loads it: the machine first, for the rest is asked for by its id.
@@ -140,7 +265,8 @@ pub fn fetch(name: String) -> Loading {
             query: list(JOBS, filter),
         };
         let [points, family] = forks(vm.id);
-        let (snapshots, clones, jobs, made_by, points, family, origins) = futures_util::join!(
+        let copies = copies(vm.id).into_iter().map(|call| way.send(call)).collect();
+        let (snapshots, clones, jobs, made_by, points, family, origins, copies) = futures_util::join!(
             way.send(snapshots.raw()),
             way.send(clones.raw()),
             way.send(jobs(format!("vm={id}")).raw()),
@@ -148,12 +274,14 @@ pub fn fetch(name: String) -> Loading {
             way.send(points),
             way.send(family),
             origins(&way, &vm),
+            each_seen(copies),
         );
         // Strings and flags always serialise.
         let origins = serde_json::to_string(&origins?).unwrap_or_default();
-        Ok(vec![
+        let own = [
             answer, snapshots?, clones?, jobs?, made_by?, origins, points?, family?,
-        ])
+        ];
+        Ok(own.into_iter().chain(copies?).collect())
     })
 }
 
@@ -174,6 +302,7 @@ pub fn read(bodies: &Bodies) -> Result<Data, Status> {
         origins: body(bodies, 5)?,
         points: body::<ForkPointPage>(bodies, 6)?.fork_points,
         family: body(bodies, 7)?,
+        copies: read_copies(bodies, 8)?,
         gone: false,
     })
 }
