@@ -7,7 +7,7 @@ use crate::access::{
     PatchRole, PatchUser, RecoveryCodes, Role, Session, SetPassword, Token, TwoFactorSecret, User,
 };
 use crate::clone::{CloneJobView, CloneVm};
-use crate::copy::{BootCopy, Copy, CopyTask, CreateCopyTask, PatchCopy, RestoreCopy};
+use crate::copy::{BootCopy, Copy, CopyRun, CopyTask, CreateCopyTask, PatchCopy, RestoreCopy};
 use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
@@ -16,6 +16,8 @@ use crate::notice::{CreateNoticeChannel, NewNoticeChannel, Notice, NoticeChannel
 use crate::place::{
     CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
 };
+use crate::policy::retain::{PreviewRetention, RetentionPreview};
+use crate::policy::{CreatePolicy, PatchPolicy, Policy};
 use crate::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
 use crate::target::{CreateTarget, PatchTarget, Target, VerifyTarget};
 use crate::vm::{ConnectNics, CreateVm, PatchVm, StopVm, Vm};
@@ -212,6 +214,10 @@ pages! {
     CopyPage { copies: Copy }
     /// A page of copy tasks.
     CopyTaskPage { copy_tasks: CopyTask }
+    /// A page of policies.
+    PolicyPage { policies: Policy }
+    /// A page of copy runs.
+    CopyRunPage { copy_runs: CopyRun }
 }
 
 /// How many there are of what the console counts.
@@ -338,6 +344,10 @@ fn copy_path(copy: &str, rest: &str) -> String {
 
 fn task_path(task: &str, rest: &str) -> String {
     format!("/api/v1/copyTasks/{}{rest}", encode(task))
+}
+
+fn policy_path(policy: &str, rest: &str) -> String {
+    format!("/api/v1/policies/{}{rest}", encode(policy))
 }
 
 fn job_path(job: &str, rest: &str) -> String {
@@ -512,6 +522,26 @@ calls! {
     PostRestore { copy: String, request: RestoreCopy } -> Job: |c| Post copy_path(&c.copy, "/restore"), c.request;
     /// Boots a copy, to see that it does.
     PostBoot { copy: String, request: BootCopy } -> Job: |c| Post copy_path(&c.copy, "/boot"), c.request;
+
+    /// Policies.
+    ListPolicies { query: ListQuery } -> PolicyPage: |c| Get format!("/api/v1/policies{}", c.query.to_query());
+    /// One policy, by name or id.
+    GetPolicy { policy: String } -> Policy: |c| Get policy_path(&c.policy, "");
+    /// Makes a policy.
+    PostPolicy { request: CreatePolicy } -> Policy: |c| Post "/api/v1/policies".to_owned(), c.request;
+    /// Changes a policy.
+    UpdatePolicy { policy: String, request: PatchPolicy } -> Policy: |c| Patch policy_path(&c.policy, ""), c.request;
+    /// Removes a policy: the copies that it made stay.
+    DeletePolicy { policy: String } -> (): |c| Delete policy_path(&c.policy, "");
+    /// Which copies these rules would keep in the place of the policy's.
+    PreviewPolicy { policy: String, request: PreviewRetention } -> RetentionPreview:
+        |c| Post policy_path(&c.policy, "/preview"), c.request;
+    /// Makes the copies of a policy now.
+    RunPolicy { policy: String } -> CopyRun: |c| Post policy_path(&c.policy, "/run"), serde_json::json!({});
+    /// Copy runs, newest first.
+    ListCopyRuns { query: ListQuery } -> CopyRunPage: |c| Get format!("/api/v1/copyRuns{}", c.query.to_query());
+    /// One copy run, by its id.
+    GetCopyRun { run: String } -> CopyRun: |c| Get format!("/api/v1/copyRuns/{}", encode(&c.run));
 
     /// Images.
     ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());

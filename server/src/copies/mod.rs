@@ -5,6 +5,7 @@
 pub mod about;
 pub mod files;
 mod remote;
+pub mod retention;
 pub mod schedule;
 mod seal;
 mod shows;

@@ -245,7 +245,8 @@ impl Copies {
             .write(move |tx| {
                 Box::pin(async move {
                     if let Some(what) = db::targets::needed(tx, id).await? {
-                        let message = format!("{what} needs target {name}: wait until that is over");
+                        let message =
+                            format!("{what} needs target {name}: detach it when that is no more so");
                         return Err(Status::precondition(message).into());
                     }
                     db::targets::delete(tx, id).await

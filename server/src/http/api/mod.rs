@@ -16,6 +16,7 @@ mod jobs;
 mod me;
 mod notices;
 mod places;
+mod policies;
 mod roles;
 mod sessions;
 mod sim;
@@ -59,6 +60,7 @@ pub fn all(sim: bool) -> Api {
     let api = exports::routes(api);
     let api = targets::routes(api);
     let api = copies::routes(api);
+    let api = policies::routes(api);
     let api = tokens::routes(api);
     let api = users::routes(api);
     let api = roles::routes(api);
