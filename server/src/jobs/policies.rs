@@ -217,8 +217,8 @@ async fn task(
     (vm, target): (&Vm, &Target),
     missed: Option<String>,
 ) -> Result<(), DbError> {
-    // A machine that is off has no memory.
-    let memory = policy.memory && matches!(vm.state, VmState::Running | VmState::Paused);
+    // Of a machine that does not run the disks are copied alone.
+    let memory = policy.memory && vm.state == VmState::Running;
     let boot = match policy.verify {
         Some(rule) => {
             let made = db::copy_runs::made(&jobs.world().db, policy.id, vm.id, target.id).await?;

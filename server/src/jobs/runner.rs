@@ -275,6 +275,7 @@ impl Run {
         no_return: bool,
     ) -> Result<(), Halt> {
         let vm = self.cx.live().job.spec.vm();
+        let freed = self.inner.world.copies.freed();
         let mut held = self.held.subscribe();
         let person = held.borrow().is_some();
         self.save(|job| {
@@ -298,7 +299,7 @@ impl Run {
             };
             tokio::select! {
                 () = waited => {}
-                () = self.inner.world.copies.freed() => {}
+                () = freed => {}
                 _ = held.changed() => {}
             }
         };
