@@ -8,7 +8,8 @@ use crate::access::{
 };
 use crate::clone::{CloneJobView, CloneVm};
 use crate::copy::{
-    BootCopy, Copy, CopyFileSystems, CopyTask, CreateCopyTask, FileEntry, FilesQuery, PatchCopy, RestoreCopy,
+    BootCopy, Copy, CopyFileSystems, CopyRun, CopyTask, CreateCopyTask, FileEntry, FilesQuery, PatchCopy,
+    RestoreCopy,
 };
 use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
@@ -220,6 +221,8 @@ pages! {
     PolicyPage { policies: Policy }
     /// A page of a directory in a copy.
     FilePage { entries: FileEntry }
+    /// A page of copy runs.
+    CopyRunPage { copy_runs: CopyRun }
 }
 
 /// How many there are of what the console counts.
@@ -369,6 +372,10 @@ fn files_path(copy: &str, query: &FilesQuery) -> String {
 
 fn task_path(task: &str, rest: &str) -> String {
     format!("/api/v1/copyTasks/{}{rest}", encode(task))
+}
+
+fn policy_path(policy: &str, rest: &str) -> String {
+    format!("/api/v1/policies/{}{rest}", encode(policy))
 }
 
 fn job_path(job: &str, rest: &str) -> String {
@@ -558,13 +565,17 @@ calls! {
     PostPolicy { request: CreatePolicy } -> Policy: |c| Post "/api/v1/policies".to_owned(), c.request;
     /// Changes a policy.
     UpdatePolicy { policy: String, request: PatchPolicy } -> Policy: |c| Patch policy_path(&c.policy, ""), c.request;
-    /// Removes a policy; its copies stay.
+    /// Removes a policy: the copies that it made stay.
     DeletePolicy { policy: String } -> (): |c| Delete policy_path(&c.policy, "");
-    /// Says which copies rules would keep now.
-    PreviewPolicy { request: PreviewRetention } -> RetentionPreview:
-        |c| Post "/api/v1/policies/preview".to_owned(), c.request;
-    /// Copies now what a policy names: the tasks of that run.
-    RunPolicy { policy: String } -> CopyTaskPage: |c| Post policy_path(&c.policy, "/run"), serde_json::json!({});
+    /// Which copies these rules would keep in the place of the policy's.
+    PreviewPolicy { policy: String, request: PreviewRetention } -> RetentionPreview:
+        |c| Post policy_path(&c.policy, "/preview"), c.request;
+    /// Makes the copies of a policy now.
+    RunPolicy { policy: String } -> CopyRun: |c| Post policy_path(&c.policy, "/run"), serde_json::json!({});
+    /// Copy runs, newest first.
+    ListCopyRuns { query: ListQuery } -> CopyRunPage: |c| Get format!("/api/v1/copyRuns{}", c.query.to_query());
+    /// One copy run, by its id.
+    GetCopyRun { run: String } -> CopyRun: |c| Get format!("/api/v1/copyRuns/{}", encode(&c.run));
 
     /// Images.
     ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());

@@ -189,6 +189,27 @@ pub struct CopyProgress {
     pub missed: bool,
 }
 
+impl CopyProgress {
+    /// That of a copy of which nothing is done.
+    #[must_use]
+    pub fn of(copy: CopyId) -> Self {
+        Self {
+            copy,
+            snapshot: None,
+            snapshot_name: None,
+            snapshot_time: None,
+            begin_time: None,
+            parent: None,
+            disks: Vec::new(),
+            figures: CopyFigures::default(),
+            wire_bytes: 0,
+            recent_bps: None,
+            warnings: Vec::new(),
+            missed: false,
+        }
+    }
+}
+
 /// The figures of a task: the seed's, and beyond.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -355,6 +376,60 @@ impl CopyTask {
             create_time: job.create_time,
             generation: job.generation,
         })
+    }
+}
+
+/// The tasks of a policy at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CopyRun {
+    /// Its id.
+    pub id: RunId,
+    /// The policy, which may be gone.
+    pub policy: PolicyId,
+    /// Its name at the time.
+    pub policy_name: Name,
+    /// When it was due, or when a person asked for it.
+    pub time: Timestamp,
+    /// How its tasks are: what goes on comes before what is over, and of that the worst.
+    pub status: TaskStatus,
+    /// The figures of its tasks together.
+    pub stats: CopyStats,
+    /// Its tasks, one for each machine and target.
+    pub tasks: Vec<CopyTask>,
+    /// Who asked for it.
+    pub created_by: String,
+    /// When it began.
+    pub create_time: Timestamp,
+}
+
+impl CopyRun {
+    /// How a run of these tasks is; with no task at all as `empty` says.
+    #[must_use]
+    pub fn status_of(tasks: &[CopyTask], empty: TaskStatus) -> TaskStatus {
+        let worst = CopyStatus::of_run(tasks.iter().map(|task| task.status.seed()));
+        let same = |status: &&TaskStatus| Some(status.seed()) == worst;
+        TaskStatus::ALL.iter().find(same).copied().unwrap_or(empty)
+    }
+}
+
+impl<'a> std::iter::Sum<&'a Self> for CopyStats {
+    /// The figures of tasks together.
+    fn sum<I: Iterator<Item = &'a Self>>(tasks: I) -> Self {
+        let tasks: Vec<_> = tasks.collect();
+        let add = |of: fn(&Self) -> u64| tasks.iter().map(|t| of(t)).fold(0, u64::saturating_add);
+        let rates = tasks.iter().filter_map(|t| t.recent_rate_bps);
+        Self {
+            seed: tasks.iter().map(|t| &t.seed).sum(),
+            chunks_reused: add(|t| t.chunks_reused),
+            chunks_new: add(|t| t.chunks_new),
+            chunks_unchanged: add(|t| t.chunks_unchanged),
+            stored_bytes: add(|t| t.stored_bytes),
+            saved_by_dedupe_bytes: add(|t| t.saved_by_dedupe_bytes),
+            saved_by_compression_bytes: add(|t| t.saved_by_compression_bytes),
+            recent_rate_bps: rates.reduce(u64::saturating_add),
+        }
     }
 }
 

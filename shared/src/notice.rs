@@ -1,8 +1,10 @@
-//! Notices: who is told that a job failed, by which channel, and what became of each.
+//! Notices: who is told that a job failed, a copy was missed or a target is away, by which channel, and what became of each.
 
 use crate::can::{Verdict, limit};
+use crate::copy::TaskStatus;
 use crate::job::{Job, JobKind, JobState, Resource};
-use crate::{JobId, Name, NoticeChannelId, NoticeId, Status, Timestamp, words};
+use crate::target::Target;
+use crate::{Code, JobId, Name, NoticeChannelId, NoticeId, Status, TargetId, Timestamp, words};
 use serde::{Deserialize, Serialize};
 
 words! {
@@ -22,6 +24,12 @@ words! {
         JobOnHold = "JOB_ON_HOLD",
         /// The undo of a job fails; told once of each job.
         JobUndoBlocked = "JOB_UNDO_BLOCKED",
+        /// A copy is there, and a person must know something of it.
+        CopyWarning = "COPY_WARNING",
+        /// The time of a copy passed while it could not run.
+        CopyMissed = "COPY_MISSED",
+        /// A target has been away for long; told once each time.
+        TargetAway = "TARGET_AWAY",
         /// Nothing has happened: a person tries the channel.
         Test = "TEST",
     }
@@ -53,24 +61,38 @@ pub const ADDRESS_BYTES: usize = 2048;
 pub const OLD_SECRET_HOURS: u32 = 24;
 /// For how long a notice is tried, in hours.
 pub const TRIED_HOURS: u32 = 24;
+/// After how many hours it is told that a target is away.
+pub const AWAY_HOURS: u32 = 1;
 /// How long it is kept what became of a notice, in days.
 pub const NOTICE_DAYS: u32 = 30;
 
 impl NoticeEvent {
     /// What a channel may be asked to tell.
-    pub const OF_JOBS: [Self; 3] = [Self::JobFailed, Self::JobOnHold, Self::JobUndoBlocked];
+    pub const ASKED: [Self; 6] = [
+        Self::JobFailed,
+        Self::JobOnHold,
+        Self::JobUndoBlocked,
+        Self::CopyWarning,
+        Self::CopyMissed,
+        Self::TargetAway,
+    ];
 
-    /// What is to be told of a job that has come to this state.
-    pub const fn of(state: JobState) -> Option<Self> {
-        match state {
-            JobState::Failed => Some(Self::JobFailed),
-            JobState::OnHold => Some(Self::JobOnHold),
-            JobState::UndoBlocked => Some(Self::JobUndoBlocked),
-            JobState::Queued
-            | JobState::Running
-            | JobState::Unwinding
-            | JobState::Succeeded
-            | JobState::Cancelled => None,
+    /// What is to be told of a job that has come to this state, as a copy task to this status if it is one.
+    pub const fn of(state: JobState, copy: Option<TaskStatus>) -> Option<Self> {
+        match (state, copy) {
+            (JobState::Failed, Some(TaskStatus::Missed)) => Some(Self::CopyMissed),
+            (JobState::Failed, _) => Some(Self::JobFailed),
+            (JobState::OnHold, _) => Some(Self::JobOnHold),
+            (JobState::UndoBlocked, _) => Some(Self::JobUndoBlocked),
+            (JobState::Succeeded, Some(TaskStatus::Warning)) => Some(Self::CopyWarning),
+            (
+                JobState::Queued
+                | JobState::Running
+                | JobState::Unwinding
+                | JobState::Succeeded
+                | JobState::Cancelled,
+                _,
+            ) => None,
         }
     }
 }
@@ -247,12 +269,30 @@ pub struct NoticeMessage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NoticeData {
-    /// The job; none when a channel is tried.
+    /// The job; none when a channel is tried, or a target is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<NoticeJob>,
+    /// The target that is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<NoticeTarget>,
     /// Where the console shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+}
+
+/// What a notice says of a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct NoticeTarget {
+    /// Its id.
+    pub id: TargetId,
+    /// Its name.
+    pub name: Name,
+    /// Since when it is away.
+    pub away_since: Timestamp,
+    /// What happened when it was last used.
+    pub error: NoticeError,
 }
 
 /// What a notice says of a job.
@@ -268,7 +308,7 @@ pub struct NoticeJob {
     pub state: JobState,
     /// The things that it has to do with, by name and id.
     pub resources: Vec<Resource>,
-    /// What went wrong.
+    /// What went wrong, or is to be known.
     pub error: NoticeError,
     /// Who asked for it.
     pub created_by: String,
@@ -303,16 +343,24 @@ impl NoticeError {
             },
             None => Self {
                 status: None,
-                message: job.hold_reason.clone().unwrap_or_default(),
+                message: job.hold_reason.clone().unwrap_or_else(|| warnings(job)),
             },
         }
     }
 }
 
+fn warnings(job: &Job) -> String {
+    let outcome = job.outcome.read().unwrap_or_default();
+    outcome
+        .copy
+        .map_or_else(String::new, |copy| copy.warnings.join("; "))
+}
+
 impl NoticeMessage {
     /// What is said of a job that has come to its state; none if that is nothing to be told.
     pub fn of(job: &Job) -> Option<Self> {
-        let event = NoticeEvent::of(job.state)?;
+        let copy = (job.kind == JobKind::CopySnapshot).then(|| TaskStatus::of(job));
+        let event = NoticeEvent::of(job.state, copy)?;
         // One that can still go back stands still by a person, or for its target: nothing is wrong with it.
         if event == NoticeEvent::JobOnHold && !job.no_return {
             return None;
@@ -333,7 +381,28 @@ impl NoticeMessage {
             timestamp: job.state_time,
             data: NoticeData {
                 job: Some(told),
-                url: None,
+                ..NoticeData::default()
+            },
+        })
+    }
+
+    /// What is said of a target that is away; none of one that is there.
+    pub fn away(target: &Target, now: Timestamp) -> Option<Self> {
+        let told = NoticeTarget {
+            id: target.id,
+            name: target.name.clone(),
+            away_since: target.away_since?,
+            error: NoticeError {
+                status: Some(Code::Unavailable.word().to_owned()),
+                message: target.away.clone()?,
+            },
+        };
+        Some(Self {
+            event: NoticeEvent::TargetAway,
+            timestamp: now,
+            data: NoticeData {
+                target: Some(told),
+                ..NoticeData::default()
             },
         })
     }
@@ -495,14 +564,19 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_is_told() {
-        let told: Vec<_> = JobState::ALL.iter().filter_map(|s| NoticeEvent::of(*s)).collect();
+        let copies: Vec<_> = TaskStatus::ALL.iter().copied().map(Some).chain([None]).collect();
+        let mut told: Vec<_> = JobState::ALL
+            .iter()
+            .flat_map(|s| copies.iter().filter_map(|copy| NoticeEvent::of(*s, *copy)))
+            .collect();
+        told.push(NoticeEvent::TargetAway);
         for event in NoticeEvent::ALL {
             assert_eq!(
                 told.contains(event),
-                NoticeEvent::OF_JOBS.contains(event),
+                NoticeEvent::ASKED.contains(event),
                 "{event}"
             );
         }
-        assert!(!NoticeEvent::OF_JOBS.contains(&NoticeEvent::Test));
+        assert!(!NoticeEvent::ASKED.contains(&NoticeEvent::Test));
     }
 }

@@ -160,6 +160,9 @@ fn event(event: NoticeEvent) -> &'static str {
         NoticeEvent::JobFailed => w().notice_failed,
         NoticeEvent::JobOnHold => w().notice_on_hold,
         NoticeEvent::JobUndoBlocked => w().notice_undo_blocked,
+        NoticeEvent::CopyWarning => w().notice_copy_warning,
+        NoticeEvent::CopyMissed => w().notice_copy_missed,
+        NoticeEvent::TargetAway => w().notice_target_away,
         NoticeEvent::Test => w().notice_test,
     }
 }
@@ -231,7 +234,7 @@ fn row(channel: &NoticeChannel) -> AnyView {
 
 /// Events to tick.
 fn events(fields: &Fields, ticked: &[NoticeEvent]) -> AnyView {
-    let boxes: Vec<_> = NoticeEvent::OF_JOBS
+    let boxes: Vec<_> = NoticeEvent::ASKED
         .iter()
         .map(|of| {
             let on = fields.ticked_of("event", of.word(), ticked.contains(of));

@@ -6,6 +6,7 @@ pub mod about;
 mod browse;
 pub mod files;
 mod remote;
+pub mod retention;
 pub mod schedule;
 mod seal;
 mod shows;
@@ -179,9 +180,9 @@ impl Copies {
         })
     }
 
-    /// Waits until a copy to any target has ended, or a target is there again.
-    pub async fn freed(&self) {
-        self.turns.freed.notified().await;
+    /// Waits until a copy to any target has ended, or a target is there again: from now on, not from when it is awaited.
+    pub fn freed(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.turns.freed.notified()
     }
 
     /// Has all look again that wait for a target.

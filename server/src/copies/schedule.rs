@@ -14,6 +14,9 @@ use shared::{Status, Timestamp};
 /// The fields of a cron line, by what an error calls them.
 const FIELDS: [&str; 5] = ["minute", "hour", "day of the month", "month", "day of the week"];
 
+/// An hour, in microseconds.
+const HOUR_MICROS: i64 = 3_600_000_000;
+
 /// Words in place of a cron line.
 const WORDS: [(&str, &str); 4] = [
     ("@hourly", "0 * * * *"),
@@ -106,6 +109,19 @@ impl Schedule {
     pub fn between(&self, after: Timestamp, until: Timestamp) -> impl Iterator<Item = Timestamp> {
         std::iter::successors(self.next_after(after), |due| self.next_after(*due))
             .take_while(move |due| *due <= until)
+    }
+
+    /// The last moment after the one that it is due, until the other, that included.
+    pub fn newest(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
+        // What is due every minute is not gone through for years, nor what is due once a year missed.
+        for hours in [1, 24, 24 * 8, 24 * 32, 24 * 366, i64::MAX / HOUR_MICROS] {
+            let from = after.max(until.plus_micros(-hours * HOUR_MICROS));
+            let newest = self.between(from, until).last();
+            if newest.is_some() || from == after {
+                return newest;
+            }
+        }
+        None
     }
 
     /// What the clocks of its time zone show.

@@ -56,12 +56,7 @@ impl Copies {
             directory(&local.path, !request.attach).await?;
         }
         let name = request.name.clone();
-        let objects = store(
-            name.as_str(),
-            &place,
-            secret.as_deref(),
-            &Rate::new(0),
-        )?;
+        let objects = store(name.as_str(), &place, secret.as_deref(), &Rate::new(0))?;
         let found = probe(&name, &*objects).await?;
         let failed = |source| CopiesError::Vault {
             target: name.to_string(),
@@ -243,7 +238,8 @@ impl Copies {
             .write(move |tx| {
                 Box::pin(async move {
                     if let Some(what) = db::targets::needed(tx, id).await? {
-                        let message = format!("{what} needs target {name}: wait until that is over");
+                        let message =
+                            format!("{what} needs target {name}: detach it when that is no more so");
                         return Err(Status::precondition(message).into());
                     }
                     db::targets::delete(tx, id).await

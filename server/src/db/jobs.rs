@@ -5,7 +5,7 @@ use super::{Db, DbError, Tx, json, json_opt, now, sql, time, time_opt, to_json, 
 use shared::access::rights::Sees;
 use shared::feed::Noun;
 use shared::job::{Job, LogLine, Phase, PhaseParts, Resource, ResourceRole};
-use shared::{JobId, Timestamp, VmId};
+use shared::{JobId, RunId, Timestamp, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
@@ -51,6 +51,11 @@ pub const FIELDS: &[Field] = &[
     Field {
         name: "product",
         column: "jobs.product",
+        by: By::Exact,
+    },
+    Field {
+        name: "run",
+        column: "jobs.run",
         by: By::Exact,
     },
     Field {
@@ -195,6 +200,19 @@ pub async fn active(db: &Db) -> Result<Vec<Stored>, DbError> {
     rows.iter().map(read_stored).collect()
 }
 
+/// The jobs of a copy run, in the order in which they were written.
+pub async fn of_run(db: &Db, run: RunId) -> Result<Vec<Job>, DbError> {
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    query.push(" AND jobs.run = ").push_bind(run.to_string());
+    query.push(" ORDER BY jobs.create_time, jobs.id");
+    let rows = query
+        .build()
+        .fetch_all(db.read())
+        .await
+        .map_err(sql("read the jobs of a copy run"))?;
+    rows.iter().map(read).collect()
+}
+
 /// How many jobs are not over, and how many failed since a moment.
 pub async fn counts(db: &Db, since: Timestamp, sees: &Sees) -> Result<(u64, u64), DbError> {
     let row = sqlx::query(
@@ -250,10 +268,14 @@ pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<u64
         shared::job::JobSpec::CloneVm(spec) => spec.request.clone_job_id.as_ref().map(|n| n.as_str()),
         _ => None,
     };
+    let run = match &*job.spec {
+        shared::job::JobSpec::CopySnapshot(spec) => spec.run,
+        _ => None,
+    };
     sqlx::query(
         "INSERT INTO jobs (id, kind, state, vm, clone_job_id, spec, steps, data, resources, outcome, retry_of, created_by,
-             request_id, create_time, state_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'null', $8, $9, $10, $11, $12, $13, $14)",
+             request_id, create_time, state_time, run)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'null', $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(job.id.to_string())
     .bind(job.kind.word())
@@ -269,6 +291,7 @@ pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<u64
     .bind(request.map(|r| r.to_string()))
     .bind(job.create_time.micros())
     .bind(job.state_time.micros())
+    .bind(run.map(|run| run.to_string()))
     .execute(tx.conn())
     .await
     .map_err(sql("write a job"))?;

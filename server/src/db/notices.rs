@@ -61,9 +61,14 @@ pub async fn list(db: &Db, channel: NoticeChannelId, mut listing: Listing) -> Re
 
 /// Writes down what is to be told of a job, for each channel that asks for it and has not been told.
 pub async fn tell(tx: &mut Tx, job: &Job) -> Result<(), DbError> {
-    let Some(message) = NoticeMessage::of(job) else {
-        return Ok(());
-    };
+    match NoticeMessage::of(job) {
+        Some(message) => tell_all(tx, &message).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes down what is to be told, for each channel that asks for it.
+pub async fn tell_all(tx: &mut Tx, message: &NoticeMessage) -> Result<(), DbError> {
     let rows = sqlx::query(
         "SELECT id FROM notice_channels
          WHERE enabled = 1 AND EXISTS (SELECT 1 FROM json_each(notice_channels.events) WHERE value = $1)",
@@ -71,9 +76,9 @@ pub async fn tell(tx: &mut Tx, job: &Job) -> Result<(), DbError> {
     .bind(message.event.word())
     .fetch_all(tx.conn())
     .await
-    .map_err(sql("read who is told of a job"))?;
+    .map_err(sql("read who is told"))?;
     for row in &rows {
-        insert(tx, word(row, "id")?, &message).await?;
+        insert(tx, word(row, "id")?, message).await?;
     }
     Ok(())
 }

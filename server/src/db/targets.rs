@@ -3,6 +3,7 @@
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, sql, time, time_opt, to_json, word};
 use shared::feed::Noun;
+use shared::notice::NoticeMessage;
 use shared::target::{Checked, Found, Place, Target};
 use shared::{Status, TargetId, Timestamp};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -196,6 +197,38 @@ pub async fn set_away(
     Ok(())
 }
 
+/// The targets that are away and of which people have not been told so, with since when.
+pub async fn away_untold(db: &Db) -> Result<Vec<Target>, DbError> {
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    query.push(" AND targets.away IS NOT NULL AND targets.away_told IS NOT targets.away_since");
+    let rows = query.build().fetch_all(db.read()).await;
+    rows.map_err(sql("read the targets that are away"))?
+        .iter()
+        .map(read)
+        .collect()
+}
+
+/// Tells that a target is away since then, unless it is there again or that was told.
+pub async fn tell_away(tx: &mut Tx, id: TargetId, since: Timestamp, now: Timestamp) -> Result<(), DbError> {
+    let done = sqlx::query(
+        "UPDATE targets SET away_told = away_since
+         WHERE id = $1 AND away_since = $2 AND away_told IS NOT away_since",
+    )
+    .bind(id.to_string())
+    .bind(since.micros())
+    .execute(tx.conn())
+    .await
+    .map_err(sql("note that a target is away for long"))?;
+    if done.rows_affected() == 0 {
+        return Ok(());
+    }
+    let stored = get(tx.conn(), &id.to_string()).await?;
+    match stored.and_then(|stored| NoticeMessage::away(&stored.target, now)) {
+        Some(message) => super::notices::tell_all(tx, &message).await,
+        None => Ok(()),
+    }
+}
+
 /// Notes how a look at all that a target has ended.
 pub async fn set_checked(tx: &mut Tx, id: TargetId, checked: &Checked) -> Result<(), DbError> {
     sqlx::query("UPDATE targets SET checked = $2 WHERE id = $1")
@@ -208,10 +241,11 @@ pub async fn set_checked(tx: &mut Tx, id: TargetId, checked: &Checked) -> Result
     Ok(())
 }
 
-/// Whether a job or a disk needs a target still, and which.
+/// Whether a policy, a job or a disk needs a target still, and which.
 pub async fn needed(tx: &mut Tx, id: TargetId) -> Result<Option<String>, DbError> {
     let row = sqlx::query(
-        "SELECT 'job ' || id AS what FROM jobs WHERE end_time IS NULL AND spec LIKE '%' || $1 || '%'
+        "SELECT 'policy ' || name AS what FROM policies WHERE body LIKE '%' || $1 || '%'
+         UNION ALL SELECT 'job ' || id FROM jobs WHERE end_time IS NULL AND spec LIKE '%' || $1 || '%'
          UNION ALL SELECT 'a disk that is still read from there (layer ' || id || ')' FROM layers WHERE copy_of LIKE '%' || $1 || '%'
          LIMIT 1",
     )

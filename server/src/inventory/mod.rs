@@ -3,6 +3,7 @@
 mod clone_jobs;
 pub mod copies;
 pub mod images;
+pub mod policies;
 
 use crate::db::list::{Listing, Page};
 use crate::db::{self, DbError, now};

@@ -3,10 +3,13 @@
 //! `kinds/` has one file for each kind of job. `observe` writes down what machines do by themselves.
 
 mod autostart;
+mod away;
 mod check;
+pub mod clock;
 pub mod images;
 pub mod kinds;
 pub mod observe;
+mod policies;
 pub mod queue;
 mod resolve;
 mod runner;
@@ -16,7 +19,7 @@ mod submit;
 pub mod world;
 
 use crate::db::locks::LockMode;
-use crate::db::{self, DbError, Tx, now};
+use crate::db::{self, Change, DbError, Tx, now};
 use async_trait::async_trait;
 use queue::{Entry, Limits, Queue};
 use shared::feed::Noun;
@@ -26,11 +29,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use step::{Cx, StepError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use submit::NotBegun;
 pub use submit::{Asked, By};
 pub use world::World;
 
@@ -165,6 +170,8 @@ impl Jobs {
         inner.tasks.spawn(images::sweep(inner.clone()));
         let jobs = Self { inner };
         jobs.inner.tasks.spawn(autostart::run(jobs.clone()));
+        jobs.inner.tasks.spawn(policies::run(jobs.clone()));
+        jobs.inner.tasks.spawn(away::run(jobs.clone()));
         Ok(jobs)
     }
 
@@ -300,6 +307,26 @@ impl Jobs {
     fn enqueue(&self, job: &Job) {
         self.inner.queue().push(entry(job));
         self.inner.wake.notify_one();
+    }
+}
+
+/// The id of a request that is made of these: asked twice it is one.
+fn request_of<const N: usize>(ids: [Uuid; N]) -> Uuid {
+    let hash = blake3::hash(&ids.map(Uuid::into_bytes).concat());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_bytes()[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// Waits until something of this noun has changed.
+async fn changed(changes: &mut broadcast::Receiver<Arc<[Change]>>, noun: Noun) {
+    loop {
+        match changes.recv().await {
+            Ok(batch) if !batch.iter().any(|change| change.noun == noun) => {}
+            // Lagging behind is no loss: all is looked at anew.
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

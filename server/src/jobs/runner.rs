@@ -4,7 +4,7 @@ use super::step::{Cx, Kind, Plan, StepError};
 use super::{Control, Inner, held_by, kinds};
 use crate::db::{self, DbError, now};
 use shared::job::{Job, JobState, Step, StepState, UnwindCause};
-use shared::{Code, JobId, Status};
+use shared::{Code, JobId, Status, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,8 +27,8 @@ enum Halt {
     Cancelled,
     /// A step failed.
     Failed(StepError),
-    /// It is to stand still: for a person, or for what it waits for.
-    Held(String),
+    /// It is to stand still: for a person, or for what it waits for, until then where that is known.
+    Held(String, Option<Timestamp>),
 }
 
 impl From<StepError> for Halt {
@@ -95,7 +95,7 @@ impl Run {
             _ => match self.forwards().await {
                 Ok(()) => Ok(()),
                 // A step that is to stand still does so in its turn.
-                Err(halt @ (Halt::Stopping | Halt::Held(_))) => Err(halt),
+                Err(halt @ (Halt::Stopping | Halt::Held(..))) => Err(halt),
                 Err(Halt::Cancelled) => self.unwind(UnwindCause::Cancel, None).await,
                 Err(Halt::Failed(e)) => {
                     self.cx.log(format!("failed: {}", e.status.message));
@@ -204,13 +204,20 @@ impl Run {
     /// Runs one step until it succeeds, fails for good, or is cancelled.
     async fn step(&self, n: usize, plan: &Plan) -> Result<(), Halt> {
         let (mut attempt, mut stood) = (1, 0);
+        let mut told = String::new();
         loop {
             let no_return = self.cx.live().job.no_return;
             match self.attempt(plan.name, no_return).await {
                 Ok(()) => return Ok(()),
-                Err(Halt::Held(reason)) => {
+                Err(Halt::Held(reason, until)) => {
                     stood += 1;
-                    self.stand_still(&reason, wait_before(stood), no_return).await?;
+                    // Looked at again and again, it is one line of the log.
+                    if told != reason {
+                        self.cx.log(format!("stands still: {reason}"));
+                        told.clone_from(&reason);
+                    }
+                    self.stand_still(reason, until, wait_before(stood), no_return)
+                        .await?;
                 }
                 Err(Halt::Failed(e)) if no_return || (e.transient && attempt < ATTEMPTS) => {
                     let wait = wait_before(attempt);
@@ -260,14 +267,20 @@ impl Run {
     }
 
     /// Waits until nobody has the job stand still, and then, where it waits for something, until that may be there.
-    async fn stand_still(&self, reason: &str, wait: Duration, no_return: bool) -> Result<(), Halt> {
+    async fn stand_still(
+        &self,
+        reason: String,
+        until: Option<Timestamp>,
+        wait: Duration,
+        no_return: bool,
+    ) -> Result<(), Halt> {
         let vm = self.cx.live().job.spec.vm();
+        let freed = self.inner.world.copies.freed();
         let mut held = self.held.subscribe();
         let person = held.borrow().is_some();
-        self.cx.log(format!("stands still: {reason}"));
         self.save(|job| {
             job.state = JobState::OnHold;
-            job.hold_reason = Some(reason.to_owned());
+            job.hold_reason = Some(reason);
         })
         .await?;
         self.inner.queue().step_aside(self.cx.id());
@@ -278,9 +291,15 @@ impl Run {
                 _ = held.wait_for(Option::is_none).await;
                 return;
             }
+            let waited = async {
+                match until {
+                    Some(until) => self.inner.world.clock.until(until).await,
+                    None => tokio::time::sleep(wait).await,
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.inner.world.copies.freed() => {}
+                () = waited => {}
+                () = freed => {}
                 _ = held.changed() => {}
             }
         };
@@ -321,12 +340,12 @@ impl Run {
             tokio::select! {
                 biased;
                 done = &mut work => return match done {
-                    Err(e) if e.waits => Err(Halt::Held(e.status.message)),
+                    Err(e) if e.waits => Err(Halt::Held(e.status.message, e.until)),
                     done => Ok(done?),
                 },
                 () = self.inner.stop.cancelled() => return Err(Halt::Stopping),
                 () = self.cancel.cancelled(), if !no_return => return Err(Halt::Cancelled),
-                name = held_now(&mut held) => return Err(Halt::Held(held_by(&name))),
+                name = held_now(&mut held) => return Err(Halt::Held(held_by(&name), None)),
                 _ = tick.tick() => {
                     if self.cx.live().dirty {
                         self.save(|_| ()).await?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::job::{Job, JobSpec, LogLine, Outcome, Resource, StepState};
-use shared::{Code, JobId, Status, VmId};
+use shared::{Code, JobId, Status, Timestamp, VmId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A step as a kind plans it for one job.
@@ -63,6 +63,8 @@ pub struct StepError {
     pub transient: bool,
     /// Whether nothing is wrong with the job: it stands still until what it waits for is there.
     pub waits: bool,
+    /// When what it waits for is there, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 impl StepError {
@@ -77,6 +79,7 @@ impl StepError {
             status: Status::new(code, message),
             transient: true,
             waits: false,
+            until: None,
         }
     }
 
@@ -86,6 +89,15 @@ impl StepError {
             status: Status::new(Code::Unavailable, reason),
             transient: true,
             waits: true,
+            until: None,
+        }
+    }
+
+    /// What the job waits for, which is there at this moment.
+    pub fn waiting_until(until: Timestamp, reason: impl Into<String>) -> Self {
+        Self {
+            until: Some(until),
+            ..Self::waiting(reason)
         }
     }
 }
@@ -96,6 +108,7 @@ impl From<Status> for StepError {
             status,
             transient: false,
             waits: false,
+            until: None,
         }
     }
 }
@@ -107,6 +120,7 @@ impl From<DbError> for StepError {
             status: e.into(),
             transient,
             waits: false,
+            until: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{Jobs, kinds};
 use crate::db::{self, DbError, Tx, now};
 use shared::can::{self, limit};
 use shared::clone::CloneVm;
+use shared::copy::{CopyProgress, CopySpec};
 use shared::edit::{self, EditVm, PortForward};
 use shared::feed::Noun;
 use shared::fork::InstantClone;
@@ -22,7 +23,7 @@ use shared::place::NetworkKind;
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
 use shared::vm::{ConnectNics, CreateVm, Firmware, PatchVm, PowerAction, Vm};
-use shared::{Code, ForkPointId, JobId, Name, Status, VmId};
+use shared::{Code, CopyId, ForkPointId, JobId, Name, Status, Timestamp, VmId};
 use uuid::Uuid;
 
 /// How long a request id makes a request idempotent, in microseconds: a day.
@@ -311,6 +312,27 @@ impl Jobs {
         }
         Ok(job)
     }
+
+    /// Writes down a copy that has not begun and never will.
+    pub(super) async fn submit_failed(
+        &self,
+        spec: CopySpec,
+        request_id: Uuid,
+        By(by): By,
+        why: NotBegun,
+    ) -> Result<(), DbError> {
+        let db = &self.world().db;
+        db.write(move |tx| Box::pin(write_failed(tx, spec, request_id, by, why)))
+            .await
+    }
+}
+
+/// Why a copy of a policy has not begun.
+pub(super) enum NotBegun {
+    /// It cannot be made.
+    Refused(Status),
+    /// Its time passed while it could not run.
+    Missed(String),
 }
 
 /// Checks the request against what is there now and writes the job; answers it and whether it is new.
@@ -360,6 +382,14 @@ async fn write_down(
             role: ResourceRole::Source,
         });
     }
+    let mut job = queued(spec, resources, by, create_time);
+    job.retry_of = retry_of;
+    job.generation = db::jobs::insert(tx, &job, request_id).await?;
+    Ok((job, true))
+}
+
+/// A job that nothing has been done of.
+fn queued(spec: JobSpec, resources: Vec<Resource>, by: String, create_time: Timestamp) -> Job {
     let steps = kinds::of(spec.kind())
         .plan(&spec)
         .iter()
@@ -379,7 +409,7 @@ async fn write_down(
             message: None,
         })
         .collect();
-    let mut job = Job {
+    Job {
         id: JobId(Uuid::now_v7()),
         kind: spec.kind(),
         state: JobState::Queued,
@@ -392,16 +422,56 @@ async fn write_down(
         blocked: None,
         hold_reason: None,
         no_return: false,
-        retry_of,
+        retry_of: None,
         created_by: by,
         create_time,
         start_time: None,
         state_time: create_time,
         end_time: None,
         generation: 0,
+    }
+}
+
+/// Writes down a copy of a machine that failed before it could begin, or was missed: nothing is asked of the machine.
+async fn write_failed(
+    tx: &mut Tx,
+    spec: CopySpec,
+    request_id: Uuid,
+    by: String,
+    why: NotBegun,
+) -> Result<(), DbError> {
+    let time = now();
+    let since = time.plus_micros(-REQUEST_MICROS);
+    if db::jobs::by_request(tx.conn(), request_id, &by, since)
+        .await?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let resource = |noun, id: String, name: &Name| Resource {
+        noun,
+        id,
+        name: name.clone(),
+        role: ResourceRole::Source,
     };
-    job.generation = db::jobs::insert(tx, &job, request_id).await?;
-    Ok((job, true))
+    let resources = vec![
+        resource(Noun::Vm, spec.vm.to_string(), &spec.vm_name),
+        resource(Noun::Target, spec.target.to_string(), &spec.target_name),
+    ];
+    let mut job = queued(JobSpec::CopySnapshot(spec), resources, by, time);
+    db::jobs::insert(tx, &job, Some(request_id)).await?;
+    job.state = JobState::Failed;
+    job.end_time = Some(time);
+    job.error = Some(match why {
+        NotBegun::Refused(status) => status,
+        NotBegun::Missed(text) => {
+            let mut missed = CopyProgress::of(CopyId(job.id.0));
+            missed.missed = true;
+            job.outcome.copy = Some(Box::new(missed));
+            Status::new(Code::DeadlineExceeded, text)
+        }
+    });
+    db::jobs::save(tx, &job, &serde_json::Value::Null).await
 }
 
 /// Whether two requests ask the same: the snapshot that was chosen for the first does not count.

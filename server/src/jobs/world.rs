@@ -10,6 +10,7 @@ use crate::disks::{DiskError, Disks, LayerFile, QemuImg, Shown, SimDisks};
 use crate::hypervisor::qemu::{Efi, Qemu};
 use crate::hypervisor::sim::Sim;
 use crate::hypervisor::{HvError, Hypervisor, Point};
+use crate::jobs::clock::Clock;
 use crate::jobs::kinds::Sessions;
 use crate::jobs::spares::Spares;
 use shared::fork::MemoryPlace;
@@ -34,6 +35,8 @@ pub struct World {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// What makes layers.
     pub disks: Arc<dyn Disks>,
+    /// What tells when copies are due.
+    pub clock: Clock,
     /// The vaults that copies go to.
     pub copies: Copies,
     /// Copies that are read, and do not count yet.
@@ -233,6 +236,7 @@ impl World {
             spares: Spares::new(hypervisor.clone(), Duration::ZERO),
             hypervisor,
             disks,
+            clock: Clock::default(),
             copies,
             sessions: Sessions::default(),
             data_dir,

@@ -7,7 +7,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use shared::NoticeId;
 use shared::job::{JobKind, ResourceRole};
-use shared::notice::{NoticeEvent, NoticeJob, NoticeMessage};
+use shared::notice::{NoticeEvent, NoticeJob, NoticeMessage, NoticeTarget};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -120,6 +120,9 @@ fn happened(event: NoticeEvent) -> &'static str {
         NoticeEvent::JobFailed => "failed",
         NoticeEvent::JobOnHold => "is held up",
         NoticeEvent::JobUndoBlocked => "cannot be undone",
+        NoticeEvent::CopyWarning => "has a warning",
+        NoticeEvent::CopyMissed => "was missed",
+        NoticeEvent::TargetAway => "is away",
         NoticeEvent::Test => "is a test",
     }
 }
@@ -131,6 +134,9 @@ fn kind(kind: JobKind) -> String {
 
 fn subject(message: &NoticeMessage) -> String {
     let event = happened(message.event);
+    if let Some(target) = &message.data.target {
+        return format!("[offshoot] target {} {event}", target.name);
+    }
     let Some(job) = &message.data.job else {
         return format!("[offshoot] this {event}");
     };
@@ -140,15 +146,25 @@ fn subject(message: &NoticeMessage) -> String {
 
 fn text(message: &NoticeMessage) -> String {
     let mut text = String::new();
-    match &message.data.job {
-        None => text.push_str("This channel works. Nothing has happened.\n"),
-        Some(job) => write_job(&mut text, message.event, job),
+    match (&message.data.job, &message.data.target) {
+        (Some(job), _) => write_job(&mut text, message.event, job),
+        (None, Some(target)) => write_target(&mut text, target),
+        (None, None) => text.push_str("This channel works. Nothing has happened.\n"),
     }
     if let Some(url) = &message.data.url {
         // Writing to a String cannot fail.
         _ = write!(text, "\n{url}\n");
     }
     text
+}
+
+fn write_target(text: &mut String, target: &NoticeTarget) {
+    // Writing to a String cannot fail.
+    _ = writeln!(
+        text,
+        "Target {} is away since {}: copies to it stand still, and go on when it is there again.\n\n{}",
+        target.name, target.away_since, target.error.message
+    );
 }
 
 fn write_job(text: &mut String, event: NoticeEvent, job: &NoticeJob) {

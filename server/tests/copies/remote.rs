@@ -39,7 +39,9 @@ async fn copied(jobs: &Jobs, vm: &str) -> CopyTask {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_keeps_what_it_lacks_and_both_bring_it_back() {
     let dir = tempfile::tempdir().unwrap();
-    let far = Running::start(Config::simulated(dir.path().join("far"))).await.unwrap();
+    let far = Running::start(Config::simulated(dir.path().join("far")))
+        .await
+        .unwrap();
     let their = &far.server.world().copies;
     let kept = CreateTarget {
         local: Some(LocalPlace {
@@ -49,7 +51,9 @@ async fn another_server_keeps_what_it_lacks_and_both_bring_it_back() {
     };
     let kept = their.create(kept).await.unwrap();
     let access = &far.server.access;
-    let token = access.token_for(&"admin".parse().unwrap(), "copies".parse().unwrap()).await;
+    let token = access
+        .token_for(&"admin".parse().unwrap(), "copies".parse().unwrap())
+        .await;
     let token = token.unwrap().secret;
 
     let near = dir.path().join("near");
@@ -70,7 +74,11 @@ async fn another_server_keeps_what_it_lacks_and_both_bring_it_back() {
     let refused = copies.create(request("ofs_no", PASSPHRASE)).await.err().unwrap();
     let refused = shared::Status::from(refused);
     assert!(!refused.message.contains("ofs_no"), "{refused}");
-    let refused = copies.create(request(&token, "another passphrase")).await.err().unwrap();
+    let refused = copies
+        .create(request(&token, "another passphrase"))
+        .await
+        .err()
+        .unwrap();
     let refused = shared::Status::from(refused);
     assert!(refused.message.contains("passphrase does not open"), "{refused}");
     let made = copies.create(request(&token, PASSPHRASE)).await.unwrap();
@@ -91,22 +99,43 @@ async fn another_server_keeps_what_it_lacks_and_both_bring_it_back() {
     assert!(first.stats.chunks_new > 0, "{first:#?}");
     // Again, with nothing changed: nothing travels but what says so.
     let second = copied(&jobs, "one").await;
-    assert_eq!(second.stats.chunks_new, 2, "one of each disk: a new layer has bytes of its own: {second:#?}");
-    assert!(second.stats.stored_bytes < first.stats.stored_bytes, "{second:#?}");
+    assert_eq!(
+        second.stats.chunks_new, 2,
+        "one of each disk: a new layer has bytes of its own: {second:#?}"
+    );
+    assert!(
+        second.stats.stored_bytes < first.stats.stored_bytes,
+        "{second:#?}"
+    );
 
     let copy = copy_of(&jobs, &first).await;
-    let job = jobs.restore(&copy, new_vm("back", false, false), by()).await.unwrap();
+    let job = jobs
+        .restore(&copy, new_vm("back", false, false), by())
+        .await
+        .unwrap();
     assert_eq!(ended(&jobs, job.id).await.state, JobState::Succeeded);
     // The server that keeps them has the key: it lists them, and brings them back as well.
     their.check("kept").await.unwrap();
-    let there = found::copy(far.server.world(), &copy.id.to_string()).await.unwrap();
+    let there = found::copy(far.server.world(), &copy.id.to_string())
+        .await
+        .unwrap();
     assert_eq!((there.vm_name.as_str(), there.snapshot), ("one", copy.snapshot));
-    let job = far.server.jobs.restore(&there, new_vm("there", false, false), by()).await.unwrap();
+    let job = far
+        .server
+        .jobs
+        .restore(&there, new_vm("there", false, false), by())
+        .await
+        .unwrap();
     assert_eq!(ended(&far.server.jobs, job.id).await.state, JobState::Succeeded);
 
     // Detached and attached again, all copies are known by what the vault says.
     copies.detach("far").await.unwrap();
-    assert!(db::copies::by_id(&jobs.world().db, copy.id).await.unwrap().is_none());
+    assert!(
+        db::copies::by_id(&jobs.world().db, copy.id)
+            .await
+            .unwrap()
+            .is_none()
+    );
     let again = copies.create(request(&token, PASSPHRASE)).await.unwrap();
     assert_eq!(again.copies, 2);
     clean_up(&jobs).await;

@@ -15,6 +15,7 @@ mod oidc;
 mod pages;
 mod people;
 mod places;
+mod policies;
 mod root;
 mod routes;
 mod sessions;

@@ -87,17 +87,30 @@ pub async fn engine_of_boot(
     answer_within: Option<Duration>,
     boot: Option<&str>,
 ) -> Jobs {
+    engine_of(dir, machines, hook, |world| {
+        if let Some(boot) = boot {
+            world.boot = boot.to_owned();
+        }
+        if let Some(within) = answer_within {
+            world.answer_within = within;
+        }
+    })
+    .await
+}
+
+/// One whose world is set up so.
+pub async fn engine_of(
+    dir: &Path,
+    machines: Machines,
+    hook: Option<Arc<dyn Hook>>,
+    set_up: impl FnOnce(&mut World),
+) -> Jobs {
     let db = Db::open(&dir.join("offshoot.db")).await.unwrap();
     let program = std::env::var_os("CARGO_BIN_EXE_offshoot")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_offshoot")), PathBuf::from);
     let mut world = World::open(dir, db, machines, &program).await.unwrap();
     world.measure_after = Duration::from_millis(100);
-    if let Some(boot) = boot {
-        world.boot = boot.to_owned();
-    }
-    if let Some(within) = answer_within {
-        world.answer_within = within;
-    }
+    set_up(&mut world);
     world.memory_dir = Some(dir.join("points"));
     world.spares = Spares::new(world.hypervisor.clone(), PATIENCE);
     if machines == Machines::Simulated {

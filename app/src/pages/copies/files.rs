@@ -12,9 +12,7 @@ use leptos::prelude::*;
 use leptos_meta::{Meta, Title};
 use shared::Status;
 use shared::access::Privilege;
-use shared::api::{
-    Call, FilePage, GetCopy, ListFileSystems, ListFiles, encode, file_content_path,
-};
+use shared::api::{Call, FilePage, GetCopy, ListFileSystems, ListFiles, encode, file_content_path};
 use shared::copy::{Copy, CopyFileSystems, FileEntry, FileKind, FileSystem, FilesQuery, FilesState};
 
 /// How many entries a page of a directory has.
@@ -143,7 +141,9 @@ fn opened(opened: &CopyFileSystems, at: &At) -> AnyView {
             <p class="panel none" role="status">{w().files_opening}</p>
         }
         .into_any(),
-        FilesState::Failed => view! { <p class="panel none" role="alert">{opened.error.clone()}</p> }.into_any(),
+        FilesState::Failed => {
+            view! { <p class="panel none" role="alert">{opened.error.clone()}</p> }.into_any()
+        }
     }
 }
 

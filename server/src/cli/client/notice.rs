@@ -69,7 +69,7 @@ pub struct CreateArgs {
     /// Mail to these, with commas between.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     mail: Vec<String>,
-    /// What to tell, with commas between: JOB_FAILED, JOB_ON_HOLD, JOB_UNDO_BLOCKED.
+    /// What to tell, with commas between: JOB_FAILED, JOB_ON_HOLD, JOB_UNDO_BLOCKED, COPY_WARNING, COPY_MISSED, TARGET_AWAY.
     #[arg(long, value_delimiter = ',', default_value = "JOB_FAILED")]
     on: Vec<NoticeEvent>,
 }

@@ -79,20 +79,24 @@ impl PolicyCommand {
                 api.show(&UpdatePolicy { policy, request }, |p| shown(&p)).await
             }
             Self::Preview { policy, rules } => {
-                let policy = api.client()?.call(&GetPolicy { policy }).await?;
-                let request = PreviewRetention {
-                    retention: rules.onto(policy.retention),
-                    time_zone: policy.time_zone().to_owned(),
-                    vms: policy.vms.iter().map(ToString::to_string).collect(),
-                    label: policy.label,
-                    targets: policy.targets,
+                let asked = GetPolicy {
+                    policy: policy.clone(),
                 };
-                api.show(&PreviewPolicy { request }, |p| previewed(&p)).await
+                let found = api.client()?.call(&asked).await?;
+                let request = PreviewRetention {
+                    retention: rules.onto(found.retention),
+                    time_zone: found.time_zone().to_owned(),
+                    vms: found.vms.iter().map(ToString::to_string).collect(),
+                    label: found.label,
+                    targets: found.targets,
+                };
+                api.show(&PreviewPolicy { policy, request }, |p| previewed(&p))
+                    .await
             }
             Self::Run { policy } => {
                 let none = format!("{policy} names no machine that is there");
-                api.show(&RunPolicy { policy }, |page| {
-                    let tasks = page.copy_tasks.iter().map(task::line).collect::<Vec<_>>();
+                api.show(&RunPolicy { policy }, |run| {
+                    let tasks = run.tasks.iter().map(task::line).collect::<Vec<_>>();
                     if tasks.is_empty() { none } else { tasks.join("\n") }
                 })
                 .await

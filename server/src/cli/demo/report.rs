@@ -1,7 +1,7 @@
 //! What the demo has seen, for people and as JSON.
 
-use super::show::{LONGEST_GAP, SOURCE, Show};
 use super::copies::TARGET;
+use super::show::{LONGEST_GAP, SOURCE, Show};
 use crate::cli::client::table::{bytes, millis};
 use serde::Serialize;
 use serde_json::Value;
@@ -61,7 +61,10 @@ impl Show<'_> {
         }
         if let Some(copied) = &self.copied {
             let copy = copied.task.copy.map_or_else(String::new, |id| id.to_string());
-            lines.push(format!("  {:<10} {copy}: of the snapshot, in the vault {TARGET}", "copy"));
+            lines.push(format!(
+                "  {:<10} {copy}: of the snapshot, in the vault {TARGET}",
+                "copy"
+            ));
         }
         lines.push("\nHow long each step took".to_owned());
         let width = self.steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -404,3 +404,21 @@ proptest! {
         prop_assert_ne!(opens(until), was_open);
     }
 }
+
+#[test]
+fn the_newest_moment_is_the_last_of_all() {
+    let (from, until) = (at("2020-03-01T00:00:00Z"), at("2026-07-01T12:00:30Z"));
+    for (cron, newest) in [
+        ("* * * * *", "2026-07-01T12:00:00Z"),
+        ("0 2 * * *", "2026-07-01T02:00:00Z"),
+        ("0 0 * * 0", "2026-06-28T00:00:00Z"),
+        ("0 0 1 1 *", "2026-01-01T00:00:00Z"),
+        ("0 0 29 2 *", "2024-02-29T00:00:00Z"),
+    ] {
+        let schedule = schedule(cron, "UTC");
+        assert_eq!(schedule.newest(from, until), Some(at(newest)), "{cron}");
+        // What is dealt with is not due again.
+        assert_eq!(schedule.newest(at(newest), until), None, "{cron}");
+        assert_eq!(schedule.newest(until, from), None, "{cron}");
+    }
+}

@@ -17,6 +17,7 @@ mod jobs;
 mod me;
 mod notices;
 mod places;
+mod policies;
 mod roles;
 mod sessions;
 mod sim;
@@ -61,6 +62,7 @@ pub fn all(sim: bool) -> Api {
     let api = targets::routes(api);
     let api = copies::routes(api);
     let api = copy_files::routes(api);
+    let api = policies::routes(api);
     let api = tokens::routes(api);
     let api = users::routes(api);
     let api = roles::routes(api);

@@ -4,21 +4,21 @@
 //! the copy before is what the layers above its have: a layer shows the same for ever, whoever takes it up.
 
 use super::snapshot::{self, With};
-use super::{chain_files, is_now, vm};
+use super::{chain_files, is_now, keep, vm};
 use crate::copies::about::{self, About, MEMORY, STATE, Track};
 use crate::copies::{CopiesError, Opened, Turn};
 use crate::db::locks::LockMode;
 use crate::db::{self, now};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
-use crate::jobs::{By, Jobs};
+use crate::jobs::{By, Jobs, request_of};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::copy::{CopiedMachine, CopyDisk, CopyFigures, CopyProgress, CopySpec, SubTask, TaskStatus};
+use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
 use shared::snapshot::{Consistency, Snapshot};
 use shared::vm::Disk;
-use shared::{Code, CopyId, LayerId, SnapshotId};
-use shared::{JobId, feed::Noun};
+use shared::{Code, CopyId, JobId, LayerId, SnapshotId, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,22 +118,8 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
     };
     cx.mint(&minted);
     cx.outcome(|o| {
-        o.copy.get_or_insert_with(|| {
-            Box::new(CopyProgress {
-                copy: minted.copy,
-                snapshot: None,
-                snapshot_name: None,
-                snapshot_time: None,
-                begin_time: None,
-                parent: None,
-                disks: Vec::new(),
-                figures: CopyFigures::default(),
-                wire_bytes: 0,
-                recent_bps: None,
-                warnings: Vec::new(),
-                missed: false,
-            })
-        });
+        o.copy
+            .get_or_insert_with(|| Box::new(CopyProgress::of(minted.copy)));
     });
     cx.resource(Resource {
         noun: Noun::Target,
@@ -350,7 +336,8 @@ async fn show(cx: &Cx, meter: impl Fn() -> vault::Moved, total: u64) {
     }
 }
 
-async fn copy(cx: &Cx) -> Result<Session, StepError> {
+/// Copies, unless it takes longer than until `closes`.
+async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     let copies = &cx.world().copies;
     let target = db::targets::known(cx.db(), &spec.target.to_string())
@@ -407,12 +394,22 @@ async fn copy(cx: &Cx) -> Result<Session, StepError> {
         Ok::<_, vault::Error>(())
     };
     let done = tokio::select! {
-        done = work => done,
-        () = show(cx, writer.meter(), total) => Ok(()),
+        done = work => done.map(|()| true),
+        () = show(cx, writer.meter(), total) => Ok(true),
+        () = cx.world().clock.until_some(closes) => Ok(false),
     };
-    if let Err(e) = done {
-        writer.leave().await;
-        return Err(failed(e).await);
+    match done {
+        Ok(true) => {}
+        Ok(false) => {
+            cancel.cancel();
+            // What it has brought there is found again.
+            writer.leave().await;
+            return Err(keep::shut(cx, spec.policy).await);
+        }
+        Err(e) => {
+            writer.leave().await;
+            return Err(failed(e).await);
+        }
     }
     let figures = about::figures(&writer.moved());
     cx.progress(figures.done_bytes, total);
@@ -508,7 +505,8 @@ fn status(cx: &Cx, name: &str, status: TaskStatus) {
 async fn copying(cx: &Cx) -> Result<(), StepError> {
     // Of an earlier try.
     cx.world().sessions.take(cx.id());
-    let session = copy(cx).await?;
+    let closes = keep::open_until(cx, spec(cx)?.policy).await?;
+    let session = copy(cx, closes).await?;
     cx.world().sessions.put(cx.id(), session);
     Ok(())
 }
@@ -527,7 +525,8 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
             // The process may have ended in between: what was brought there is found again.
             let session = match cx.world().sessions.take(cx.id()) {
                 Some(session) => session,
-                None => copy(cx).await?,
+                // All has been copied once: no window stands in the way.
+                None => copy(cx, None).await?,
             };
             let about = serde_json::to_value(&session.about)
                 .map_err(|e| StepError::new(Code::Internal, format!("write what the copy is of: {e}")))?;
@@ -562,8 +561,8 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
         .await
 }
 
-/// The snapshots that were taken for copies before are needed no more, and what is wanted next is asked for. Both by jobs of
-/// their own, for they change the machine.
+/// The snapshots that were taken for copies before are needed no more, nor are copies that the policy keeps no longer; and what
+/// is wanted next is asked for. What changes the machine by jobs of its own.
 async fn let_go(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     let jobs = Jobs {
@@ -576,11 +575,14 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
                 snapshot: old,
             });
             // Of this job and that snapshot: asked twice it is one.
-            let request = request_of(cx.id(), old);
+            let request = request_of([cx.id().0, old.0]);
             if let Err(e) = jobs.submit(job, Some(request), None, By("copies".into())).await {
                 cx.log(format!("snapshot {old} of an earlier copy stays: {e}"));
             }
         }
+    }
+    if let Some(policy) = spec.policy {
+        keep::apply(cx, &jobs, policy, (spec.vm, spec.target)).await?;
     }
     if spec.request.boot {
         let job = JobSpec::BootCopy(shared::copy::BootSpec {
@@ -589,20 +591,12 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
             request: shared::copy::BootCopy::default(),
         });
         let by = By(cx.job().created_by);
-        let request = request_of(cx.id(), SnapshotId(minted.copy.0));
+        let request = request_of([cx.id().0, minted.copy.0]);
         if let Err(e) = jobs.submit(job, Some(request), None, by).await {
             cx.log(format!("the copy is not booted: {e}"));
         }
     }
     Ok(())
-}
-
-fn request_of(job: JobId, snapshot: SnapshotId) -> Uuid {
-    let both = [job.0.into_bytes(), snapshot.0.into_bytes()].concat();
-    let hash = blake3::hash(&both);
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.as_bytes()[..16]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 #[async_trait]

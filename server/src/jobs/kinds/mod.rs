@@ -13,6 +13,7 @@ mod export_disk;
 mod image_of_snapshot;
 pub(crate) mod import_image;
 mod instant_clone;
+mod keep;
 mod merge;
 mod overlays;
 mod power_vm;
@@ -78,6 +79,7 @@ impl From<HvError> for StepError {
         Self {
             transient: e.transient(),
             waits: false,
+            until: None,
             status: Status::new(code, db::chain(&e)),
         }
     }

@@ -101,7 +101,7 @@ async fn each_channel_hears_once_of_each_event_that_it_asks_for() {
     let jobs = engine_in(dir.path()).await;
     let db = jobs.world().db.clone();
     let url = "https://hook.example.org/a";
-    let all = channel(&db, "all", url, &NoticeEvent::OF_JOBS).await;
+    let all = channel(&db, "all", url, &NoticeEvent::ASKED).await;
     let failures = channel(&db, "failures", url, &[NoticeEvent::JobFailed]).await;
 
     let failed = jobs.create_vm(create("a", true), by()).await.unwrap().id;
