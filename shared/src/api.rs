@@ -374,10 +374,6 @@ fn task_path(task: &str, rest: &str) -> String {
     format!("/api/v1/copyTasks/{}{rest}", encode(task))
 }
 
-fn policy_path(policy: &str, rest: &str) -> String {
-    format!("/api/v1/policies/{}{rest}", encode(policy))
-}
-
 fn job_path(job: &str, rest: &str) -> String {
     format!("/api/v1/jobs/{}{rest}", encode(job))
 }
