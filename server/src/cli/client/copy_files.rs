@@ -204,7 +204,13 @@ fn listed(entries: &[FileEntry]) -> String {
 
 /// As `ls` writes them, without the bits above the nine.
 fn permissions(mode: u32) -> String {
-    let bit = |(at, letter)| if mode & (0o400_u32 >> at) == 0 { '-' } else { letter };
+    let bit = |(at, letter)| {
+        if mode & (0o400_u32 >> at) == 0 {
+            '-'
+        } else {
+            letter
+        }
+    };
     "rwxrwxrwx".chars().enumerate().map(bit).collect()
 }
 
