@@ -70,7 +70,7 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<Verified> {
     let mut found = Verified::default();
-    let mut loaded = vault.load(&HashSet::new()).await?;
+    let loaded = vault.load(&HashSet::new()).await?;
     for e in &loaded.damaged {
         found.note(e);
     }
@@ -132,11 +132,15 @@ pub async fn run(
         told(found.bytes, total);
     }
     drop(reading);
+    drop(loaded);
+    // Anew, which takes no time beside all that: copies were made meanwhile, and clean-ups have moved chunks.
+    let copies = vault.copy_ids().await?;
+    let mut loaded = vault.load(&HashSet::new()).await?;
     loaded.index.set_bad(bad);
     let loaded = Arc::new(loaded);
     let mut lacks = Lacks::default();
     let reader = Reader::of(vault, loaded.clone());
-    for id in vault.copy_ids().await? {
+    for id in copies {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }

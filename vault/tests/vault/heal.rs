@@ -205,3 +205,28 @@ async fn a_reader_looks_for_another_pack_and_a_clean_up_copies_nothing_that_is_d
     let found = verified(&vault).await;
     assert!(found.damaged.is_empty() && found.hurt.is_empty(), "{found:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_made_while_all_is_looked_at_is_whole() {
+    let (store, vault, copies) = two_copies().await;
+    let made = std::sync::Mutex::new(Vec::new());
+    let told = |_, _| {
+        let disk = Disk(Arc::new(noise(made.lock().unwrap().len() as u64 + 20, 200_000)));
+        // Others go meanwhile, and what they had.
+        let others = async {
+            let copied = copy(&vault, std::slice::from_ref(&disk), None).await.unwrap();
+            vault.forget(copies[0].0.id).await.unwrap();
+            cleaned(&vault, 10).await;
+            copied
+        };
+        let copied = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(others));
+        made.lock().unwrap().push((copied, disk));
+    };
+    let none = CancellationToken::new();
+    let found = vault::verify::run(&vault, |_| true, &told, &none).await.unwrap();
+    assert!(found.damaged.is_empty() && found.hurt.is_empty(), "{found:?}");
+    let made = made.into_inner().unwrap();
+    assert!(!made.is_empty() && found.copies == 1 + made.len() as u64);
+    all_restored(&vault, &made).await;
+    assert!(store.names("damaged/").is_empty());
+}
