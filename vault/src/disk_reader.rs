@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OnceCell, watch};
 
-/// How many bytes of chunks are kept, and how many pieces of tables, of 32 KiB each.
+/// How many bytes of chunks are kept, unless it is said otherwise, and how many pieces of tables, of 32 KiB each.
 const CHUNKS: usize = 8 << 20;
 const TABLES: usize = 64;
 
@@ -25,7 +25,7 @@ const TABLES: usize = 64;
 pub struct DiskReader(Arc<Shared>);
 
 struct Shared {
-    reader: Reader,
+    reader: Mutex<Reader>,
     disk: Disk,
     chunks: Mutex<Chunks>,
     tables: Mutex<Tables>,
@@ -41,9 +41,10 @@ pub struct Extent {
     pub zero: bool,
 }
 
-#[derive(Default)]
 struct Chunks {
     slots: HashMap<Id, Slot>,
+    /// How many bytes are kept.
+    most: usize,
     /// Of those that are there.
     bytes: usize,
     turn: u64,
@@ -79,9 +80,14 @@ impl Reader {
     #[must_use]
     pub fn disk(&self, disk: Disk) -> DiskReader {
         DiskReader(Arc::new(Shared {
-            reader: self.clone(),
+            reader: Mutex::new(self.clone()),
             disk,
-            chunks: Mutex::default(),
+            chunks: Mutex::new(Chunks {
+                slots: HashMap::new(),
+                most: CHUNKS,
+                bytes: 0,
+                turn: 0,
+            }),
             tables: Mutex::default(),
             going: Mutex::default(),
         }))
@@ -89,6 +95,18 @@ impl Reader {
 }
 
 impl DiskReader {
+    /// Keeps so many bytes of what was read, in the place of 8 MiB.
+    #[must_use]
+    pub fn keeping(self, bytes: usize) -> Self {
+        lock(&self.0.chunks).most = bytes;
+        self
+    }
+
+    /// Reads by another reader from now on, for all clones: one that knows where a clean-up has moved chunks. What was read stays.
+    pub fn renew(&self, reader: &Reader) {
+        *lock(&self.0.reader) = reader.clone();
+    }
+
     /// The disk's size, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -228,7 +246,7 @@ impl DiskReader {
             cell.clone()
         };
         let read = || async {
-            let piece = self.0.reader.piece(&self.0.disk, number).await?;
+            let piece = self.0.reader().piece(&self.0.disk, number).await?;
             Ok(piece.into())
         };
         cell.get_or_try_init(read).await.cloned()
@@ -236,9 +254,14 @@ impl DiskReader {
 }
 
 impl Shared {
+    fn reader(&self) -> Reader {
+        lock(&self.reader).clone()
+    }
+
     /// All chunks that are wanted; those of `more` are fetched with one that is not there yet.
     async fn found(self: Arc<Self>, wanted: &[Id], more: &[Id]) -> Result<HashMap<Id, Bytes>> {
         let mut found = HashMap::new();
+        let reader = self.reader();
         loop {
             let (mut coming, mut absent) = (None, HashMap::new());
             // Closed when nobody fetches what is absent any more.
@@ -256,7 +279,7 @@ impl Shared {
                 }
                 if !absent.is_empty() {
                     for id in more.iter().filter(|id| !id.is_zero()) {
-                        if !chunks.slots.contains_key(id) && self.reader.has(id) {
+                        if !chunks.slots.contains_key(id) && reader.has(id) {
                             absent.entry(*id).or_insert(false);
                         }
                     }
@@ -294,7 +317,7 @@ impl Flight {
     /// Fetches chunks, and answers with those that are wanted. What goes wrong with others is left to who wants them.
     async fn fly(self, absent: HashMap<Id, bool>) -> Result<HashMap<Id, Bytes>> {
         let mut found = HashMap::new();
-        let reader = &self.shared.reader;
+        let reader = &self.shared.reader();
         let mut opened = stream::iter(reader.spans(absent)?)
             .map(|span| async {
                 let wanted = span.records.iter().any(|(_, wanted)| *wanted);
@@ -352,7 +375,7 @@ impl Chunks {
         self.turn += 1;
         self.bytes += plain.len();
         self.slots.insert(id, Slot::There(plain, self.turn));
-        while self.bytes > CHUNKS {
+        while self.bytes > self.most {
             let there = self.slots.iter().filter_map(|(id, slot)| match slot {
                 Slot::There(bytes, used) => Some((*used, *id, bytes.len())),
                 Slot::Coming(_) => None,

@@ -61,6 +61,19 @@ pub enum Error {
     /// No such copy.
     #[error("the vault has no copy {0}")]
     NoCopy(uuid::Uuid),
+    /// It may not be removed.
+    #[error("copy {copy} is held by {by} since {since}: it is not removed before that is released")]
+    Held {
+        /// The copy.
+        copy: uuid::Uuid,
+        /// By whom.
+        by: String,
+        /// Since when, in microseconds since 1970.
+        since: i64,
+    },
+    /// A note has a name that is none.
+    #[error("a note cannot be named {0:?}: its name has a–z, 0–9 and -, and one of them at least")]
+    NoteName(String),
     /// A place was asked for that a disk does not have.
     #[error("the disk {name} has {bytes} bytes: {length} at {offset} were asked for")]
     Beyond {

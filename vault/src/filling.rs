@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) moved: Counters,
     /// When the store last took this writer's sign of life.
     pub(crate) alive: Mutex<Instant>,
+    /// Something in the vault is damaged or lost: a table that is there says nothing of its chunks.
+    pub(crate) gaps: bool,
     /// A pack was lost on its way: the index names chunks that are nowhere, and no copy may be made with it.
     pub(crate) broken: AtomicBool,
 }
@@ -99,9 +101,10 @@ impl Run {
 }
 
 impl Inner {
-    pub(crate) fn new(vault: Vault, index: Index) -> Self {
+    pub(crate) fn new(vault: Vault, index: Index, gaps: bool) -> Self {
         Self {
             vault,
+            gaps,
             index: Mutex::new(index),
             packer: tokio::sync::Mutex::default(),
             room: Arc::new(Semaphore::new(PACKS)),

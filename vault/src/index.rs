@@ -3,6 +3,7 @@
 //! A vault has millions of chunks, and a writer knows them all: 44 bytes are kept of each, and 6 to 12 to find it by.
 
 use crate::Id;
+use crate::damage::Bad;
 use crate::error::{Error, Result};
 use crate::pack::{self, Kind, LISTED, Record};
 use hashbrown::HashTable;
@@ -53,6 +54,8 @@ pub(crate) struct Index {
     numbers: HashMap<Uuid, usize>,
     /// Records by their numbers, counted through all packs. Memory ends before the numbers do.
     table: HashTable<u32>,
+    /// What is known to be damaged: it is found in no place of these.
+    bad: Bad,
 }
 
 /// Where chunks are when some packs are left out.
@@ -81,6 +84,23 @@ fn kept(packs: &[Pack], number: u32) -> Option<&Kept> {
 }
 
 impl Index {
+    /// One that takes no chunk from where it is damaged.
+    pub(crate) fn new(bad: Bad) -> Self {
+        Self {
+            bad,
+            ..Self::default()
+        }
+    }
+
+    /// Takes what is known to be damaged for this.
+    pub(crate) fn set_bad(&mut self, bad: Bad) {
+        self.bad = bad;
+        let mut table = std::mem::take(&mut self.table);
+        table.clear();
+        self.table_of(&mut table, 0..self.total());
+        self.table = table;
+    }
+
     fn lookup(&self, table: &HashTable<u32>, id: &Id) -> Option<u32> {
         let is = |number: &u32| kept(&self.packs, *number).is_some_and(|kept| kept.id == *id);
         table.find(hash(id), is).copied()
@@ -121,10 +141,19 @@ impl Index {
         for number in numbers {
             if let Some(kept) = kept(&self.packs, number)
                 && self.lookup(table, &kept.id).is_none()
+                && !self.is_bad(number, &kept.id)
             {
                 table.insert_unique(hash(&kept.id), number, Self::hasher(&self.packs));
             }
         }
+    }
+
+    fn is_bad(&self, number: u32, id: &Id) -> bool {
+        // Mostly there is none.
+        !self.bad.is_empty()
+            && pack_of(&self.packs, number)
+                .and_then(|pack| self.bad.get(&pack.id))
+                .is_some_and(|bad| bad.contains(id))
     }
 
     /// Takes one record up, of the pack that is being filled; from now on the chunk is there.
@@ -158,6 +187,17 @@ impl Index {
         let number = self.lookup(&self.table, id)?;
         let kept = kept(&self.packs, number)?;
         Some((pack_of(&self.packs, number)?.id, kept.record()))
+    }
+
+    /// Every place that a chunk may be in, also where it is known to be damaged. Goes through all records: for when it is not
+    /// where [`Self::find`] says.
+    pub(crate) fn places(&self, id: &Id) -> Vec<(Uuid, Record)> {
+        let mut places = Vec::new();
+        for pack in &self.packs {
+            let here = pack.records.iter().filter(|kept| kept.id == *id);
+            places.extend(here.map(|kept| (pack.id, kept.record())));
+        }
+        places
     }
 
     /// How many different chunks there are.

@@ -4,7 +4,9 @@
 //! servers. A [`Vault`] is opened with its key. [`Vault::begin`] begins a writer, [`Vault::reader`] reads copies,
 //! [`verify`] looks at everything, [`prune`] removes what no copy needs.
 
+mod beside;
 pub mod copy;
+mod damage;
 mod disk_reader;
 mod error;
 mod filling;
@@ -24,6 +26,7 @@ pub mod verify;
 mod work;
 mod write;
 
+pub use beside::Hold;
 pub use copy::{Copy, Disk, Moved};
 pub use disk_reader::{DiskReader, Extent};
 pub use error::{Error, Result, StoreError};

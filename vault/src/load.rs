@@ -1,5 +1,6 @@
 //! What a vault has: its index, and the packs that the index does not name.
 
+use crate::damage::Bad;
 use crate::error::{Error, Result, StoreError};
 use crate::index::{self, Index};
 use crate::pack::{self, Record};
@@ -21,12 +22,18 @@ pub(crate) struct Loaded {
     pub(crate) mute: HashSet<Uuid>,
     /// What could not be read, and why.
     pub(crate) damaged: Vec<Error>,
+    /// What an earlier look has found damaged.
+    pub(crate) bad: Bad,
+    /// Something is damaged or lost: a table that is there says nothing of its chunks.
+    pub(crate) gaps: bool,
 }
 
 impl Vault {
     /// Reads the index, and the lists of the packs that it does not name. Packs that are not there any more are left out,
     /// and those of `without`.
     pub(crate) async fn load(&self, without: &HashSet<Uuid>) -> Result<Loaded> {
+        // Before the packs: where one is not listed then, it is gone.
+        let (bad, damaged) = self.bad().await?;
         let there: HashMap<Uuid, u64> = self
             .list("packs/")
             .await?
@@ -35,11 +42,13 @@ impl Vault {
             .filter(|(pack, _)| !without.contains(pack))
             .collect();
         let mut loaded = Loaded {
-            index: Index::default(),
+            index: Index::new(bad.clone()),
             orphans: HashSet::new(),
             objects: self.list("index/").await?.into_keys().collect(),
             mute: HashSet::new(),
-            damaged: Vec::new(),
+            gaps: !damaged.is_empty() || bad.values().any(|ids| !ids.is_empty()),
+            damaged,
+            bad,
         };
         let mut reading = stream::iter(loaded.objects.clone())
             .map(|name| async move {
@@ -52,6 +61,8 @@ impl Vault {
                 for (pack, records) in index::read(&name, &list)? {
                     if there.contains_key(&pack) {
                         loaded.index.add(pack, records.iter().filter_map(Record::read));
+                    } else {
+                        loaded.gaps |= !without.contains(&pack);
                     }
                 }
                 Ok(())
@@ -88,6 +99,7 @@ impl Vault {
                 }) => {}
                 Err(e @ Error::Damaged { .. }) => {
                     loaded.mute.insert(pack);
+                    loaded.gaps = true;
                     loaded.damaged.push(e);
                 }
                 Err(e) => return Err(e),

@@ -6,6 +6,7 @@
 //! than to write whole objects and to list them.
 
 use crate::Id;
+use crate::damage;
 use crate::error::{Error, Result};
 use crate::index;
 use crate::keys::TAG;
@@ -14,6 +15,7 @@ use crate::pack::{self, Record};
 use crate::read::Reader;
 use crate::store::Put;
 use crate::vault::Vault;
+use crate::write::Writer;
 use bytes::BytesMut;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -181,7 +183,7 @@ pub async fn run(vault: &Vault, how: Pruning) -> Result<Pruned> {
         let done = sweep(vault, id, mark, &marked, how, &mut pruned).await?;
         pruned.waiting += u64::from(!done);
     }
-    pruned.marked = mark(vault, how).await?;
+    pruned.marked = mark(vault, how, &mut pruned).await?;
     pruned.waiting += u64::from(pruned.marked > 0);
     Ok(pruned)
 }
@@ -219,10 +221,14 @@ impl crate::read::Find for Loaded {
     fn find(&self, id: &Id) -> Option<(Uuid, Record)> {
         self.index.find(id)
     }
+
+    fn places(&self, id: &Id) -> Vec<(Uuid, Record)> {
+        self.index.places(id)
+    }
 }
 
 /// Marks packs that no copy needs. What a pack has that is needed little is written anew first.
-async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
+async fn mark(vault: &Vault, how: Pruning, pruned: &mut Pruned) -> Result<u64> {
     let marked: HashSet<Uuid> = marks(vault)
         .await?
         .into_iter()
@@ -232,6 +238,10 @@ async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
     // and what it has made by then needs them.
     let (needed, loaded) = needed(vault).await?;
     let places = loaded.index.without(&marked);
+    let lacked = |ids: &HashSet<Id>| {
+        let mut ids = ids.iter();
+        ids.any(|id| needed.contains(id) && places.pack(id).is_none())
+    };
     let mut packs = HashSet::new();
     let mut anew = Vec::new();
     for pack in loaded.index.packs().filter(|pack| !marked.contains(pack)) {
@@ -244,9 +254,14 @@ async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
             .filter(here)
             .map(|record| u64::from(record.stored))
             .sum();
+        let bad = loaded.bad.get(&pack);
+        if bad.is_some_and(lacked) {
+            // Nothing else has it: somebody may still make it speak.
+            continue;
+        }
         if used == 0 {
             packs.insert(pack);
-        } else if (used as f64) < whole as f64 * how.waste {
+        } else if bad.is_some() || (used as f64) < whole as f64 * how.waste {
             anew.push((pack, records.filter(here).collect::<Vec<_>>()));
             packs.insert(pack);
         }
@@ -255,11 +270,19 @@ async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
     if needed.iter().all(|id| loaded.index.has(id)) {
         packs.extend(loaded.mute.difference(&marked));
     }
-    if packs.is_empty() {
-        return Ok(0);
+    for (pack, ids) in &loaded.bad {
+        let there = loaded.index.has_pack(*pack) || loaded.mute.contains(pack);
+        if !there && !lacked(ids) {
+            pruned.remove(vault, damage::name(*pack)).await?;
+        }
     }
     if !anew.is_empty() {
-        rewrite(vault, anew).await?;
+        for pack in rewrite(vault, anew).await? {
+            packs.remove(&pack);
+        }
+    }
+    if packs.is_empty() {
+        return Ok(0);
     }
     let mark = Mark {
         made: how.now,
@@ -274,32 +297,48 @@ async fn mark(vault: &Vault, how: Pruning) -> Result<u64> {
     Ok(number)
 }
 
-/// Writes what is needed of some packs into new ones.
-async fn rewrite(vault: &Vault, packs: Vec<(Uuid, Vec<Record>)>) -> Result<()> {
+/// Writes what is needed of some packs into new ones. Answers those that are found damaged by it, which then say so: the next
+/// run knows what to do with them.
+async fn rewrite(vault: &Vault, packs: Vec<(Uuid, Vec<Record>)>) -> Result<Vec<Uuid>> {
     let writer = vault.begin(1).await?;
-    let mut failed = Ok(());
-    'all: for (pack, records) in packs {
-        let name = pack::name(pack);
-        for record in records {
-            let from = u64::from(record.offset);
-            let taken = async {
-                let got = vault
-                    .objects
-                    .get(&name, Some(from..from + u64::from(record.stored)));
-                let sealed = got.await.map_err(crate::StoreError::at("read", &name))?;
-                let mut sealed = BytesMut::from(sealed);
-                pack::Opener::new(&vault.seals)?.open(pack, &record, &mut sealed)?;
-                let body = sealed.get(..sealed.len() - TAG).unwrap_or_default();
-                writer.take_over(&record, body).await
-            };
-            failed = taken.await;
-            if failed.is_err() {
-                break 'all;
+    let written = async {
+        let mut damaged = Vec::new();
+        for (pack, records) in packs {
+            if !anew(vault, &writer, pack, records).await? {
+                damaged.push(pack);
             }
         }
-    }
+        Ok::<_, Error>(damaged)
+    };
+    let written = written.await;
     let named = writer.named().await;
-    failed.and(named)
+    written.and_then(|damaged| named.map(|()| damaged))
+}
+
+/// Writes these records of a pack anew; answers whether all are as they were written.
+async fn anew(vault: &Vault, writer: &Writer, pack: Uuid, records: Vec<Record>) -> Result<bool> {
+    let name = pack::name(pack);
+    let mut bad = HashSet::new();
+    for record in records {
+        let from = u64::from(record.offset);
+        let range = from..from + u64::from(record.stored);
+        let sealed = vault.objects.get(&name, Some(range)).await;
+        let mut sealed = BytesMut::from(sealed.map_err(crate::StoreError::at("read", &name))?);
+        let mut opener = pack::Opener::new(&vault.seals)?;
+        if opener.open(pack, &record, &mut sealed).is_err() {
+            bad.insert(record.id);
+            continue;
+        }
+        let body = sealed.get(..sealed.len() - TAG).unwrap_or_default();
+        writer.take_over(&record, body).await?;
+    }
+    if bad.is_empty() {
+        return Ok(true);
+    }
+    let (mut known, _) = vault.bad().await?;
+    bad.extend(known.remove(&pack).unwrap_or_default());
+    vault.write_bad(pack, &bad).await?;
+    Ok(false)
 }
 
 /// Removes the packs of a mark that nobody needs; answers whether it is done, or has to wait.

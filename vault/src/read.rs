@@ -17,11 +17,20 @@ use uuid::Uuid;
 /// Says where chunks are.
 pub(crate) trait Find: Send + Sync {
     fn find(&self, id: &Id) -> Option<(Uuid, Record)>;
+
+    /// All places, where others than that are to be tried.
+    fn places(&self, _: &Id) -> Vec<(Uuid, Record)> {
+        Vec::new()
+    }
 }
 
 impl Find for Index {
     fn find(&self, id: &Id) -> Option<(Uuid, Record)> {
         Self::find(self, id)
+    }
+
+    fn places(&self, id: &Id) -> Vec<(Uuid, Record)> {
+        Self::places(self, id)
     }
 }
 
@@ -95,12 +104,43 @@ impl Reader {
     ///
     /// It is lost or damaged; what the store said.
     pub async fn chunk(&self, id: &Id) -> Result<Vec<u8>> {
-        let (pack, record) = self.find.find(id).ok_or(Error::Lost { id: *id })?;
+        let (pack, record) = self.place(id)?;
+        match self.record(pack, &record).await {
+            Err(e) => self.elsewhere(id, pack, e).await,
+            read => read,
+        }
+    }
+
+    async fn record(&self, pack: Uuid, record: &Record) -> Result<Vec<u8>> {
         let from = u64::from(record.offset);
         let sealed = self.bytes(pack, from..from + u64::from(record.stored)).await?;
         let mut sealed = BytesMut::from(sealed);
         let mut opener = Opener::new(&self.vault.seals)?;
-        opener.open(pack, &record, &mut sealed).map(<[u8]>::to_vec)
+        opener.open(pack, record, &mut sealed).map(<[u8]>::to_vec)
+    }
+
+    /// Where a chunk is, by what is known; at the worst where it was found damaged.
+    fn place(&self, id: &Id) -> Result<(Uuid, Record)> {
+        let found = self.find.find(id);
+        let found = found.or_else(|| self.find.places(id).pop());
+        found.ok_or(Error::Lost { id: *id })
+    }
+
+    /// Another look at a chunk that this pack does not give away: others may have it too.
+    async fn elsewhere(&self, id: &Id, not: Uuid, e: Error) -> Result<Vec<u8>> {
+        if e.is_transient() {
+            return Err(e);
+        }
+        for (pack, record) in self.find.places(id) {
+            if pack == not {
+                continue;
+            }
+            match self.record(pack, &record).await {
+                Err(e) if !e.is_transient() => {}
+                read => return read,
+            }
+        }
+        Err(e)
     }
 
     /// The chunks that a piece of a table names; none for one of zeros.
@@ -188,7 +228,7 @@ impl Reader {
     pub(crate) fn spans<P>(&self, wanted: impl IntoIterator<Item = (Id, P)>) -> Result<Vec<Span<P>>> {
         let mut found = Vec::new();
         for (id, what) in wanted {
-            let (pack, record) = self.find.find(&id).ok_or(Error::Lost { id })?;
+            let (pack, record) = self.place(&id)?;
             found.push((pack, record, what));
         }
         found.sort_by_key(|(pack, record, _)| (*pack, record.offset));
@@ -214,29 +254,54 @@ impl Reader {
     }
 
     /// Reads a span, and opens its records one after the other, on a thread that may wait; ends with the first error of `each`.
+    /// What is damaged or gone there is looked for elsewhere.
     pub(crate) async fn opened<P: Send + 'static, T: Send + 'static>(
         &self,
         span: Span<P>,
         mut each: impl FnMut(Record, P, Result<&[u8]>) -> Result<T> + Send + 'static,
     ) -> Result<Vec<T>> {
         let Span { pack, bytes, records } = span;
-        let sealed = self.bytes(pack, bytes.clone()).await?;
+        let sealed = match self.bytes(pack, bytes.clone()).await {
+            Err(e) if e.is_transient() => return Err(e),
+            // Each is asked for alone then, where it may be there.
+            read => read.unwrap_or_default(),
+        };
         let seals = self.vault.seals.clone();
         let open = move || {
             // Nobody else has them: they are opened where they are.
             let mut sealed = BytesMut::from(sealed);
             let mut opener = Opener::new(&seals)?;
-            let one = |(record, what): (Record, P)| {
+            let (mut done, mut missed) = (Vec::with_capacity(records.len()), Vec::new());
+            for (record, what) in records {
                 let from = (u64::from(record.offset) - bytes.start) as usize;
                 let sealed = sealed.get_mut(from..from + record.stored as usize);
-                let plain = opener.open(pack, &record, sealed.unwrap_or_default());
-                each(record, what, plain)
-            };
-            records.into_iter().map(one).collect()
+                match opener.open(pack, &record, sealed.unwrap_or_default()) {
+                    Ok(plain) => done.push(each(record, what, Ok(plain))?),
+                    Err(_) => missed.push((record, what)),
+                }
+            }
+            Ok::<_, Error>((done, missed, each))
         };
-        tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|_| Error::Thread)?
+        let opened = tokio::task::spawn_blocking(open).await;
+        let (mut done, missed, mut each) = opened.map_err(|_| Error::Thread)??;
+        for (record, what) in missed {
+            let plain = match self.record(pack, &record).await {
+                Err(e) => self.elsewhere(&record.id, pack, e).await,
+                read => read,
+            };
+            let one = move || {
+                let (plain, wrong) = match plain {
+                    Ok(plain) => (plain, None),
+                    Err(e) => (Vec::new(), Some(e)),
+                };
+                let plain = wrong.map_or(Ok(&plain[..]), Err);
+                done.push(each(record, what, plain)?);
+                Ok::<_, Error>((done, each))
+            };
+            let one = tokio::task::spawn_blocking(one).await;
+            (done, each) = one.map_err(|_| Error::Thread)??;
+        }
+        Ok(done)
     }
 
     /// Whether it is known where a chunk is.

@@ -1,5 +1,6 @@
 //! A vault that is open.
 
+use crate::beside::Hold;
 use crate::copy::{self, Copy};
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{Key, Opening, Seals, Wrapping};
@@ -234,13 +235,17 @@ impl Vault {
         }
     }
 
-    /// Removes a copy. What only it needs goes when the vault is cleaned up ([`crate::prune`]).
+    /// Removes a copy, and its notes. What only it needs goes when the vault is cleaned up ([`crate::prune`]).
     ///
     /// # Errors
     ///
-    /// What the store said.
+    /// It is held, or its hold cannot be read; what the store said.
     pub async fn forget(&self, id: Uuid) -> Result<()> {
-        self.delete(&copy::name(id)).await
+        if let Some(Hold { by, since, .. }) = self.held(id).await? {
+            return Err(Error::Held { copy: id, by, since });
+        }
+        self.delete(&copy::name(id)).await?;
+        self.forget_notes(id).await
     }
 
     pub(crate) async fn write(&self, name: &str, body: Vec<u8>, put: Put) -> Result<()> {
@@ -259,7 +264,7 @@ impl Vault {
     }
 
     /// Names and sizes.
-    pub(crate) async fn list(&self, prefix: &'static str) -> Result<HashMap<String, u64>> {
+    pub(crate) async fn list(&self, prefix: &str) -> Result<HashMap<String, u64>> {
         let listed = self.objects.list(prefix).await;
         let listed = listed.map_err(StoreError::at("list", prefix))?;
         Ok(listed.into_iter().map(|o| (o.name, o.size)).collect())

@@ -3,7 +3,9 @@
 use crate::CancellationToken;
 use crate::Id;
 use crate::copy;
+use crate::damage::{self, LOST};
 use crate::error::{Error, Result, StoreError};
+use crate::load::Loaded;
 use crate::pack::{self, Opener};
 use crate::read::Reader;
 use crate::vault::Vault;
@@ -34,6 +36,10 @@ pub struct Verified {
     pub copies: u64,
     /// What is wrong.
     pub damaged: Vec<Damage>,
+    /// Packs of which something is damaged that no copy lacks: another pack has it as well, or nobody needs it. A clean-up
+    /// removes them.
+    #[serde(default)]
+    pub healed: Vec<Damage>,
     /// Copies that need something that is damaged or lost.
     pub hurt: Vec<Uuid>,
 }
@@ -51,7 +57,8 @@ pub struct Damage {
 }
 
 /// Reads every pack, or each of which `wanted` says so, and says which copies are hurt by what is damaged. All copies and
-/// their tables are looked at always.
+/// their tables are looked at always. What is damaged or lost is written down in the vault: the next copy brings it anew,
+/// as far as it has it, and so heals older ones.
 ///
 /// # Errors
 ///
@@ -73,7 +80,17 @@ pub async fn run(
         .iter()
         .filter_map(|pack| sizes.get(&pack::name(*pack)))
         .sum();
-    let mut bad: HashMap<Id, usize> = HashMap::new();
+    let mut by: By = HashMap::new();
+    // Of packs that are not read now what was found before holds.
+    let mut bad = loaded.bad.clone();
+    for (pack, ids) in &bad {
+        if loaded.index.has_pack(*pack) && !wanted(*pack) {
+            let why = "it was damaged when it was read before";
+            if let Some(at) = found.note(&Error::damaged(pack::name(*pack), why)) {
+                ids.iter().for_each(|id| by.entry(*id).or_default().push(at));
+            }
+        }
+    }
     let mut reading = stream::iter(packs)
         .map(|pack| {
             let records = loaded.index.records(pack).collect();
@@ -92,9 +109,17 @@ pub async fn run(
                 found.packs += 1;
                 found.bytes += bytes;
                 found.chunks += right;
+                let before = bad.remove(&pack);
+                if !wrong.is_empty() {
+                    bad.insert(pack, wrong.iter().filter_map(|(id, _)| *id).collect());
+                }
+                if before.as_ref() != bad.get(&pack) {
+                    write_down(vault, pack, bad.get(&pack)).await;
+                }
                 for (id, why) in wrong {
-                    let at = found.note(&why);
-                    bad.extend(id.zip(at));
+                    if let (Some(id), Some(at)) = (id, found.note(&why)) {
+                        by.entry(id).or_default().push(at);
+                    }
                 }
             }
             // Removed since it was listed.
@@ -107,18 +132,24 @@ pub async fn run(
         told(found.bytes, total);
     }
     drop(reading);
+    drop(loaded);
+    // Anew, which takes no time beside all that: copies were made meanwhile, and clean-ups have moved chunks.
+    let copies = vault.copy_ids().await?;
+    let mut loaded = vault.load(&HashSet::new()).await?;
+    loaded.index.set_bad(bad);
     let loaded = Arc::new(loaded);
+    let mut lacks = Lacks::default();
     let reader = Reader::of(vault, loaded.clone());
-    for id in vault.copy_ids().await? {
+    for id in copies {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        match whole(vault, &reader, &loaded, &bad, id).await {
+        match whole(vault, &reader, &loaded, &by, &mut lacks, id).await {
             Ok(None) => found.copies += 1,
-            Ok(Some(by)) => {
+            Ok(Some(ats)) => {
                 found.copies += 1;
                 found.hurt.push(id);
-                for at in by {
+                for at in ats {
                     if let Some(damage) = found.damaged.get_mut(at) {
                         damage.hurts.push(id);
                     }
@@ -126,6 +157,7 @@ pub async fn run(
             }
             Err(Error::NoCopy(_)) => {}
             Err(e @ Error::Damaged { .. }) => {
+                lacks.blind = true;
                 found.copies += 1;
                 if let Some(damage) = found.note(&e).and_then(|at| found.damaged.get_mut(at)) {
                     damage.hurts.push(id);
@@ -135,7 +167,24 @@ pub async fn run(
             Err(e) => return Err(e),
         }
     }
-    for prefix in ["marks/", "writers/"] {
+    let before = loaded.bad.get(&LOST);
+    if let (Some(before), true) = (before, lacks.blind) {
+        // Who cannot be asked may need what was lost before.
+        lacks.lost.extend(before);
+    }
+    let lost = Some(&lacks.lost).filter(|lost| !lost.is_empty());
+    if before != lost {
+        write_down(vault, LOST, lost).await;
+    }
+    if !lacks.blind {
+        let chunks: HashSet<usize> = by.into_values().flatten().collect();
+        let all = std::mem::take(&mut found.damaged).into_iter().enumerate();
+        let (healed, damaged): (Vec<_>, Vec<_>) =
+            all.partition(|(at, damage)| damage.hurts.is_empty() && chunks.contains(at));
+        found.healed = healed.into_iter().map(|(_, damage)| damage).collect();
+        found.damaged = damaged.into_iter().map(|(_, damage)| damage).collect();
+    }
+    for prefix in ["marks/", "writers/", "holds/", "notes/"] {
         for name in vault.list(prefix).await?.into_keys() {
             match vault.read_json::<serde_json::Value>(&name).await {
                 Err(e @ Error::Damaged { .. }) => drop(found.note(&e)),
@@ -169,6 +218,29 @@ impl Verified {
             });
             self.damaged.len() - 1
         }))
+    }
+}
+
+/// What damage a chunk is lacked by.
+type By = HashMap<Id, Vec<usize>>;
+
+/// What copies lack.
+#[derive(Default)]
+struct Lacks {
+    /// In no pack at all.
+    lost: HashSet<Id>,
+    /// A copy or a table cannot be read: what that needs is not known.
+    blind: bool,
+}
+
+/// Writes down what is damaged, or that it is not any more. Who may only read has found it all the same.
+async fn write_down(vault: &Vault, pack: Uuid, bad: Option<&HashSet<Id>>) {
+    let written = match bad {
+        Some(bad) => vault.write_bad(pack, bad).await,
+        None => vault.delete(&damage::name(pack)).await,
+    };
+    if let Err(e) = written {
+        tracing::warn!(error = %e, "what is damaged cannot be written down: the next copy may lean on it");
     }
 }
 
@@ -237,32 +309,38 @@ async fn look_at(vault: &Vault, pack: Uuid, size: u64, records: Vec<pack::Record
     Ok(looked)
 }
 
-/// `None` where all that a copy needs is there and not among what is bad; else which damage it lacks something by, as far as
-/// that is known.
+/// `None` where all that a copy needs is there in some place that is not bad; else which damage it lacks something by, as far
+/// as that is known.
 async fn whole(
     vault: &Vault,
     reader: &Reader,
-    loaded: &crate::load::Loaded,
-    bad: &HashMap<Id, usize>,
+    loaded: &Loaded,
+    by: &By,
+    lacks: &mut Lacks,
     id: Uuid,
 ) -> Result<Option<BTreeSet<usize>>> {
     let copy = vault.copy(id).await?;
-    let (mut whole, mut by) = (true, BTreeSet::new());
+    let (mut whole, mut ats) = (true, BTreeSet::new());
     let mut look = |id: &Id| {
-        let known = id.is_zero() || loaded.index.has(id);
-        by.extend(bad.get(id));
-        whole &= known && !bad.contains_key(id);
+        if id.is_zero() || loaded.index.has(id) {
+            return;
+        }
+        whole = false;
+        match by.get(id) {
+            Some(by) => ats.extend(by),
+            None => _ = lacks.lost.insert(*id),
+        }
     };
     for table in copy.disks.into_iter().flat_map(|disk| disk.tables) {
         look(&table);
         match reader.table(&table).await {
             Ok(ids) => ids.iter().for_each(&mut look),
             // Named above.
-            Err(Error::Lost { .. } | Error::Damaged { .. }) => {}
+            Err(Error::Lost { .. } | Error::Damaged { .. }) => lacks.blind = true,
             Err(e) => return Err(e),
         }
     }
-    Ok((!whole).then_some(by))
+    Ok((!whole).then_some(ats))
 }
 
 /// The object of a copy.

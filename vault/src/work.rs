@@ -137,6 +137,7 @@ impl Work {
         let end = (begin + chunk * TABLE as u64).min(self.source.bytes());
         let kept = self.kept.as_ref();
         if let Some(kept) = kept
+            && !self.inner.gaps
             && !kept.changed(&(begin..end), chunk * TABLE as u64)
             && let Some(table) = kept.tables.get(piece)
             && self.inner.has(table)

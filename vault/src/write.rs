@@ -86,8 +86,11 @@ impl Vault {
         lease.seen = marks.iter().map(|(id, _)| *id).collect();
         prune::write_lease(self, id, lease).await?;
         let marked: HashSet<Uuid> = marks.into_iter().flat_map(|(_, mark)| mark.packs).collect();
-        let Loaded { index, orphans, .. } = self.load(&marked).await?;
-        let inner = Arc::new(Inner::new(self.clone(), index));
+        let loaded = self.load(&marked).await?;
+        let Loaded {
+            index, orphans, gaps, ..
+        } = loaded;
+        let inner = Arc::new(Inner::new(self.clone(), index, gaps));
         Ok(Writer {
             vault: self.clone(),
             id,

@@ -1,47 +1,67 @@
-//! A disk of a copy. What was read last is kept: guests read the same places again, and less than a chunk at a time.
+//! A disk of a copy, that waits for a store that is away.
 
 use super::{Export, Extent};
 use async_trait::async_trait;
-use futures::future::try_join_all;
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::OnceCell;
-use vault::copy::TABLE;
-use vault::{Disk, Error, Id, Reader, Vault};
+use vault::{Disk, DiskReader, Error, Reader, Vault};
 
-/// How many bytes of chunks are kept, at least; the disks of a copy share them.
-const KEPT: usize = 128 << 20;
-/// How much is asked for ahead of who reads one place after the other, in bytes.
-const AHEAD: u64 = 2 << 20;
+/// How many bytes of chunks are kept of each disk: guests read the same places again, and less than a chunk at a time.
+const KEPT: usize = 32 << 20;
 /// How long is waited until a store that is away is asked again, at first and at most.
 const AGAIN: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
 /// How long what is known of where chunks are counts as new.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Waits for a store that is away, longer each time.
+struct Patience<'a> {
+    what: &'a str,
+    wait: Duration,
+}
+
+impl<'a> Patience<'a> {
+    const fn new(what: &'a str) -> Self {
+        Self {
+            what,
+            wait: AGAIN.start,
+        }
+    }
+
+    /// Returns when it is time to try again; the error, where that may not help.
+    async fn wait(&mut self, e: Error) -> Result<(), Error> {
+        if !e.is_transient() {
+            return Err(e);
+        }
+        if self.wait == AGAIN.start {
+            tracing::warn!(error = %chain(&e), "{} waits until the store is back", self.what);
+        }
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(AGAIN.end);
+        Ok(())
+    }
+
+    fn over(&self) {
+        if self.wait > AGAIN.start {
+            tracing::info!("{} goes on: the store answers", self.what);
+        }
+    }
+}
 
 /// Does this until the store is not away.
 pub async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut wait = AGAIN.start;
+    let mut patience = Patience::new(what);
     loop {
         match attempt().await {
-            Err(e) if e.is_transient() => {
-                if wait == AGAIN.start {
-                    tracing::warn!(error = %chain(&e), "{what} waits until the store is back");
-                }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(AGAIN.end);
+            Ok(done) => {
+                patience.over();
+                return Ok(done);
             }
-            done => {
-                if wait > AGAIN.start {
-                    tracing::info!("{what} goes on: the store answers");
-                }
-                return done;
-            }
+            Err(e) => patience.wait(e).await?,
         }
     }
 }
@@ -57,47 +77,13 @@ pub fn chain(e: &dyn std::error::Error) -> String {
     all
 }
 
-type Kept = Arc<OnceCell<Arc<Vec<u8>>>>;
-
-#[derive(Default)]
-struct Cache {
-    /// Each with when it was asked for last.
-    chunks: HashMap<Id, (Kept, u64)>,
-    bytes: usize,
-    clock: u64,
-}
-
-impl Cache {
-    fn get(&mut self, id: Id, bytes: usize) -> Kept {
-        self.clock += 1;
-        if let Some((kept, last)) = self.chunks.get_mut(&id) {
-            *last = self.clock;
-            return kept.clone();
-        }
-        if self.bytes + bytes > KEPT {
-            // The older half goes: it need not be looked for often.
-            let mut ages: Vec<_> = self.chunks.values().map(|(_, last)| *last).collect();
-            let middle = ages.len() / 2;
-            let (_, oldest, _) = ages.select_nth_unstable(middle);
-            let oldest = *oldest;
-            self.chunks.retain(|_, (_, last)| *last >= oldest);
-            self.bytes = self.chunks.len() * bytes;
-        }
-        let kept = Kept::default();
-        self.chunks.insert(id, (kept.clone(), self.clock));
-        self.bytes += bytes;
-        kept
-    }
-}
-
-/// Chunks of a vault, for all disks of a copy.
+/// Where the chunks of a vault are, for all disks of a copy.
 pub struct Chunks {
     vault: Vault,
     /// With when it was made: a clean-up of the vault moves chunks.
     reader: Mutex<(Reader, Instant)>,
     /// Whoever makes a newer one.
     renewing: tokio::sync::Mutex<()>,
-    cache: Mutex<Cache>,
 }
 
 impl Chunks {
@@ -107,33 +93,17 @@ impl Chunks {
             reader: Mutex::new((vault.reader().await?, Instant::now())),
             vault,
             renewing: tokio::sync::Mutex::default(),
-            cache: Mutex::default(),
         }))
     }
 
-    async fn chunk(&self, id: Id) -> Result<Arc<Vec<u8>>, Error> {
-        let bytes = self.vault.chunk() as usize;
-        let kept = lock(&self.cache).get(id, bytes);
-        // All who want it wait for the one who fetches it.
-        let got = kept.get_or_try_init(|| async { self.fetch(id).await.map(Arc::new) });
-        got.await.cloned()
-    }
-
-    async fn fetch(&self, id: Id) -> Result<Vec<u8>, Error> {
-        loop {
-            let (reader, made) = lock(&self.reader).clone();
-            match patiently("a read", || reader.chunk(&id)).await {
-                // It may have been moved since the reader was made.
-                Err(Error::Damaged { .. } | Error::Lost { .. }) if made.elapsed() > FRESH => {
-                    let _one = self.renewing.lock().await;
-                    if lock(&self.reader).1 == made {
-                        let newer = patiently("a read", || self.vault.reader()).await?;
-                        *lock(&self.reader) = (newer, Instant::now());
-                    }
-                }
-                got => return got,
-            }
+    /// A reader that is newer than one of then.
+    async fn newer(&self, made: Instant) -> Result<(Reader, Instant), Error> {
+        let _one = self.renewing.lock().await;
+        if lock(&self.reader).1 == made {
+            let newer = patiently("a read", || self.vault.reader()).await?;
+            *lock(&self.reader) = (newer, Instant::now());
         }
+        Ok(lock(&self.reader).clone())
     }
 }
 
@@ -145,124 +115,78 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A disk of a copy, as it can be read.
 pub struct CopyDisk {
     chunks: Arc<Chunks>,
-    disk: Disk,
-    /// Where the last read ended.
-    last: Mutex<u64>,
+    disk: DiskReader,
+    /// When what it reads by was made.
+    made: Mutex<Instant>,
 }
 
 impl CopyDisk {
     /// A disk; nothing is read of it yet.
-    pub const fn new(chunks: Arc<Chunks>, disk: Disk) -> Self {
+    pub fn new(chunks: Arc<Chunks>, disk: Disk) -> Self {
+        let (reader, made) = lock(&chunks.reader).clone();
         Self {
             chunks,
-            disk,
-            last: Mutex::new(0),
+            disk: reader.disk(disk).keeping(KEPT),
+            made: Mutex::new(made),
         }
     }
 
-    /// The names of all chunks that this range lies in, and where the first of them begins.
-    async fn ids(&self, range: Range<u64>) -> Result<(u64, Vec<Id>), Error> {
-        let chunk = u64::from(self.disk.chunk);
-        let (first, end) = (range.start / chunk, range.end.div_ceil(chunk));
-        let mut ids = Vec::with_capacity((end - first) as usize);
-        let mut n = first;
-        while n < end {
-            let (of, at) = ((n / TABLE as u64) as usize, (n % TABLE as u64) as usize);
-            let here = (end - n).min((TABLE - at) as u64) as usize;
-            // Its size was compared with that of the disk when the copy was opened.
-            let table = self.disk.tables.get(of).copied().unwrap_or(Id::ZERO);
-            if table.is_zero() {
-                ids.resize(ids.len() + here, Id::ZERO);
-            } else {
-                let bytes = self.chunks.chunk(table).await?;
-                let (all, _) = bytes.as_chunks::<32>();
-                let named = all.get(at..at + here).ok_or(Error::Lost { id: table })?;
-                ids.extend(named.iter().map(|id| Id(*id)));
-            }
-            n += here as u64;
-        }
-        Ok((first * chunk, ids))
+    fn made(&self) -> Instant {
+        *lock(&self.made)
     }
 
-    async fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let end = offset + buffer.len() as u64;
-        let (begin, ids) = self.ids(offset..end).await?;
-        let all = ids.iter().map(|id| async {
-            match id.is_zero() {
-                true => Ok(None),
-                false => self.chunks.chunk(*id).await.map(Some),
-            }
-        });
-        let mut at = begin;
-        for (id, chunk) in ids.iter().zip(try_join_all(all).await?) {
-            let to = (at + u64::from(self.disk.chunk)).min(end);
-            let from = at.max(offset);
-            let piece = &mut buffer[(from - offset) as usize..(to - offset) as usize];
-            match chunk {
-                None => piece.fill(0),
-                Some(chunk) => {
-                    let there = chunk.get((from - at) as usize..(to - at) as usize);
-                    piece.copy_from_slice(there.ok_or(Error::Lost { id: *id })?);
-                }
-            }
-            at = to;
-        }
+    /// Returns when it is time to read again what could not be read by what was made then.
+    async fn again(&self, e: Error, made: Instant, patience: &mut Patience<'_>) -> io::Result<()> {
+        let again = match e {
+            // It may have been moved since.
+            Error::Damaged { .. } | Error::Lost { .. } if made.elapsed() > FRESH => self.renew(made).await,
+            e => patience.wait(e).await,
+        };
+        again.map_err(|e| io::Error::other(chain(&e)))
+    }
+
+    async fn renew(&self, made: Instant) -> Result<(), Error> {
+        let (reader, newer) = self.chunks.newer(made).await?;
+        self.disk.renew(&reader);
+        *lock(&self.made) = newer;
         Ok(())
     }
-
-    /// Fetches what will be asked for next, where one place is read after the other.
-    fn ahead(&self, range: Range<u64>) {
-        let mut last = lock(&self.last);
-        let goes_on = *last == range.start && range.start > 0;
-        *last = range.end;
-        drop(last);
-        let next = range.end..(range.end + AHEAD).min(self.disk.bytes);
-        // Once for each chunk that is begun.
-        let begun = range.start / u64::from(self.disk.chunk) != range.end / u64::from(self.disk.chunk);
-        if !goes_on || !begun || next.is_empty() {
-            return;
-        }
-        let ahead = Self::new(self.chunks.clone(), self.disk.clone());
-        tokio::spawn(async move {
-            // Whoever reads there hears of it.
-            let Ok((_, ids)) = ahead.ids(next).await else {
-                return;
-            };
-            let wanted = ids.into_iter().filter(|id| !id.is_zero());
-            _ = try_join_all(wanted.map(|id| ahead.chunks.chunk(id))).await;
-        });
-    }
-}
-
-fn lasting(e: Error) -> io::Error {
-    io::Error::other(chain(&e))
 }
 
 #[async_trait]
 impl Export for CopyDisk {
     fn bytes(&self) -> u64 {
-        self.disk.bytes
+        self.disk.bytes()
     }
 
     async fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.ahead(offset..offset + buffer.len() as u64);
-        self.fill(offset, buffer).await.map_err(lasting)
+        let mut patience = Patience::new("a read");
+        loop {
+            let made = self.made();
+            match self.disk.read_at(offset, buffer).await {
+                Err(e) => self.again(e, made, &mut patience).await?,
+                Ok(()) => {
+                    patience.over();
+                    return Ok(());
+                }
+            }
+        }
     }
 
     async fn status(&self, offset: u64, bytes: u64) -> io::Result<Vec<Extent>> {
-        let end = offset + bytes;
-        let (begin, ids) = self.ids(offset..end).await.map_err(lasting)?;
-        let mut extents: Vec<Extent> = Vec::new();
-        let mut at = begin;
-        for id in ids {
-            let to = (at + u64::from(self.disk.chunk)).min(end);
-            let (bytes, hole) = (to - at.max(offset), id.is_zero());
-            match extents.last_mut() {
-                Some(last) if last.hole == hole => last.bytes += bytes,
-                _ => extents.push(Extent { bytes, hole }),
+        let mut patience = Patience::new("a read");
+        let extents = loop {
+            let made = self.made();
+            match self.disk.extents(offset, bytes).await {
+                Err(e) => self.again(e, made, &mut patience).await?,
+                Ok(extents) => break extents,
             }
-            at = to;
-        }
-        Ok(extents)
+        };
+        patience.over();
+        let hole = |e: vault::Extent| Extent {
+            bytes: e.bytes,
+            hole: e.zero,
+        };
+        Ok(extents.into_iter().map(hole).collect())
     }
 }

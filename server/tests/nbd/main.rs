@@ -15,7 +15,7 @@ use std::time::Duration;
 use vault::prune::{self, Pruning};
 use vault::source::Raw;
 use vault::store::Local;
-use vault::{CancellationToken, Key, Making, Opening, Vault, Wrapping};
+use vault::{CancellationToken, Commit, Key, Making, Opening, Vault, Wrapping};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
 /// A public key whose other half nobody needs here.
@@ -58,7 +58,13 @@ async fn copy(vault: &Vault, dir: &Path, names: &[&str]) -> uuid::Uuid {
         let disk = writer.disk(name, Arc::new(source), None, serde_json::Value::Null, &none);
         disks.push(disk.await.unwrap());
     }
-    let made = writer.commit(serde_json::Value::Null, disks, None, 2).await;
+    let what = Commit {
+        id: uuid::Uuid::new_v4(),
+        about: serde_json::Value::Null,
+        parent: None,
+        now: 2,
+    };
+    let made = writer.commit(disks, what).await;
     made.unwrap().id
 }
 

@@ -6,10 +6,12 @@
     reason = "a list of what has changed may have one range"
 )]
 
+mod beside;
 mod cancel;
 mod commit;
 mod damage;
 mod faults;
+mod heal;
 mod keys;
 mod local;
 mod moto;
