@@ -75,6 +75,7 @@ fn code(e: &vault::Error) -> Code {
         },
         E::NoCopy(_) => Code::NotFound,
         E::Damaged { .. } | E::Lost { .. } => Code::DataLoss,
+        E::Held { .. } => Code::FailedPrecondition,
         E::NoVault | E::Exists { .. } | E::Newer { .. } | E::NoKey | E::WrongKey(_) => {
             Code::FailedPrecondition
         }

@@ -2,12 +2,16 @@
 
 use super::{Copies, CopiesError, about, secret_of, store, vault_key_of};
 use crate::db::{self, now, targets::Stored};
+use shared::copy::{Booted, Copy};
 use shared::target::{AT_ONCE, CreateTarget, Found, PatchTarget, Place, Target};
 use shared::{CopyId, Name, Status, TargetId};
 use std::collections::HashSet;
 use uuid::Uuid;
 use vault::store::{Objects, Rate};
 use vault::{Making, Opening, Vault, Wrapping};
+
+/// What the note is called that says how a copy booted.
+const BOOTED: &str = "booted";
 
 /// Takes what is secret out of a place.
 fn take_secret(place: &mut Place) -> Option<String> {
@@ -138,10 +142,23 @@ impl Copies {
             .into_iter()
             .collect();
         let gone: Vec<_> = here.difference(&there).copied().collect();
+        let held: HashSet<CopyId> = vault
+            .holds()
+            .await
+            .map_err(failed)?
+            .iter()
+            .map(|h| CopyId(h.copy))
+            .collect();
+        let known = there.clone();
         let mut new = Vec::new();
         for id in there.difference(&here) {
             match vault.copy(id.0).await {
-                Ok(found) => new.extend(about::copy(target.id, &target.name, &found)),
+                Ok(found) => {
+                    let notes = vault.notes(id.0).await.map_err(failed)?;
+                    let booted = notes.get(BOOTED).cloned();
+                    let booted: Option<Booted> = booted.and_then(|note| serde_json::from_value(note).ok());
+                    new.extend(about::copy(target.id, &target.name, &found).map(|copy| (copy, booted)));
+                }
                 // Removed since it was listed, or damaged: a look at all that is there names that.
                 Err(vault::Error::NoCopy(_) | vault::Error::Damaged { .. }) => {}
                 Err(e) => return Err(failed(e)),
@@ -150,8 +167,14 @@ impl Copies {
         self.db
             .write(move |tx| {
                 Box::pin(async move {
-                    for copy in &new {
+                    for (copy, booted) in &new {
                         db::copies::insert(tx, copy).await?;
+                        if let Some(booted) = booted {
+                            db::copies::set_booted(tx, copy.id, booted).await?;
+                        }
+                    }
+                    for id in known {
+                        db::copies::set_hold(tx, id, held.contains(&id)).await?;
                     }
                     for id in gone {
                         db::copies::delete(tx, id).await?;
@@ -250,8 +273,38 @@ impl Copies {
         Ok(())
     }
 
+    /// Puts a copy under legal hold, for every server that has its vault, or takes that back.
+    pub async fn set_hold(&self, copy: &Copy, hold: bool, by: &str) -> Result<(), CopiesError> {
+        let opened = self.open(copy.target).await?;
+        let id = copy.id;
+        let done = match hold {
+            true => opened.vault.hold(id.0, by, now().micros()).await.map(drop),
+            false => opened.vault.release(id.0).await,
+        };
+        let done = done.map_err(|e| opened.failed(e));
+        self.note(copy.target, done.as_ref().err()).await?;
+        done?;
+        self.db
+            .write(move |tx| Box::pin(async move { db::copies::set_hold(tx, id, hold).await }))
+            .await?;
+        Ok(())
+    }
+
+    /// Has the sign that a copy boots travel with it.
+    pub async fn keep_sign(
+        &self,
+        target: TargetId,
+        copy: CopyId,
+        booted: &Booted,
+    ) -> Result<(), CopiesError> {
+        let opened = self.open(target).await?;
+        let note = serde_json::to_value(booted).unwrap_or_default();
+        let kept = opened.vault.note(copy.0, BOOTED, &note).await;
+        kept.map_err(|e| opened.failed(e))
+    }
+
     /// Removes a copy. What only it needed goes when its target is cleaned up.
-    pub async fn remove(&self, copy: &shared::copy::Copy) -> Result<(), CopiesError> {
+    pub async fn remove(&self, copy: &Copy) -> Result<(), CopiesError> {
         shared::can::can_delete_copy(copy)?;
         self.close_files(copy.id).await;
         let opened = self.open(copy.target).await?;

@@ -146,13 +146,15 @@ pub async fn insert(tx: &mut Tx, copy: &Copy) -> Result<(), DbError> {
 
 /// Puts a copy under legal hold, or takes that back.
 pub async fn set_hold(tx: &mut Tx, id: CopyId, hold: bool) -> Result<(), DbError> {
-    sqlx::query("UPDATE copies SET legal_hold = $2 WHERE id = $1")
+    let done = sqlx::query("UPDATE copies SET legal_hold = $2 WHERE id = $1 AND legal_hold <> $2")
         .bind(id.to_string())
         .bind(i64::from(hold))
         .execute(tx.conn())
         .await
         .map_err(sql("change a copy's legal hold"))?;
-    tx.changed(Noun::Copy, id, false);
+    if done.rows_affected() > 0 {
+        tx.changed(Noun::Copy, id, false);
+    }
     Ok(())
 }
 

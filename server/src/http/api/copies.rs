@@ -2,7 +2,6 @@
 
 use super::{accepted, accepted_job, by};
 use crate::access::Caller;
-use crate::db;
 use crate::http::Server;
 use crate::http::error::ApiResult;
 use crate::http::extract::{Body, Nothing, Path, Query};
@@ -171,15 +170,14 @@ async fn get_copy(State(server): State<Server>, Path(copy): Path<String>) -> Api
     params(("copy" = String, Path, description = "Its id")), responses((status = 200, body = Copy)))]
 async fn update_copy(
     State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
     Path(copy): Path<String>,
     Body(request): Body<PatchCopy>,
 ) -> ApiResult<Json<Copy>> {
-    let id = found::copy(server.world(), &copy).await?.id;
-    let changed = server
-        .world()
-        .db
-        .write(move |tx| Box::pin(async move { db::copies::set_hold(tx, id, request.legal_hold).await }));
-    changed.await.map_err(Status::from)?;
+    let held = found::copy(server.world(), &copy).await?;
+    let copies = &server.world().copies;
+    let changed = copies.set_hold(&held, request.legal_hold, &caller.label()).await;
+    changed.map_err(Status::from)?;
     get_copy(State(server), Path(copy)).await
 }
 

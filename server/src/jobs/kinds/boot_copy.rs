@@ -114,8 +114,14 @@ async fn boot(cx: &Cx) -> Result<(), StepError> {
         None => format!("proof {}", proof.strength),
     });
     cx.outcome(|o| o.proof = Some(proof));
-    let copy = spec.copy;
-    cx.commit(move |tx| Box::pin(async move { db::copies::set_booted(tx, copy, &booted).await }))
+    let copy = copied::copy(cx, spec.copy).await?;
+    if let Err(e) = cx.world().copies.keep_sign(copy.target, copy.id, &booted).await {
+        cx.log(format!(
+            "the sign does not travel with the copy: {}",
+            db::chain(&e)
+        ));
+    }
+    cx.commit(move |tx| Box::pin(async move { db::copies::set_booted(tx, copy.id, &booted).await }))
         .await?;
     seen.map(drop)
 }
