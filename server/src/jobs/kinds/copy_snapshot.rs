@@ -18,12 +18,11 @@ use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
 use shared::snapshot::{Consistency, Snapshot};
 use shared::vm::Disk;
-use shared::{Code, CopyId, JobId, LayerId, SnapshotId, Timestamp};
+use shared::{Code, CopyId, JobId, LayerId, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 use vault::{CancellationToken, Change, Source};
 
 pub(super) struct CopySnapshot;
