@@ -76,7 +76,7 @@ async fn damaged_chunks_are_brought_anew_and_then_all_copies_are_whole() {
     let found = verified(&vault).await;
     assert_eq!(
         (found.damaged.len(), found.healed.len(), found.hurt.len()),
-        (1, 0, 2)
+        (2, 0, 2)
     );
     assert_eq!(store.names("damaged/").len(), 1);
     // What is needed and nowhere else stays, whatever is cleaned up.
@@ -91,7 +91,7 @@ async fn damaged_chunks_are_brought_anew_and_then_all_copies_are_whole() {
     let found = verified(&vault).await;
     assert_eq!(
         (found.damaged.len(), found.healed.len(), found.hurt.len()),
-        (0, 1, 0)
+        (0, 2, 0)
     );
     assert_eq!(found.healed[0].object, pack);
     // A part of the packs tells the same by what was found before.
