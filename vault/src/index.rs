@@ -265,8 +265,11 @@ pub(crate) fn write(index: &Index, packs: impl IntoIterator<Item = Uuid>) -> Vec
     all
 }
 
-/// Reads what [`write`] wrote: packs with their lists, of which each record can be read.
-pub(crate) fn read<'a>(name: &str, mut bytes: &'a [u8]) -> Result<Vec<(Uuid, &'a [[u8; LISTED]])>> {
+/// A pack with its list, of which each record can be read.
+type Listed<'a> = (Uuid, &'a [[u8; LISTED]]);
+
+/// Reads what [`write`] wrote.
+pub(crate) fn read<'a>(name: &str, mut bytes: &'a [u8]) -> Result<Vec<Listed<'a>>> {
     let damaged = || Error::damaged(name, "it is no list of packs");
     let mut packs = Vec::new();
     while !bytes.is_empty() {

@@ -57,8 +57,10 @@ pub struct Damage {
 }
 
 /// Reads every pack, or each of which `wanted` says so, and says which copies are hurt by what is damaged. All copies and
-/// their tables are looked at always. What is damaged or lost is written down in the vault: the next copy brings it anew,
-/// as far as it has it, and so heals older ones.
+/// their tables are looked at always.
+///
+/// What is damaged or lost is written down in the vault: the next copy brings it anew, as far as it has it, and so heals
+/// older ones.
 ///
 /// # Errors
 ///
