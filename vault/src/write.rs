@@ -86,11 +86,14 @@ impl Vault {
         lease.seen = marks.iter().map(|(id, _)| *id).collect();
         prune::write_lease(self, id, lease).await?;
         let marked: HashSet<Uuid> = marks.into_iter().flat_map(|(_, mark)| mark.packs).collect();
+        // Chunks of these are brought anew. An earlier copy may lean on them, by a writer from before the marks: so nothing of it
+        // is taken over unread.
+        let going = !marked.is_empty();
         let loaded = self.load(&marked).await?;
         let Loaded {
             index, orphans, gaps, ..
         } = loaded;
-        let inner = Arc::new(Inner::new(self.clone(), index, gaps));
+        let inner = Arc::new(Inner::new(self.clone(), index, gaps || going));
         Ok(Writer {
             vault: self.clone(),
             id,

@@ -79,7 +79,7 @@ fn code(e: &vault::Error) -> Code {
         E::NoVault | E::Exists { .. } | E::Newer { .. } | E::NoKey | E::WrongKey(_) => {
             Code::FailedPrecondition
         }
-        E::BadKey(_) => Code::InvalidArgument,
+        E::BadKey(_) | E::NoteName(_) => Code::InvalidArgument,
         E::Cancelled => Code::Cancelled,
         _ => Code::Internal,
     }

@@ -75,6 +75,44 @@ async fn a_writer_that_began_before_the_mark_may_take_what_is_marked() {
     assert!(restore(&vault, &made).await.unwrap()[..] == [disk]);
 }
 
+/// The parent leans on what is marked, for its writer began before; whoever has seen the mark may not lean on the parent.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_parent_took_of_what_is_marked_is_not_taken_over() {
+    let store = Arc::new(Memory::default());
+    let vault = vault(&store).await;
+    let disk = Disk(Arc::new(noise(1, 300_000)));
+    let gone = copy(&vault, std::slice::from_ref(&disk), None).await.unwrap();
+    let early = vault.begin(1).await.unwrap();
+    vault.forget(gone.id).await.unwrap();
+    assert_eq!(prune::run(&vault, at(1)).await.unwrap().marked, 1);
+    let (cancel, none) = (CancellationToken::new(), serde_json::Value::Null);
+    let source = Arc::new(disk.clone());
+    let made = early
+        .disk("d", source.clone(), None, none.clone(), &cancel)
+        .await
+        .unwrap();
+    let parent = early
+        .commit(vec![made], super::what(uuid::Uuid::new_v4(), None))
+        .await
+        .unwrap();
+    let late = vault.begin(1).await.unwrap();
+    let unchanged = vault::Change {
+        parent: &parent.disks[0],
+        ranges: &[],
+    };
+    let made = late
+        .disk("d", source, Some(unchanged), none, &cancel)
+        .await
+        .unwrap();
+    vault.forget(parent.id).await.unwrap();
+    assert_eq!(prune::run(&vault, at(60)).await.unwrap().removed, 1);
+    let made = late
+        .commit(vec![made], super::what(uuid::Uuid::new_v4(), Some(parent.id)))
+        .await
+        .unwrap();
+    assert!(restore(&vault, &made).await.unwrap()[..] == [disk]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_is_dead_is_waited_for_a_day() {
     let store = Arc::new(Memory::default());

@@ -96,6 +96,11 @@ async fn verify(cx: &Cx) -> Result<(), StepError> {
         ..VaultOutcome::default()
     };
     cx.message(match (outcome.damaged, hurt) {
+        (0, 0) if !found.healed.is_empty() => format!(
+            "{} packs read: {} objects are damaged that no copy needs any more",
+            found.packs,
+            found.healed.len()
+        ),
         (0, 0) => format!("{} packs read: all is as it was written", found.packs),
         (damaged, hurt) => format!("{damaged} objects are damaged or lost, which hurts {hurt} copies"),
     });
