@@ -24,7 +24,7 @@ export E2E_DIR
 # Ends what is still there of a directory of ours: servers first, then the guests that they were watching over.
 sweep() {
     local file pid
-    for file in "$E2E_DIR"/*/data/lock "$E2E_DIR"/*/data/run/*/process; do
+    for file in "$E2E_DIR"/*/data/lock "$E2E_DIR"/*/data/run/*/process "$E2E_DIR"/*/data/run/*.process; do
         read -r pid _ <"$file" || true
         if [[ $pid =~ ^[0-9]+$ ]] && grep -qF "$E2E_DIR" "/proc/$pid/cmdline" 2>/dev/null; then
             echo "end2end: ending process $pid that was left over" >&2
