@@ -147,6 +147,8 @@ async fn a_job_that_waits_in_line_is_cancelled_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let jobs = engine(dir.path(), SIM, None).await;
     let id = source(&jobs).await;
+    let off = jobs.power(id, PowerAction::PowerOff, by()).await.unwrap();
+    succeeded(&jobs, off).await;
     let first = jobs
         .clone_vm(id, request(target("wait-at-minting")), by())
         .await

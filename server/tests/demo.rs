@@ -61,6 +61,7 @@ fn a_running_guest_is_cloned_while_it_goes_on_and_again() {
             [
                 "clone",
                 "cloneJob",
+                "copyTask",
                 "instantClone",
                 "ok",
                 "seconds",

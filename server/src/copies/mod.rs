@@ -231,7 +231,7 @@ impl Copies {
         let secret = self.secret(stored)?;
         let key = self.key(stored)?;
         let rate = Rate::new(target.bytes_per_second.unwrap_or(0));
-        let objects = store(&target.name.to_string(), &target.place, secret.as_deref(), &rate)?;
+        let objects = store(target.name.as_str(), &target.place, secret.as_deref(), &rate)?;
         let vault = Vault::open(objects, &Opening::Key(Key::from_bytes(key))).await;
         let vault = vault.map_err(|source| CopiesError::Vault {
             target: target.name.to_string(),

@@ -270,7 +270,10 @@ impl Jobs {
                 let Some(mut stored) = db::jobs::get(tx.conn(), id).await? else {
                     return Err(Status::not_found("job", id).into());
                 };
-                can::can_release(&stored.job)?;
+                // One that is held and has just begun stands still in a moment.
+                if stored.held_by.is_none() || stored.job.state.is_final() {
+                    can::can_release(&stored.job)?;
+                }
                 db::jobs::set_held(tx, id, None).await?;
                 if !runs {
                     let job = &mut stored.job;

@@ -87,7 +87,7 @@ async fn a_policy_from_its_making_to_its_end() {
     let gone = site.ok("policy remove each-night").await;
     assert!(gone.contains("its copies stay"), "{gone}");
     assert_eq!(site.json("policy list").await["totalSize"], 0);
-    assert_eq!(site.json("copy list").await["totalSize"], 2);
+    assert_eq!(site.json("copy list").await["totalSize"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

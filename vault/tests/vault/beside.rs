@@ -28,7 +28,7 @@ async fn a_copy_that_is_held_stays_whoever_wants_it_to_go() {
         hold,
         "the first stands"
     );
-    assert_eq!(two.holds().await.unwrap(), [hold.clone()]);
+    assert_eq!(two.holds().await.unwrap(), std::slice::from_ref(&hold));
     for vault in [&one, &two] {
         let refused = vault.forget(held.id).await.unwrap_err();
         assert!(

@@ -38,6 +38,9 @@ pub enum FrozenError {
     Base { base: usize, layers: usize },
 }
 
+/// A length, and the layer that has it with where it is there; none where no layer does.
+type Piece<'a> = (u64, Option<(&'a Layer, Extent)>);
+
 impl FrozenError {
     fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -153,12 +156,7 @@ impl Frozen {
 
     /// What is at `from`, in the layers from `lowest` up, and up to where that is so, `end` at most: none where they say
     /// nothing, else the layer that says something, and what.
-    fn find(
-        &self,
-        from: u64,
-        mut end: u64,
-        lowest: usize,
-    ) -> Result<(u64, Option<(&Layer, Extent)>), FrozenError> {
+    fn find(&self, from: u64, mut end: u64, lowest: usize) -> Result<Piece<'_>, FrozenError> {
         for layer in self.layers.iter().skip(lowest).rev() {
             let (to, extent) = layer.extent(from, end)?;
             match extent {

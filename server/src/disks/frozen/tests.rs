@@ -121,10 +121,8 @@ fn all(source: &dyn Source) -> io::Result<Vec<u8>> {
     let half = all.len() / 2;
     let (low, high) = all.split_at_mut(half);
     let read = |from: usize, part: &mut [u8]| {
-        let pieces = part.chunks_mut(99_999).enumerate();
-        pieces
-            .map(|(n, piece)| source.read((from + n * 99_999) as u64, piece))
-            .collect::<io::Result<()>>()
+        let mut pieces = part.chunks_mut(99_999).enumerate();
+        pieces.try_for_each(|(n, piece)| source.read((from + n * 99_999) as u64, piece))
     };
     std::thread::scope(|scope| {
         let other = scope.spawn(move || read(half, high));
@@ -206,7 +204,7 @@ fn three(dir: &Path) -> Vec<PathBuf> {
         sectors: 4096,
         ops: (from..from + 6)
             .map(|n| (Op::Write(n as u8 + 1), n * 9001 % 65536, 100))
-            .chain([(Op::Zero, from * 5000, 64)])
+            .chain([(Op::Zero, from * 4000, 64)])
             .collect(),
         grow: 0,
     };
