@@ -147,6 +147,8 @@ async fn a_job_that_waits_in_line_is_cancelled_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let jobs = engine(dir.path(), SIM, None).await;
     let id = source(&jobs).await;
+    let off = jobs.power(id, PowerAction::PowerOff, by()).await.unwrap();
+    succeeded(&jobs, off).await;
     let first = jobs
         .clone_vm(id, request(target("wait-at-minting")), by())
         .await
@@ -154,7 +156,7 @@ async fn a_job_that_waits_in_line_is_cancelled_at_once() {
     let sim = jobs.world().hypervisor.as_sim().unwrap();
     sim.until_waiting("wait-at-minting").await;
     // Needs the source alone: it stands in line behind the clone.
-    let second = jobs.snapshot(id, TakeSnapshot::default(), by()).await.unwrap();
+    let second = jobs.delete_vm(id, by()).await.unwrap();
     assert_eq!(jobs.cancel(second.id).await.unwrap().state, JobState::Cancelled);
     sim.release("wait-at-minting");
     succeeded(&jobs, first).await;
