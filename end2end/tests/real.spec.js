@@ -1,6 +1,6 @@
 // The whole way once, with guests that really run.
 
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventually } from '../support/server.js';
 import { expect, open, state, test } from '../support/test.js';
@@ -142,4 +142,35 @@ test('a running machine is forked, and both go on from the same number', async (
   await other.goBack();
   await expect(points).toContainText('3 stand on it');
   await expect(points.getByRole('button', { name: 'Delete counting' })).toHaveAttribute('aria-disabled', 'true');
+});
+
+test('a copy is booted from where it is, and its files are fetched', async ({ page, server }) => {
+  test.setTimeout(300_000);
+  const path = join(server.dir, 'vault');
+  mkdirSync(path);
+  await server.call('POST', '/api/v1/targets', { name: 'vault', local: { path }, passphrase: 'correct horse battery' });
+  await server.machine('kept');
+  const task = await server.call('POST', '/api/v1/vms/kept/copyTasks', { target: 'vault', snapshot: 'first' });
+  const { outcome } = await server.until(task, 'SUCCEEDED');
+  await open(page, `/copies/${outcome.copy.copy}`, 'Copy of kept');
+  await page.getByRole('link', { name: 'Boot to see…' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Boot it' }).click();
+  await expect(state(page)).toHaveText('Succeeded', { timeout: 90_000 });
+  await page.goto(`/copies/${outcome.copy.copy}`);
+  await expect(page.getByRole('main').getByRole('status').first()).toContainText(/Booted in \d/);
+  await page.screenshot({ path: 'artifacts/real-copy.png', fullPage: true });
+
+  await page.getByRole('link', { name: 'Browse files' }).click();
+  const systems = page.getByRole('region', { name: 'File systems' });
+  const boot = systems.getByRole('listitem').filter({ hasText: 'BOOT' });
+  // A kernel is booted for it, which takes its time.
+  await expect(boot).toContainText('vfat', { timeout: 240_000 });
+  await boot.getByRole('link').click();
+  await page.getByRole('link', { name: 'EFI', exact: true }).click();
+  await page.getByRole('link', { name: 'BOOT', exact: true }).click();
+  await page.screenshot({ path: 'artifacts/real-files.png', fullPage: true });
+  const coming = page.waitForEvent('download');
+  await page.getByRole('link', { name: /syslinux.cfg/ }).click();
+  const fetched = readFileSync(await (await coming).path(), 'utf8');
+  expect(fetched).toContain('root=LABEL=offshoot-root');
 });

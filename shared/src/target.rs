@@ -449,6 +449,9 @@ pub struct VaultOutcome {
     /// How many copies that hurts.
     #[serde(default)]
     pub hurt_copies: u64,
+    /// How many objects are damaged of which no copy needs anything any more: a later copy brought it anew, or nobody asks for it.
+    #[serde(default)]
+    pub healed: u64,
     /// Bytes that were freed.
     #[serde(default)]
     pub freed_bytes: u64,

@@ -1080,6 +1080,7 @@ super::table! {
     detach_warning: "To attach it again you need its passphrase or an age identity.",
     detach_do: "Detach",
     looked_at: "Packs read: {0}, {1}",
+    healed: "Damaged objects that no copy needs any more: {0}",
     more_damage: "More damaged objects: {0}",
     hurts: "Hurts",
     freed: "Freed",

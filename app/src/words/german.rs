@@ -1026,6 +1026,7 @@ pub static GERMAN: Words = Words {
     detach_warning: "Zum Anbinden braucht es dann die Passphrase oder eine age-Identität.",
     detach_do: "Trennen",
     looked_at: "Gelesene Packs: {0}, {1}",
+    healed: "Beschädigte Objekte, die keine Kopie mehr braucht: {0}",
     more_damage: "Weitere beschädigte Objekte: {0}",
     hurts: "Betroffen:",
     freed: "Freigegeben",

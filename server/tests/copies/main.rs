@@ -11,9 +11,12 @@ mod support;
 use server::db;
 use server::hypervisor::RunState;
 use server::jobs::Jobs;
+use server::jobs::clock::Clock;
 use shared::VmId;
+use shared::access::rights::Sees;
 use shared::copy::{BootCopy, Copy, CopyTask, RestoreCopy, RestoreOver, RestoreVm, TaskStatus};
 use shared::job::{Job, JobState, step};
+use shared::policy::{CreatePolicy, Window};
 use shared::snapshot::{RevertSnapshot, TakeSnapshot};
 use shared::target::{PatchTarget, VerifyTarget};
 use shared::vm::{BlankDisk, NewDisk, PowerAction};
@@ -248,38 +251,90 @@ async fn lost_track_is_a_warning_and_no_broken_copy() {
     clean_up(&jobs).await;
 }
 
+/// A machine that is off, with 100 MiB on its disk that cannot be compressed.
+async fn noisy(jobs: &Jobs, dir: &Path, name: &str) -> VmId {
+    let vm = blank(jobs, name, false).await;
+    let file = chain(jobs, vm).await.pop().unwrap();
+    let noise = dir.join("noise");
+    let to = format!("of={}", noise.display());
+    tool("dd", &["if=/dev/urandom", &to, "bs=1M", "count=100", "status=none"]);
+    let write = format!("write -s {} 0 100M", noise.display());
+    tool("qemu-io", &["-f", "qcow2", "-c", &write, file.to_str().unwrap()]);
+    vm
+}
+
+fn limit(rate: u64) -> PatchTarget {
+    PatchTarget {
+        bytes_per_second: Some(rate),
+        ..PatchTarget::default()
+    }
+}
+
+fn copying(job: &Job) -> bool {
+    job.current_step()
+        .is_some_and(|s| s.name == step::COPYING && s.done_bytes > Some(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_its_window_closes_a_copy_leaves_off_and_goes_on_in_the_next() {
+    let dir = support::dir();
+    let at = |text: &str| text.parse().unwrap();
+    let clock = Clock::stopped(at("2030-01-01T01:30:00Z"));
+    let jobs = support::engine_of(dir.path(), QEMU, None, |world| world.clock = clock.clone()).await;
+    support::target(&jobs, "there").await;
+    let copies = &jobs.world().copies;
+    copies.update("there", limit(64 << 10)).await.unwrap();
+    noisy(&jobs, dir.path(), "source").await;
+    let policy = CreatePolicy {
+        name: "nightly".parse().unwrap(),
+        schedule: None,
+        vms: vec!["source".into()],
+        label: None,
+        targets: vec!["there".parse().unwrap()],
+        retention: Default::default(),
+        memory: false,
+        quiesce: false,
+        verify: None,
+        window: vec![Window {
+            days: Vec::new(),
+            from: "01:00".into(),
+            to: "02:00".into(),
+            time_zone: "UTC".into(),
+        }],
+        enabled: true,
+    };
+    jobs.create_policy(policy).await.unwrap();
+    let run = jobs.run_policy("nightly", by()).await.unwrap();
+    let run = server::inventory::policies::run(jobs.world(), &run.to_string(), &Sees::All);
+    let id = run.await.unwrap().tasks[0].id;
+    until(&jobs, id, copying).await;
+    clock.set(at("2030-01-01T02:00:00Z"));
+    let held = until(&jobs, id, |job| job.state == JobState::OnHold).await;
+    let why = task(&held).hold_reason.unwrap();
+    assert!(why.contains("2030-01-02T01:00:00"), "{why}");
+
+    copies.update("there", limit(0)).await.unwrap();
+    clock.set(at("2030-01-02T01:00:00Z"));
+    let done = succeeded(&jobs, id).await;
+    assert_eq!(task(&done).status, TaskStatus::Success, "{done:#?}");
+    let copy = copy_of(&jobs, &task(&done)).await;
+    let hash = shown(&jobs, dir.path(), task(&done).snapshot.unwrap()).await;
+    restored(&jobs, &copy, new_vm("back", false, false)).await;
+    let back = vm_id(&jobs, "back").await;
+    assert_eq!(hash_of_vm(&jobs, dir.path(), back).await, hash);
+    clean_up(&jobs).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_held_goes_on_and_ends_soon_when_it_is_cancelled() {
     let dir = support::dir();
     let jobs = engine(dir.path(), QEMU, None).await;
     support::target(&jobs, "there").await;
-    let limit = |rate| PatchTarget {
-        bytes_per_second: Some(rate),
-        ..PatchTarget::default()
-    };
     let copies = &jobs.world().copies;
     copies.update("there", limit(64 << 10)).await.unwrap();
-    let vm = blank(&jobs, "source", false).await;
-    let file = chain(&jobs, vm).await.pop().unwrap();
-    let noise = dir.path().join("noise");
-    tool(
-        "dd",
-        &[
-            "if=/dev/urandom",
-            &format!("of={}", noise.display()),
-            "bs=1M",
-            "count=100",
-            "status=none",
-        ],
-    );
-    let write = format!("write -s {} 0 100M", noise.display());
-    tool("qemu-io", &["-f", "qcow2", "-c", &write, file.to_str().unwrap()]);
+    let vm = noisy(&jobs, dir.path(), "source").await;
 
     let job = support::copy(&jobs, "source", "there", None).await;
-    let copying = |job: &Job| {
-        job.current_step()
-            .is_some_and(|s| s.name == step::COPYING && s.done_bytes > Some(0))
-    };
     until(&jobs, job.id, copying).await;
     jobs.hold(job.id, by()).await.unwrap();
     let held = until(&jobs, job.id, |job| job.state == JobState::OnHold).await;

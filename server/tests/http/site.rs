@@ -115,7 +115,8 @@ impl Site {
         Self::start_with(self.dir, config).await
     }
 
-    /// Stops it; answers its directory.
+    /// Stops it; answers its directory. For those tests alone that share this file.
+    #[allow(dead_code)]
     pub async fn stop(self) -> TempDir {
         self.running.stop().await.unwrap();
         self.dir

@@ -224,7 +224,8 @@ pub fn retain(
     let young = i64::from(rules.minimum_age_hours.unwrap_or(0)) * HOUR;
     for (n, copy) in copies.iter().enumerate() {
         for (so, why) in [
-            (now.since(copy.time) < young, KeepReason::MinimumAge),
+            // A copy from ahead of the clock is not young where no age is asked for.
+            (young > 0 && now.since(copy.time) < young, KeepReason::MinimumAge),
             (copy.legal_hold, KeepReason::LegalHold),
             (copy.needed, KeepReason::Needed),
             (n == 0, KeepReason::Newest),

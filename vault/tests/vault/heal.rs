@@ -117,7 +117,8 @@ async fn damaged_chunks_are_brought_anew_and_then_all_copies_are_whole() {
 async fn a_pack_that_is_gone_is_brought_anew() {
     for verify in [true, false] {
         let (store, vault, copies) = two_copies().await;
-        store.objects.lock().unwrap().remove(&largest(&store));
+        let pack = largest(&store);
+        store.objects.lock().unwrap().remove(&pack);
         if verify {
             let found = verified(&vault).await;
             assert_eq!(found.hurt.len(), 2);

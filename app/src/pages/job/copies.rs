@@ -161,10 +161,13 @@ fn looked(vault: &VaultOutcome) -> AnyView {
     let more = vault.damaged.saturating_sub(vault.damage.len() as u64);
     let more =
         (more > 0).then(|| view! { <p class="none">{put(w().more_damage, &[&format::count(more)])}</p> });
+    let healed = (vault.healed > 0)
+        .then(|| view! { <p class="none">{put(w().healed, &[&format::count(vault.healed)])}</p> });
     let inside = view! {
         <div class="in soft">{read}</div>
         <ul class="short">{rows}</ul>
         {more}
+        {healed}
     };
     panel(w().verified, Some(mark), inside.into_any())
 }

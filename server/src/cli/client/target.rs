@@ -198,6 +198,9 @@ pub fn outcome(vault: &VaultOutcome) -> String {
             vault.marked_packs
         ));
     }
+    if vault.healed > 0 {
+        text.push_str(&format!("; {} damaged objects are needed by no copy any more", vault.healed));
+    }
     for damage in &vault.damage {
         let copies = super::joined(&damage.copies);
         text.push_str(&format!("\n{}: {}; hurts {copies}", damage.object, damage.why));

@@ -93,6 +93,7 @@ async fn verify(cx: &Cx) -> Result<(), StepError> {
         damage: named.collect(),
         damaged: found.damaged.len() as u64,
         hurt_copies: hurt,
+        healed: found.healed.len() as u64,
         ..VaultOutcome::default()
     };
     cx.message(match (outcome.damaged, hurt) {
