@@ -60,6 +60,10 @@ words! {
         TargetManage = "target.manage",
         /// Keep another server's copies: what its REMOTE target is given a token with.
         TargetStore = "target.store",
+        /// See sources, machines that are carried over, their cycles, test clones and cutovers.
+        MigrationRead = "migration.read",
+        /// Add sources, carry machines over, clone what was uploaded, cut over, finalize.
+        MigrationManage = "migration.manage",
         /// See jobs and their logs.
         JobRead = "job.read",
         /// Cancel jobs, and try them again.

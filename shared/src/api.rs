@@ -19,6 +19,11 @@ use crate::notice::{CreateNoticeChannel, NewNoticeChannel, Notice, NoticeChannel
 use crate::place::{
     CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
 };
+use crate::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
+use crate::migrate::{
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory, JudgeClone,
+    MigratingVm, PatchMigratingVm, Source,
+};
 use crate::policy::retain::{PreviewRetention, RetentionPreview};
 use crate::policy::{CreatePolicy, PatchPolicy, Policy};
 use crate::snapshot::{RevertSnapshot, Snapshot, TakeSnapshot};
@@ -223,6 +228,16 @@ pages! {
     FilePage { entries: FileEntry }
     /// A page of copy runs.
     CopyRunPage { copy_runs: CopyRun }
+    /// A page of sources.
+    SourcePage { sources: Source }
+    /// A page of machines that are carried over.
+    MigratingVmPage { migrating_vms: MigratingVm }
+    /// A page of cycles.
+    CyclePage { replication_cycles: ReplicationCycle }
+    /// A page of test clones.
+    MigrationClonePage { clone_jobs: MigrationClone }
+    /// A page of cutovers.
+    CutoverPage { cutover_jobs: CutoverJob }
 }
 
 /// How many there are of what the console counts.
@@ -345,6 +360,10 @@ fn target_path(target: &str, rest: &str) -> String {
 
 fn copy_path(copy: &str, rest: &str) -> String {
     format!("/api/v1/copies/{}{rest}", encode(copy))
+}
+
+fn migrating_path(vm: &str, rest: &str) -> String {
+    format!("/api/v1/migratingVms/{}{rest}", encode(vm))
 }
 
 fn policy_path(policy: &str, rest: &str) -> String {
@@ -572,6 +591,66 @@ calls! {
     ListCopyRuns { query: ListQuery } -> CopyRunPage: |c| Get format!("/api/v1/copyRuns{}", c.query.to_query());
     /// One copy run, by its id.
     GetCopyRun { run: String } -> CopyRun: |c| Get format!("/api/v1/copyRuns/{}", encode(&c.run));
+
+    /// Where machines live that are carried over.
+    ListSources { query: ListQuery } -> SourcePage: |c| Get format!("/api/v1/sources{}", c.query.to_query());
+    /// One source, by name or id.
+    GetSource { source: String } -> Source: |c| Get format!("/api/v1/sources/{}", encode(&c.source));
+    /// Adds a source.
+    PostSource { request: CreateSource } -> Source: |c| Post "/api/v1/sources".to_owned(), c.request;
+    /// Removes a source that nothing is carried over from.
+    DeleteSource { source: String } -> (): |c| Delete format!("/api/v1/sources/{}", encode(&c.source));
+    /// What a source has.
+    GetInventory { source: String } -> Inventory:
+        |c| Get format!("/api/v1/sources/{}/inventory", encode(&c.source));
+
+    /// Machines that are carried over.
+    ListMigratingVms { query: ListQuery } -> MigratingVmPage:
+        |c| Get format!("/api/v1/migratingVms{}", c.query.to_query());
+    /// One of them, by name or id.
+    GetMigratingVm { vm: String } -> MigratingVm: |c| Get migrating_path(&c.vm, "");
+    /// Carries a machine over.
+    PostMigratingVm { request: CreateMigratingVm } -> MigratingVm: |c| Post "/api/v1/migratingVms".to_owned(), c.request;
+    /// Changes what is asked of it.
+    UpdateMigratingVm { vm: String, request: PatchMigratingVm } -> MigratingVm:
+        |c| Patch migrating_path(&c.vm, ""), c.request;
+    /// Takes a migration off the books: its uploads stay at the target.
+    DeleteMigratingVm { vm: String } -> (): |c| Delete migrating_path(&c.vm, "");
+    /// Starts its cycles.
+    StartMigration { vm: String } -> MigratingVm: |c| Post migrating_path(&c.vm, "/start"), serde_json::json!({});
+    /// Stops its cycles; one that is at work is cancelled, and what it has uploaded is found again.
+    PauseMigration { vm: String } -> MigratingVm: |c| Post migrating_path(&c.vm, "/pause"), serde_json::json!({});
+    /// Goes on with its cycles.
+    ResumeMigration { vm: String } -> MigratingVm: |c| Post migrating_path(&c.vm, "/resume"), serde_json::json!({});
+    /// Begins a cycle now.
+    CycleNow { vm: String } -> MigratingVm: |c| Post migrating_path(&c.vm, "/cycle"), serde_json::json!({});
+    /// Gives it more time until it expires.
+    ExtendMigration { vm: String } -> MigratingVm: |c| Post migrating_path(&c.vm, "/extend"), serde_json::json!({});
+    /// Looks at it again.
+    CheckMigration { vm: String } -> MigratingVm: |c| Post migrating_path(&c.vm, "/check"), serde_json::json!({});
+    /// Removes what it kept, after its cutover.
+    PostFinalize { vm: String, request: FinalizeMigration } -> Job:
+        |c| Post migrating_path(&c.vm, "/finalize"), c.request;
+    /// Its cycles, newest first.
+    ListCycles { vm: String, query: ListQuery } -> CyclePage:
+        |c| Get migrating_path(&c.vm, &format!("/replicationCycles{}", c.query.to_query()));
+    /// Its test clones, newest first.
+    ListMigrationClones { vm: String, query: ListQuery } -> MigrationClonePage:
+        |c| Get migrating_path(&c.vm, &format!("/cloneJobs{}", c.query.to_query()));
+    /// Makes a test clone of what was uploaded.
+    PostMigrationClone { vm: String, request: CreateMigrationClone } -> MigrationClone:
+        |c| Post migrating_path(&c.vm, "/cloneJobs"), c.request;
+    /// Says whether a test clone does what it should.
+    PostJudgement { vm: String, clone: String, request: JudgeClone } -> MigrationClone:
+        |c| Post migrating_path(&c.vm, &format!("/cloneJobs/{}/judge", encode(&c.clone))), c.request;
+    /// Its cutovers, newest first.
+    ListCutovers { vm: String, query: ListQuery } -> CutoverPage:
+        |c| Get migrating_path(&c.vm, &format!("/cutoverJobs{}", c.query.to_query()));
+    /// Cuts it over.
+    PostCutover { vm: String, request: CreateCutover } -> CutoverJob:
+        |c| Post migrating_path(&c.vm, "/cutoverJobs"), c.request;
+    /// What a cutover would do, and how long it would take by what was measured.
+    GetForecast { vm: String } -> Forecast: |c| Get migrating_path(&c.vm, "/forecast");
 
     /// Images.
     ListImages { query: ListQuery } -> ImagePage: |c| Get format!("/api/v1/images{}", c.query.to_query());

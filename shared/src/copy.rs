@@ -7,11 +7,13 @@ pub use files::*;
 use crate::clone::{Proof, ProofStrength};
 use crate::image::ExportFormat;
 use crate::job::{Job, JobKind, JobSpec, JobState, UnwindCause, step};
+use crate::migrate::{CloneOf, CycleOf};
 use crate::seed::copy_snapshot::{CopyRunStats, CopyStatus, KvmProtectionSource, ProtectionSource};
 use crate::snapshot::Consistency;
 use crate::vm::NewNic;
 use crate::{CopyId, JobId, Name, PolicyId, RunId, SnapshotId, Status, TargetId, Timestamp, VmId, words};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 words! {
     /// How a copy task is, in the words of this API; each has one of the seed's.
@@ -181,6 +183,9 @@ pub struct CopyProgress {
     /// Bytes of disks in a second, in the last two minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recent_bps: Option<u64>,
+    /// Bytes of disks in a second, in the last thirty minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_hour_bps: Option<u64>,
     /// What a person must know.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -204,6 +209,7 @@ impl CopyProgress {
             figures: CopyFigures::default(),
             wire_bytes: 0,
             recent_bps: None,
+            half_hour_bps: None,
             warnings: Vec::new(),
             missed: false,
         }
@@ -493,6 +499,9 @@ pub struct CopySpec {
     /// The copy run that it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// The cycle of a migration that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<CycleOf>,
     /// What was asked.
     pub request: CreateCopyTask,
 }
@@ -668,6 +677,9 @@ pub struct RestoreVm {
     /// The storage that its disks go to, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
+    /// Labels that it gets beside those that it had.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Whether it is started.
     #[serde(default)]
     pub start: bool,
@@ -750,6 +762,9 @@ pub struct RestoreSpec {
     pub vm: Option<VmId>,
     /// The name of what was copied.
     pub of: Name,
+    /// The migration that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<CloneOf>,
     /// What was asked.
     pub request: RestoreCopy,
 }

@@ -42,6 +42,10 @@ words! {
         Copy = "copy",
         /// What says when which machines are copied where.
         Policy = "policy",
+        /// Where machines live that are carried over.
+        Source = "source",
+        /// A machine that is carried over.
+        MigratingVm = "migratingVm",
     }
 }
 

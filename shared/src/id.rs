@@ -79,4 +79,8 @@ ids! {
     PolicyId
     /// The copies of one moment.
     RunId
+    /// Where machines live that are carried over.
+    SourceId
+    /// A machine that is carried over.
+    MigratingVmId
 }

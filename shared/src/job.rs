@@ -6,6 +6,7 @@ use crate::edit::EditVm;
 use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::image::{DeleteImageSpec, ExportSpec, ImportSpec, SnapshotImageSpec};
 use crate::later::Later;
+use crate::migrate::{CutoverSpec, FinalizeSpec};
 use crate::snapshot::{RevertSnapshot, TakeSnapshot};
 use crate::target::{PruneSpec, VaultOutcome, VerifySpec};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
@@ -55,6 +56,10 @@ words! {
         VerifyTarget = "VERIFY_TARGET",
         /// Takes out of a target what no copy needs.
         PruneTarget = "PRUNE_TARGET",
+        /// Cuts a machine over that is carried over.
+        CutOver = "CUT_OVER",
+        /// Removes what a migration kept.
+        FinalizeMigration = "FINALIZE_MIGRATION",
     }
 
     /// How far a job has come, in one word.
@@ -327,6 +332,10 @@ pub enum JobSpec {
     VerifyTarget(VerifySpec),
     /// Take out of a target what no copy needs.
     PruneTarget(PruneSpec),
+    /// Cut a machine over.
+    CutOver(CutoverSpec),
+    /// Remove what a migration kept.
+    FinalizeMigration(FinalizeSpec),
 }
 
 impl JobSpec {
@@ -353,6 +362,8 @@ impl JobSpec {
             Self::BootCopy(_) => JobKind::BootCopy,
             Self::VerifyTarget(_) => JobKind::VerifyTarget,
             Self::PruneTarget(_) => JobKind::PruneTarget,
+            Self::CutOver(_) => JobKind::CutOver,
+            Self::FinalizeMigration(_) => JobKind::FinalizeMigration,
         }
     }
 
@@ -362,6 +373,8 @@ impl JobSpec {
             Self::CreateVm(_) | Self::DeleteForkPoint(_) => None,
             Self::ImportImage(_) | Self::DeleteImage(_) => None,
             Self::BootCopy(_) | Self::VerifyTarget(_) | Self::PruneTarget(_) => None,
+            // What they do with the machines they have other jobs do.
+            Self::CutOver(_) | Self::FinalizeMigration(_) => None,
             Self::CopySnapshot(s) => Some(s.vm),
             Self::RestoreCopy(s) => s.vm,
             Self::ImageOfSnapshot(s) => Some(s.vm),
@@ -632,6 +645,9 @@ pub mod step {
     pub const ATTACHING: &str = "attaching";
     pub const BRINGING_HOME: &str = "bringing-home";
     pub const CLEANING_UP: &str = "cleaning-up";
+    pub const PREVIOUS_CYCLE: &str = "previous-cycle";
+    pub const SHUTTING_DOWN_SOURCE: &str = "shutting-down-source";
+    pub const FINAL_SYNC: &str = "final-sync";
 }
 
 /// A step of a job.
@@ -698,6 +714,9 @@ pub struct Outcome {
     /// What is known of the clones, where machines were forked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<ForkProof>,
+    /// How long a machine was off that was cut over: from the source's end to the target executing, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime_millis: Option<u64>,
     /// Whether a PNG of the guest's screen is kept with it.
     #[serde(default)]
     pub screen: bool,

@@ -14,6 +14,7 @@ pub mod id;
 pub mod image;
 pub mod job;
 pub mod later;
+pub mod migrate;
 pub mod name;
 pub mod notice;
 pub mod place;

@@ -59,6 +59,7 @@ impl Privilege {
             "clone",
             "fork",
             "copy",
+            "migration",
             "job",
             "VirtualMachine",
             "Datastore",
@@ -86,6 +87,7 @@ impl Privilege {
             JobKind::CopySnapshot | JobKind::BootCopy => Self::CopyCreate,
             JobKind::RestoreCopy => Self::CopyRestore,
             JobKind::VerifyTarget | JobKind::PruneTarget => Self::TargetManage,
+            JobKind::CutOver | JobKind::FinalizeMigration => Self::MigrationManage,
         }
     }
 }

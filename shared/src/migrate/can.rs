@@ -1,0 +1,160 @@
+//! What may be done with a migration in which state, and which state may follow which.
+
+use super::MigratingState::{
+    self, Active, Cutover, CuttingOver, Error, Expired, FinalSync, Finalized, Finalizing, FirstSync, Paused,
+    Pending, Ready,
+};
+use super::{CreateMigratingVm, CyclePolicy, MigratingVm, TargetDefaults};
+use crate::Status;
+use crate::can::{Verdict, limit};
+
+/// Shortest rest between cycles, in seconds.
+pub const LEAST_IDLE: u32 = 10;
+/// Longest rest between cycles, in seconds: thirty days.
+pub const MOST_IDLE: u32 = 30 * 24 * 3600;
+/// Most uploads that are kept.
+pub const MOST_KEPT: u32 = 1000;
+/// Longest life of a migration without an extension, in days.
+pub const MOST_DAYS: u32 = 3650;
+
+crate::words! {
+    /// What a person asks of a migration.
+    pub enum Verb {
+        /// Upload it for the first time.
+        Start = "START",
+        /// No more cycles.
+        Pause = "PAUSE",
+        /// Cycles again.
+        Resume = "RESUME",
+        /// A cycle now.
+        Cycle = "CYCLE",
+        /// A test clone.
+        Clone = "CLONE",
+        /// The last step.
+        CutOver = "CUT_OVER",
+        /// Remove what the migration kept.
+        Finalize = "FINALIZE",
+        /// More time until it expires.
+        Extend = "EXTEND",
+        /// Look at it again.
+        Check = "CHECK",
+        /// Change what is asked of it.
+        Edit = "EDIT",
+        /// Take it off the books.
+        Delete = "DELETE",
+    }
+}
+
+impl MigratingState {
+    /// Whether `to` may follow.
+    pub const fn can_become(self, to: Self) -> bool {
+        match self {
+            Pending => matches!(to, Ready | Error),
+            Ready => matches!(to, FirstSync | Pending | Error | Expired),
+            FirstSync => matches!(to, Active | Paused | Error | Expired),
+            Active => matches!(to, Paused | CuttingOver | Error | Expired),
+            Paused => matches!(to, FirstSync | Active | CuttingOver | Expired),
+            // Back to where it was: what does not come to its end leaves all as it was before.
+            CuttingOver => matches!(to, FinalSync | Active | Paused),
+            FinalSync => matches!(to, Cutover | Active | Paused),
+            Cutover => matches!(to, Active | Finalizing),
+            Finalizing => matches!(to, Finalized | Cutover),
+            Error => matches!(to, Pending),
+            Expired => matches!(to, Ready | FirstSync | Active),
+            Finalized => false,
+        }
+    }
+
+    /// Whether cycles run by themselves.
+    pub const fn cycles(self) -> bool {
+        matches!(self, FirstSync | Active)
+    }
+
+    /// Whether a job is at its last steps with it.
+    pub const fn is_busy(self) -> bool {
+        matches!(self, CuttingOver | FinalSync | Finalizing)
+    }
+}
+
+/// Whether this may be asked of a migration now.
+pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
+    let name = &vm.name;
+    let refuse = |text: String| Err(Status::precondition(text));
+    let state = vm.state;
+    if state.is_busy() && verb != Verb::Clone {
+        return refuse(match state {
+            Finalizing => format!("{name} is being finalized: wait until that is over"),
+            _ => format!("{name} is being cut over: wait until that is over, or cancel it"),
+        });
+    }
+    if state == Finalized && verb != Verb::Delete {
+        return refuse(format!("{name} is finalized: nothing of it is left but its story"));
+    }
+    let fits = match verb {
+        Verb::Start => state == Ready,
+        Verb::Pause => state.cycles(),
+        Verb::Resume => matches!(state, Paused | Cutover),
+        Verb::Cycle => state.cycles() && vm.current_cycle.is_none(),
+        Verb::Clone => vm.last_copy.is_some(),
+        Verb::CutOver => matches!(state, Active | Paused) && vm.last_copy.is_some(),
+        Verb::Finalize => state == Cutover,
+        Verb::Extend => vm.expire_time.is_some(),
+        Verb::Check => matches!(state, Ready | Error),
+        Verb::Edit => true,
+        Verb::Delete => matches!(state, Ready | Paused | Cutover | Finalized | Error | Expired | Pending),
+    };
+    if fits {
+        return Ok(());
+    }
+    refuse(match (verb, state) {
+        (Verb::Clone | Verb::CutOver, _) if vm.last_copy.is_none() => {
+            format!("nothing of {name} is uploaded yet: wait for its first cycle")
+        }
+        (Verb::Cycle, FirstSync | Active) => format!("a cycle of {name} is at work already"),
+        (Verb::Start, FirstSync | Active) => format!("{name} is started already"),
+        (Verb::Start | Verb::Cycle, Paused) => format!("{name} is paused: resume it instead"),
+        (Verb::Pause, Paused) => format!("{name} is paused already"),
+        (Verb::Extend, _) => format!("{name} does not expire"),
+        (Verb::Finalize, _) => format!("{name} is not cut over yet"),
+        (Verb::Delete, _) => format!("cycles of {name} run: pause it first"),
+        (_, Pending) => format!("{name} is still being looked at"),
+        (_, Ready) => format!("{name} is not started yet"),
+        (_, Error) => format!("{name} cannot be carried over as it is: see its error, and check it again"),
+        (_, Expired) => format!("the time of {name} is over: extend it first"),
+        (_, Cutover) => format!("{name} is cut over: resume it to go on with cycles, or finalize it"),
+        (_, state) => format!("{name} is {state}, which does not allow that"),
+    })
+}
+
+/// Whether there can be such a migration.
+pub fn migration(asked: &CreateMigratingVm) -> Verdict {
+    limit::length("source", &asked.source, 256)?;
+    limit::length("sourceVm", &asked.source_vm, 1024)?;
+    limit::length("target", &asked.target, 256)?;
+    policy(&asked.policy)?;
+    defaults("targetDefaults", &asked.target_defaults)
+}
+
+/// Whether cycles can run so.
+pub fn policy(policy: &CyclePolicy) -> Verdict {
+    let within = |field, n, least, most, unit| {
+        limit::within(field, u64::from(n), u64::from(least), u64::from(most), unit)
+    };
+    within("policy.idleSeconds", policy.idle_seconds, LEAST_IDLE, MOST_IDLE, "seconds")?;
+    within("policy.keepLast", policy.keep_last, 1, MOST_KEPT, "uploads")?;
+    match policy.expire_days {
+        Some(days) => within("policy.expireDays", days, 1, MOST_DAYS, "days"),
+        None => Ok(()),
+    }
+}
+
+/// Whether a machine can be so.
+pub fn defaults(field: &str, asked: &TargetDefaults) -> Verdict {
+    if let Some(n) = asked.cpus {
+        limit::cpus(&format!("{field}.cpus"), n)?;
+    }
+    if let Some(n) = asked.memory_mib {
+        limit::memory(&format!("{field}.memoryMib"), n)?;
+    }
+    Ok(())
+}
