@@ -243,6 +243,7 @@ async fn audience(db: &Db, noun: Noun, change: &Change) -> Result<Audience, DbEr
         Noun::User => Audience::User(id.to_owned()),
         Noun::Role => Audience::With(Privilege::UserManage),
         Noun::NoticeChannel => Audience::With(Privilege::NoticeManage),
+        Noun::Source | Noun::MigratingVm => Audience::With(Privilege::MigrationRead),
         Noun::Target | Noun::Policy => Audience::With(Privilege::TargetRead),
         Noun::Copy if gone => Audience::Somewhere(Privilege::CopyRead),
         Noun::Copy => {

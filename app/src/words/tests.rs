@@ -35,6 +35,7 @@ const SAME: &[&str] = &[
     "hosts",
     "network_nics",
     "passphrase",
+    "migration",
 ];
 
 #[test]

@@ -77,6 +77,10 @@ enum Command {
     Copy(Ask<client::copy::CopyCommand>),
     /// Policies: when copies are made, and which are kept; on the server that OFFSHOOT_URL names.
     Policy(Ask<client::policy::PolicyCommand>),
+    /// Where machines live that are carried over, on the server that OFFSHOOT_URL names.
+    Source(Ask<client::source::SourceCommand>),
+    /// Machines that are carried over from a source, on the server that OFFSHOOT_URL names.
+    Migration(Ask<client::migration::MigrationCommand>),
     /// Hosts, on the server that OFFSHOOT_URL names.
     Host(Ask<client::place::HostCommand>),
     /// Storages, on the server that OFFSHOOT_URL names.
@@ -222,6 +226,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Target(ask) => ask.command.run(&ask.api).await,
             Command::Copy(ask) => ask.command.run(&ask.api).await,
             Command::Policy(ask) => ask.command.run(&ask.api).await,
+            Command::Source(ask) => ask.command.run(&ask.api).await,
+            Command::Migration(ask) => ask.command.run(&ask.api).await,
             Command::Host(ask) => ask.command.run(&ask.api).await,
             Command::Storage(ask) => ask.command.run(&ask.api).await,
             Command::Network(ask) => ask.command.run(&ask.api).await,

@@ -3,9 +3,10 @@
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, json, json_opt, now, sql, time, time_opt, to_json, word, word_opt};
 use shared::access::rights::Sees;
+use shared::copy::{CopySpec, RestoreSpec};
 use shared::feed::Noun;
-use shared::job::{Job, LogLine, Phase, PhaseParts, Resource, ResourceRole};
-use shared::{JobId, RunId, Timestamp, VmId};
+use shared::job::{Job, JobSpec, LogLine, Phase, PhaseParts, Resource, ResourceRole};
+use shared::{JobId, MigratingVmId, RunId, Timestamp, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
@@ -56,6 +57,11 @@ pub const FIELDS: &[Field] = &[
     Field {
         name: "run",
         column: "jobs.run",
+        by: By::Exact,
+    },
+    Field {
+        name: "migration",
+        column: "jobs.migration",
         by: By::Exact,
     },
     Field {
@@ -255,6 +261,21 @@ pub async fn machines(db: &Db, id: JobId) -> Result<Vec<VmId>, DbError> {
     Ok(both.into_iter().flatten().collect())
 }
 
+/// The migration that a job is of.
+const fn migration(spec: &JobSpec) -> Option<MigratingVmId> {
+    match spec {
+        JobSpec::CopySnapshot(CopySpec {
+            migration: Some(of), ..
+        }) => Some(of.migrating_vm),
+        JobSpec::RestoreCopy(RestoreSpec {
+            migration: Some(of), ..
+        }) => Some(of.migrating_vm),
+        JobSpec::CutOver(spec) => Some(spec.migrating_vm),
+        JobSpec::FinalizeMigration(spec) => Some(spec.migrating_vm),
+        _ => None,
+    }
+}
+
 fn product(resources: &[Resource]) -> Option<&str> {
     resources
         .iter()
@@ -265,17 +286,18 @@ fn product(resources: &[Resource]) -> Option<&str> {
 /// Writes a new job down, with the id of the request that made it; answers its generation.
 pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<u64, DbError> {
     let alias = match &*job.spec {
-        shared::job::JobSpec::CloneVm(spec) => spec.request.clone_job_id.as_ref().map(|n| n.as_str()),
+        JobSpec::CloneVm(spec) => spec.request.clone_job_id.as_ref().map(|n| n.as_str()),
         _ => None,
     };
     let run = match &*job.spec {
-        shared::job::JobSpec::CopySnapshot(spec) => spec.run,
+        JobSpec::CopySnapshot(spec) => spec.run,
         _ => None,
     };
+    let migration = migration(&job.spec);
     sqlx::query(
         "INSERT INTO jobs (id, kind, state, vm, clone_job_id, spec, steps, data, resources, outcome, retry_of, created_by,
-             request_id, create_time, state_time, run)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'null', $8, $9, $10, $11, $12, $13, $14, $15)",
+             request_id, create_time, state_time, run, migration)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'null', $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(job.id.to_string())
     .bind(job.kind.word())
@@ -292,9 +314,13 @@ pub async fn insert(tx: &mut Tx, job: &Job, request: Option<Uuid>) -> Result<u64
     .bind(job.create_time.micros())
     .bind(job.state_time.micros())
     .bind(run.map(|run| run.to_string()))
+    .bind(migration.map(|id| id.to_string()))
     .execute(tx.conn())
     .await
     .map_err(sql("write a job"))?;
+    if let Some(id) = migration {
+        tx.changed(Noun::MigratingVm, id, false);
+    }
     Ok(tx.changed(Noun::Job, job.id, false))
 }
 
@@ -328,6 +354,10 @@ pub async fn save(tx: &mut Tx, job: &Job, data: &serde_json::Value) -> Result<()
     .await
     .map_err(sql("save a job"))?;
     tx.changed(Noun::Job, job.id, false);
+    // What goes on with a migration waits for this.
+    if let Some(id) = migration(&job.spec).filter(|_| job.end_time.is_some()) {
+        tx.changed(Noun::MigratingVm, id, false);
+    }
     // In the same transaction: whoever is to be told of it is, whatever happens next.
     super::notices::tell(tx, job).await
 }

@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod layers;
 pub mod list;
 pub mod locks;
+pub mod migrations;
 pub mod notice_channels;
 pub mod notices;
 pub mod places;

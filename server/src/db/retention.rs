@@ -2,15 +2,13 @@
 
 use super::{Db, DbError, sql, time, word};
 use shared::policy::retain::Held;
-use shared::{PolicyId, TargetId, VmId};
-use sqlx::Row;
+use shared::{MigratingVmId, PolicyId, TargetId, VmId};
+use sqlx::{QueryBuilder, Row, Sqlite};
 use sqlx::sqlite::SqliteRow;
 
-/// The copies of a policy that are whole, of one machine at one target. Needed is what is read, what a job that is not over
-/// is about, and the only copy of the machine there that has booted.
-pub async fn held(db: &Db, policy: PolicyId, vm: VmId, target: TargetId) -> Result<Vec<Held>, DbError> {
-    let rows = sqlx::query(
-        "SELECT copies.id, copies.snapshot_time, copies.legal_hold,
+/// What a retention is asked about copies that are whole. Needed is what is read, what a job that is not over is about, and the
+/// only copy of the machine there that has booted.
+const HELD: &str = "SELECT copies.id, copies.snapshot_time, copies.legal_hold,
              EXISTS (SELECT 1 FROM layers WHERE copy_of IS NOT NULL AND copy_of LIKE '%' || copies.id || '%')
              OR EXISTS (SELECT 1 FROM jobs WHERE end_time IS NULL AND kind IN ('RESTORE_COPY', 'BOOT_COPY')
                  AND spec LIKE '%' || copies.id || '%')
@@ -18,24 +16,36 @@ pub async fn held(db: &Db, policy: PolicyId, vm: VmId, target: TargetId) -> Resu
                  SELECT 1 FROM copies AS other WHERE other.vm = copies.vm AND other.target = copies.target
                      AND other.id <> copies.id AND json_extract(other.booted, '$.booted') = 1 AND other.damage IS NULL))
              AS needed
-         FROM copies WHERE copies.policy = $1 AND copies.vm = $2 AND copies.target = $3 AND copies.damage IS NULL",
-    )
-    .bind(policy.to_string())
-    .bind(vm.to_string())
-    .bind(target.to_string())
-    .fetch_all(db.read())
-    .await
-    .map_err(sql("read the copies of a policy"))?;
-    let one = |row: &SqliteRow| {
-        Ok(Held {
-            id: word(row, "id")?,
-            time: time(row, "snapshot_time")?,
-            legal_hold: row.get::<i64, _>("legal_hold") != 0,
-            // Of what has not booted it is NULL.
-            needed: row.get::<Option<i64>, _>("needed") == Some(1),
-        })
-    };
-    rows.iter().map(one).collect()
+         FROM copies WHERE copies.damage IS NULL";
+
+fn read(row: &SqliteRow) -> Result<Held, DbError> {
+    Ok(Held {
+        id: word(row, "id")?,
+        time: time(row, "snapshot_time")?,
+        legal_hold: row.get::<i64, _>("legal_hold") != 0,
+        // Of what has not booted it is NULL.
+        needed: row.get::<Option<i64>, _>("needed") == Some(1),
+    })
+}
+
+/// The copies of a policy, of one machine at one target.
+pub async fn held(db: &Db, policy: PolicyId, vm: VmId, target: TargetId) -> Result<Vec<Held>, DbError> {
+    let mut query = QueryBuilder::<Sqlite>::new(HELD);
+    query.push(" AND copies.policy = ").push_bind(policy.to_string());
+    query.push(" AND copies.vm = ").push_bind(vm.to_string());
+    query.push(" AND copies.target = ").push_bind(target.to_string());
+    let rows = query.build().fetch_all(db.read()).await;
+    let rows = rows.map_err(sql("read the copies of a policy"))?;
+    rows.iter().map(read).collect()
+}
+
+/// The uploads of a migration.
+pub async fn uploads(db: &Db, migration: MigratingVmId) -> Result<Vec<Held>, DbError> {
+    let mut query = QueryBuilder::<Sqlite>::new(HELD);
+    query.push(" AND copies.migration = ").push_bind(migration.to_string());
+    let rows = query.build().fetch_all(db.read()).await;
+    let rows = rows.map_err(sql("read the uploads of a migration"))?;
+    rows.iter().map(read).collect()
 }
 
 /// The machines of which a policy has copies, each with the targets where they are.

@@ -245,6 +245,7 @@ pub async fn set_checked(tx: &mut Tx, id: TargetId, checked: &Checked) -> Result
 pub async fn needed(tx: &mut Tx, id: TargetId) -> Result<Option<String>, DbError> {
     let row = sqlx::query(
         "SELECT 'policy ' || name AS what FROM policies WHERE body LIKE '%' || $1 || '%'
+         UNION ALL SELECT 'migration ' || name FROM migrating_vms WHERE target = $1
          UNION ALL SELECT 'job ' || id FROM jobs WHERE end_time IS NULL AND spec LIKE '%' || $1 || '%'
          UNION ALL SELECT 'a disk that is still read from there (layer ' || id || ')' FROM layers WHERE copy_of LIKE '%' || $1 || '%'
          LIMIT 1",

@@ -3,6 +3,7 @@
 mod clone_jobs;
 pub mod copies;
 pub mod images;
+pub mod migrations;
 pub mod policies;
 
 use crate::db::list::{Listing, Page};
@@ -378,8 +379,16 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
             Some(id) => db::copies::by_id(&world.db, id).await?.map(|c| db::to_json(&c)),
             None => None,
         },
+        Noun::MigratingVm => {
+            let found = world.db.reading(async |conn| db::migrations::known(conn, &change.id).await);
+            match found.await {
+                Ok(vm) => Some(db::to_json(&vm)),
+                Err(DbError::Refused(_)) => None,
+                Err(e) => return Err(e.into()),
+            }
+        }
         // There are few, and they hardly change: who shows them asks again.
-        Noun::Host | Noun::Storage | Noun::Network | Noun::Policy => {
+        Noun::Host | Noun::Storage | Noun::Network | Noun::Policy | Noun::Source => {
             let (id, generation) = (&change.id, change.generation);
             Some(db::to_json(
                 &serde_json::json!({ "id": id, "generation": generation }),

@@ -8,6 +8,7 @@ mod check;
 pub mod clock;
 pub mod images;
 pub mod kinds;
+mod migrations;
 pub mod observe;
 mod policies;
 pub mod queue;
@@ -171,6 +172,7 @@ impl Jobs {
         let jobs = Self { inner };
         jobs.inner.tasks.spawn(autostart::run(jobs.clone()));
         jobs.inner.tasks.spawn(policies::run(jobs.clone()));
+        jobs.inner.tasks.spawn(migrations::run(jobs.clone()));
         jobs.inner.tasks.spawn(away::run(jobs.clone()));
         Ok(jobs)
     }
@@ -421,6 +423,8 @@ fn gate_names(job: &Job) -> Vec<String> {
         JobSpec::BootCopy(spec) => vec![spec.of.to_string()],
         JobSpec::VerifyTarget(spec) => vec![spec.target_name.to_string()],
         JobSpec::PruneTarget(spec) => vec![spec.target_name.to_string()],
+        JobSpec::CutOver(spec) => vec![spec.name.to_string()],
+        JobSpec::FinalizeMigration(spec) => vec![spec.name.to_string()],
         JobSpec::CopySnapshot(_)
         | JobSpec::PowerVm(_)
         | JobSpec::ConnectVm(_)

@@ -242,6 +242,7 @@ async fn task(
             let asked = Asked {
                 policy: Some(policy.id),
                 run: Some(run.id),
+                migration: None,
             };
             let request = CreateCopyTask {
                 request_id: Some(request_id),
@@ -261,6 +262,7 @@ async fn task(
         snapshot: None,
         policy: Some(policy.id),
         run: Some(run.id),
+        migration: None,
         request,
     };
     jobs.submit_failed(spec, request_id, by, why).await

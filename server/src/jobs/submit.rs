@@ -19,6 +19,7 @@ use shared::job::{
     CloneSpec, ConnectSpec, DeletePointSpec, DeleteSnapshotSpec, DeleteSpec, EditSpec, ForkSpec, Job,
     JobSpec, JobState, PowerSpec, Resource, ResourceRole, RevertSpec, Step, StepState,
 };
+use shared::migrate::can::Verb;
 use shared::place::NetworkKind;
 use shared::seed::fault::{Fault, MethodFault};
 use shared::seed::instant_clone::VirtualMachineInstantCloneSpec;
@@ -561,6 +562,14 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
             | JobSpec::PruneTarget(_),
             vm,
         ) => copies::check(tx, spec, vm).await,
+        (JobSpec::CutOver(spec), _) => {
+            let (id, verb) = (spec.migrating_vm, Verb::CutOver);
+            super::migrations::check(tx, id, verb).await
+        }
+        (JobSpec::FinalizeMigration(spec), _) => {
+            let (id, verb) = (spec.migrating_vm, Verb::Finalize);
+            super::migrations::check(tx, id, verb).await
+        }
         (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
         (JobSpec::CloneVm(spec), Some(vm)) => {
             if let Some(mib) = spec.request.target.as_ref().and_then(|t| t.memory_mib) {

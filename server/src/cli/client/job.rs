@@ -116,9 +116,20 @@ pub fn what(job: &Job) -> String {
         (JobSpec::ImageOfSnapshot(spec), _) => product = Some(&spec.name),
         (JobSpec::CreateVm(request), _) => product = Some(&request.name),
         (JobSpec::CopySnapshot(spec), _) => {
+            let cycle = spec.migration.as_ref().map(|of| format!("cycle {}", of.number));
+            let kind = cycle.unwrap_or(kind);
             return format!("{kind} of {} → {}", spec.vm_name, spec.target_name);
         }
+        (JobSpec::CutOver(spec), _) => {
+            let made = job.resource(ResourceRole::Product, Noun::Vm);
+            let to = made.map(|vm| format!(" → {}", vm.name));
+            return format!("{kind} {}{}", spec.name, to.unwrap_or_default());
+        }
+        (JobSpec::FinalizeMigration(spec), _) => return format!("{kind} {}", spec.name),
         (JobSpec::RestoreCopy(spec), _) => {
+            // What a cutover has made is no test.
+            let test = spec.migration.as_ref().is_some_and(|of| of.cutover.is_none());
+            let kind = if test { "test clone" } else { kind.as_str() };
             let request = &spec.request;
             let new = request.vm.as_ref().map(|vm| vm.name.as_str());
             let over = request.over.as_ref().map(|over| over.vm.as_str());
@@ -186,6 +197,9 @@ pub fn success(job: &Job) -> Option<String> {
             froze(job),
             micros as f64 / 1000.0
         );
+    }
+    if let Some(ms) = job.outcome.downtime_millis {
+        let _ = write!(text, "; nothing of it ran for {}", millis(ms));
     }
     if let Some(progress) = &job.outcome.copy {
         text.push_str(&copy::task::outcome(progress));

@@ -4,6 +4,7 @@
 //! is read beside it, on the serial log: so its times are those at which the lines arrived.
 
 mod copies;
+mod migrate;
 mod report;
 mod show;
 mod ticks;
@@ -30,6 +31,9 @@ pub struct DemoArgs {
     /// Print the result as one JSON object, the last thing on standard output.
     #[arg(long)]
     json: bool,
+    /// Carry the machine over in the end: cycles, a test clone, a cutover, and what it kept removed.
+    #[arg(long)]
+    migrate: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -84,7 +88,8 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let admin: Name = "admin".parse()?;
     let token = running.server.access.token_for(&admin, token_name()?).await?;
     let client = Client::new(&format!("http://{}", running.address), Some(&token.secret))?;
-    let mut show = Show::new(&client, running.server.world().hypervisor.clone(), start);
+    let hypervisor = running.server.world().hypervisor.clone();
+    let mut show = Show::new(&client, hypervisor, start, args.migrate);
     let shown = tokio::select! {
         shown = show.run(&data_dir) => shown.map(|()| true),
         () = interrupts.next() => Ok(false),

@@ -1,6 +1,7 @@
 //! What the demo has seen, for people and as JSON.
 
 use super::copies::TARGET;
+use super::migrate::Migrated;
 use super::show::{LONGEST_GAP, SOURCE, Show};
 use crate::cli::client::table::{bytes, millis};
 use serde::Serialize;
@@ -28,10 +29,10 @@ impl Show<'_> {
     pub fn report(&self) -> String {
         let mut lines = vec!["\nWhat there is".to_owned()];
         let mut row = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
-        let source = if self.made_source {
-            "made from the image demo"
-        } else {
-            "it was there and goes on"
+        let source = match (&self.migrated, self.made_source) {
+            (Some(_), _) => "carried over in the end, and off",
+            (None, true) => "made from the image demo",
+            (None, false) => "it was there and goes on",
         };
         row("machine", format!("{SOURCE}: {source}"));
         if let Some((snapshot, _)) = &self.snapshot {
@@ -65,6 +66,10 @@ impl Show<'_> {
                 "  {:<10} {copy}: of the snapshot, in the vault {TARGET}",
                 "copy"
             ));
+        }
+        if let Some(migrated) = &self.migrated {
+            let vm = &migrated.vm.name;
+            lines.push(format!("  {:<10} {vm}: what {SOURCE} has become", "migrated"));
         }
         lines.push("\nHow long each step took".to_owned());
         let width = self.steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -147,6 +152,7 @@ impl Show<'_> {
             }
             None => "The snapshot was NOT copied.".to_owned(),
         });
+        lines.extend(self.migrated.iter().flat_map(Migrated::report));
         lines.join("\n")
     }
 
@@ -162,6 +168,9 @@ impl Show<'_> {
             clone_job: self.clone.as_ref().map(|(_, as_told)| as_told),
             instant_clone: self.fork.as_ref().map(|(_, as_told, _)| as_told),
             copy_task: self.copied.as_ref().map(|copied| &copied.as_told),
+            migration: self
+                .migrates
+                .then(|| self.migrated.as_ref().map(|migrated| &migrated.as_told)),
             clone: Clone {
                 name: self.clone_name(),
                 boot_seconds: self.boot().map(seconds),
@@ -181,6 +190,9 @@ struct Told<'a> {
     clone: Clone,
     instant_clone: Option<&'a Value>,
     copy_task: Option<&'a Value>,
+    /// Left out where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration: Option<Option<&'a Value>>,
     seconds: f64,
 }
 

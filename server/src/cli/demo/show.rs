@@ -1,6 +1,7 @@
 //! What the demo does, step by step, and what it has seen.
 
 use super::copies::Copied;
+use super::migrate::Migrated;
 use super::tell;
 use super::ticks::{Counted, Ticks};
 use crate::cli::Failure;
@@ -34,13 +35,15 @@ const IMAGE: &str = "demo";
 /// The least that the demo guest is comfortable with.
 const MEMORY_MIB: u32 = 128;
 /// How long the source's guest may take until it counts.
-const BOOT: Duration = Duration::from_secs(DEFAULT_BOOT_TIMEOUT_SECONDS as u64);
+pub(super) const BOOT: Duration = Duration::from_secs(DEFAULT_BOOT_TIMEOUT_SECONDS as u64);
 /// The counter may stop no longer.
 pub const LONGEST_GAP: Duration = Duration::from_millis(1000);
 
 pub struct Show<'a> {
     pub(super) client: &'a Client,
-    hypervisor: Arc<dyn Hypervisor>,
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    /// Whether the source is carried over in the end.
+    pub migrates: bool,
     /// What was done, and how long it took.
     pub steps: Vec<(String, Duration)>,
     pub made_source: bool,
@@ -51,15 +54,18 @@ pub struct Show<'a> {
     pub fork: Option<(Job, Value, String)>,
     /// The copy of the snapshot.
     pub copied: Option<Copied>,
+    /// The source, carried over.
+    pub migrated: Option<Migrated>,
     since: Instant,
 }
 
 impl<'a> Show<'a> {
     /// With a server that runs; `start` is when the command began.
-    pub fn new(client: &'a Client, hypervisor: Arc<dyn Hypervisor>, start: Instant) -> Self {
+    pub fn new(client: &'a Client, hypervisor: Arc<dyn Hypervisor>, start: Instant, migrates: bool) -> Self {
         let mut show = Self {
             client,
             hypervisor,
+            migrates,
             steps: Vec::new(),
             made_source: false,
             counted: None,
@@ -67,6 +73,7 @@ impl<'a> Show<'a> {
             clone: None,
             fork: None,
             copied: None,
+            migrated: None,
             since: start,
         };
         show.done("server ready");
@@ -164,6 +171,10 @@ impl<'a> Show<'a> {
         let text = self.client.text(&GetJob { id }).await?;
         self.fork = Some((job, serde_json::from_str(&text)?, ticks.nonce()));
         self.done("instant clone");
+
+        if self.migrates {
+            self.migrate().await?;
+        }
         Ok(())
     }
 
@@ -221,16 +232,22 @@ impl<'a> Show<'a> {
     }
 
     /// `stem`, or with the first number behind it that no machine has.
-    async fn free_name(&self, stem: &str) -> Result<Name, Failure> {
+    pub(super) async fn free_name(&self, stem: &str) -> Result<Name, Failure> {
+        self.free_beside(stem, &[]).await
+    }
+
+    /// As [`Self::free_name`], and none of these either.
+    pub(super) async fn free_beside(&self, stem: &str, others: &[Name]) -> Result<Name, Failure> {
         let query = ListQuery {
             page_size: Some(MAX_PAGE_SIZE),
             filter: Some(format!("name:{stem}")),
             ..ListQuery::default()
         };
         let taken = self.client.call(&ListVms { query }).await?.vms;
+        let taken = taken.iter().map(|vm| &vm.name).chain(others);
         let mut name = stem.to_owned();
         let mut n = 2;
-        while taken.iter().any(|vm| vm.name.as_str() == name) {
+        while taken.clone().any(|there| there.as_str() == name) {
             name = format!("{stem}-{n}");
             n += 1;
         }
@@ -281,6 +298,7 @@ impl<'a> Show<'a> {
         job::check(job)?;
         job::check(fork)?;
         let mut wrong: Vec<String> = self.copied.as_ref().and_then(Copied::wrong).into_iter().collect();
+        wrong.extend(self.migrated.as_ref().and_then(Migrated::wrong));
         if self
             .forked()
             .is_none_or(|clone| clone.nonce.as_ref() != Some(nonce))

@@ -15,6 +15,7 @@ mod images;
 mod instant_clones;
 mod jobs;
 mod me;
+mod migrations;
 mod notices;
 mod places;
 mod policies;
@@ -63,6 +64,7 @@ pub fn all(sim: bool) -> Api {
     let api = copies::routes(api);
     let api = copy_files::routes(api);
     let api = policies::routes(api);
+    let api = migrations::routes(api);
     let api = tokens::routes(api);
     let api = users::routes(api);
     let api = roles::routes(api);

@@ -35,6 +35,8 @@ const LOOK_BACK: u32 = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Of what time the recent rate is.
 const RECENT: Duration = Duration::from_secs(120);
+/// Of what time the rate is that is less lively.
+const HALF_HOUR: Duration = Duration::from_secs(1800);
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Minted {
@@ -308,13 +310,15 @@ async fn show(cx: &Cx, meter: impl Fn() -> vault::Moved, total: u64) {
         let figures = about::figures(&meter());
         let now = Instant::now();
         seen.push_back((now, figures.done_bytes));
-        while seen.len() > 2 && seen.front().is_some_and(|(then, _)| now - *then > RECENT) {
+        while seen.len() > 2 && seen.front().is_some_and(|(then, _)| now - *then > HALF_HOUR) {
             seen.pop_front();
         }
-        let recent = seen.front().and_then(|(then, done)| {
+        let since = |span| seen.iter().find(|(then, _)| now - *then <= span);
+        let rate = |(then, done): &(Instant, u64)| {
             let seconds = (now - *then).as_secs_f64();
             (seconds > 0.0).then(|| (figures.done_bytes.saturating_sub(*done) as f64 / seconds) as u64)
-        });
+        };
+        let (recent, half_hour) = (since(RECENT).and_then(rate), since(HALF_HOUR).and_then(rate));
         cx.progress(figures.done_bytes, total);
         progress(cx, |p| {
             // What is behind the disk at hand is of those before it.
@@ -331,6 +335,7 @@ async fn show(cx: &Cx, meter: impl Fn() -> vault::Moved, total: u64) {
             };
             p.wire_bytes = figures.stored_bytes;
             p.recent_bps = recent;
+            p.half_hour_bps = half_hour;
         });
     }
 }
@@ -556,8 +561,16 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
         role: ResourceRole::Product,
     });
     cx.message(format!("{} bytes stored", figures.stored_bytes));
-    cx.commit(move |tx| Box::pin(async move { db::copies::insert(tx, &copy).await }))
-        .await
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            db::copies::insert(tx, &copy).await?;
+            match spec.migration {
+                Some(of) => db::migrations::set_upload(tx, copy.id, of.migrating_vm).await,
+                None => Ok(()),
+            }
+        })
+    })
+    .await
 }
 
 /// The snapshots that were taken for copies before are needed no more, nor are copies that the policy keeps no longer; and what
@@ -582,6 +595,9 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
     }
     if let Some(policy) = spec.policy {
         keep::apply(cx, &jobs, policy, (spec.vm, spec.target)).await?;
+    }
+    if let Some(of) = &spec.migration {
+        keep::uploads(cx, &jobs, of.migrating_vm, spec.target).await?;
     }
     if spec.request.boot {
         let job = JobSpec::BootCopy(shared::copy::BootSpec {

@@ -1,13 +1,13 @@
 //! What a policy says of a copy that it has asked for: when that may run, and which of those before it stay.
 
-use crate::copies::retention::verdicts;
+use crate::copies::retention;
 use crate::copies::schedule::{self, Gate, Windows};
 use crate::db;
 use crate::jobs::step::{Cx, StepError};
 use crate::jobs::{By, Jobs, request_of};
 use shared::job::JobSpec;
 use shared::target::PruneSpec;
-use shared::{PolicyId, TargetId, Timestamp, VmId};
+use shared::{CopyId, MigratingVmId, PolicyId, TargetId, Timestamp, VmId};
 use uuid::Uuid;
 
 /// A day, in microseconds.
@@ -64,14 +64,36 @@ pub(super) async fn apply(
     }
     let zone = schedule::zone("schedule.timeZone", policy.time_zone())?;
     let now = cx.world().clock.now();
-    let all = verdicts(cx.db(), policy.id, of, &policy.retention, (&zone, now)).await?;
-    for verdict in all.iter().filter(|verdict| !verdict.keep) {
-        let Some(copy) = db::copies::by_id(cx.db(), verdict.copy).await? else {
+    let all = retention::verdicts(cx.db(), policy.id, of, &policy.retention, (&zone, now)).await?;
+    let dropped: Vec<_> = all.iter().filter(|verdict| !verdict.keep).collect();
+    remove(cx, dropped.iter().map(|verdict| verdict.copy), policy.name.as_str()).await?;
+    prune(cx, jobs, of.1, now).await
+}
+
+/// Removes the uploads of a migration that it keeps no longer, and has their target cleaned up once a day.
+pub(super) async fn uploads(
+    cx: &Cx,
+    jobs: &Jobs,
+    migration: MigratingVmId,
+    target: TargetId,
+) -> Result<(), StepError> {
+    let vm = db::migrations::by_id(cx.db(), migration).await?;
+    let now = cx.world().clock.now();
+    let all = retention::uploads(cx.db(), migration, vm.policy.keep_last, now).await?;
+    let dropped: Vec<_> = all.iter().filter(|verdict| !verdict.keep).collect();
+    remove(cx, dropped.iter().map(|verdict| verdict.copy), vm.name.as_str()).await?;
+    prune(cx, jobs, target, now).await
+}
+
+/// Removes copies that somebody keeps no longer; what cannot be removed now is, with the next copy.
+async fn remove(cx: &Cx, copies: impl Iterator<Item = CopyId>, keeper: &str) -> Result<(), StepError> {
+    for id in copies {
+        let Some(copy) = db::copies::by_id(cx.db(), id).await? else {
             continue;
         };
         let what = format!("the copy of {}, {}", copy.snapshot_time, copy.id);
         match cx.world().copies.remove(&copy).await {
-            Ok(()) => cx.log(format!("{what}, is removed: {} keeps it no longer", policy.name)),
+            Ok(()) => cx.log(format!("{what}, is removed: {keeper} keeps it no longer")),
             Err(e) => {
                 cx.log(format!("{what}, stays for now: {}", db::chain(&e)));
                 if e.is_away() {
@@ -80,7 +102,7 @@ pub(super) async fn apply(
             }
         }
     }
-    prune(cx, jobs, of.1, now).await
+    Ok(())
 }
 
 /// Cleans a target up, once a day: what was marked a day ago goes then.

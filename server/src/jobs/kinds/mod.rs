@@ -2,14 +2,17 @@
 
 mod boot_copy;
 mod chain;
+mod child;
 mod clone_vm;
 mod connect_vm;
 mod copied;
 mod copy_snapshot;
 mod create_vm;
+mod cut_over;
 mod delete;
 mod edit_vm;
 mod export_disk;
+mod finalize_migration;
 mod image_of_snapshot;
 pub(crate) mod import_image;
 mod instant_clone;
@@ -62,6 +65,8 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::BootCopy => &boot_copy::BootCopy,
         JobKind::VerifyTarget => &upkeep::VerifyTarget,
         JobKind::PruneTarget => &upkeep::PruneTarget,
+        JobKind::CutOver => &cut_over::CutOver,
+        JobKind::FinalizeMigration => &finalize_migration::FinalizeMigration,
     }
 }
 

@@ -139,7 +139,12 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
     cx.mint(&minted);
     copied::about_copy(cx, &copy);
     match &minted.vm {
-        Some(new) => copied::announce(cx, &copy, new, copy.machine.labels.clone()).await,
+        Some(new) => {
+            let mut labels = copy.machine.labels.clone();
+            let more = spec.request.vm.as_ref().map(|vm| vm.labels.clone());
+            labels.extend(more.unwrap_or_default());
+            copied::announce(cx, &copy, new, labels).await
+        }
         None => cx.commit(|_| Box::pin(async { Ok(()) })).await,
     }
 }

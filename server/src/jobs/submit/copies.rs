@@ -3,21 +3,25 @@
 use super::By;
 use crate::db::{self, DbError, Tx};
 use crate::jobs::Jobs;
+use crate::jobs::check::check_labels;
 use crate::jobs::kinds::boot_pattern;
 use shared::can::{self, limit};
 use shared::copy::{BootCopy, BootSpec, Copy, CopySpec, CreateCopyTask, RestoreCopy, RestoreSpec};
 use shared::job::{Job, JobSpec};
+use shared::migrate::{CloneOf, CycleOf};
 use shared::target::{PruneSpec, Target, VerifySpec, VerifyTarget};
 use shared::vm::Vm;
 use shared::{PolicyId, RunId, Status};
 
 /// What asks for a copy beside a person.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// The policy.
     pub policy: Option<PolicyId>,
     /// The run.
     pub run: Option<RunId>,
+    /// The cycle of a migration.
+    pub migration: Option<CycleOf>,
 }
 
 impl Jobs {
@@ -59,6 +63,7 @@ impl Jobs {
             snapshot,
             policy: asked.policy,
             run: asked.run,
+            migration: asked.migration,
             request,
         };
         self.submit(JobSpec::CopySnapshot(spec), request_id, None, by)
@@ -66,7 +71,18 @@ impl Jobs {
     }
 
     /// Brings a copy back.
-    pub async fn restore(&self, copy: &Copy, mut request: RestoreCopy, by: By) -> Result<Job, Status> {
+    pub async fn restore(&self, copy: &Copy, request: RestoreCopy, by: By) -> Result<Job, Status> {
+        self.restore_for(copy, request, None, by).await
+    }
+
+    /// Brings a copy back, for a migration perhaps.
+    pub(in crate::jobs) async fn restore_for(
+        &self,
+        copy: &Copy,
+        mut request: RestoreCopy,
+        migration: Option<CloneOf>,
+        by: By,
+    ) -> Result<Job, Status> {
         request.check()?;
         let mut changed = None;
         if let Some(vm) = &mut request.vm {
@@ -79,6 +95,7 @@ impl Jobs {
             )?;
             let memory = vm.memory_mib.unwrap_or(copy.machine.memory_mib);
             limit::efi_memory("vm.memoryMib", copy.machine.firmware, memory)?;
+            check_labels("vm.labels", &vm.labels)?;
             self.resolve_storage(vm.storage.as_mut()).await?;
             self.resolve_nics("vm.networkInterfaces", vm.network_interfaces.as_mut())
                 .await?;
@@ -122,6 +139,7 @@ impl Jobs {
             copy: copy.id,
             vm: changed,
             of: copy.vm_name.clone(),
+            migration,
             request,
         };
         self.submit(JobSpec::RestoreCopy(spec), request_id, None, by)

@@ -91,6 +91,7 @@ impl Restore {
                 memory_mib: self.memory_mib,
                 network_interfaces: nics(self.network),
                 storage: self.storage,
+                labels: Default::default(),
                 start,
                 instant,
             }),

@@ -1,0 +1,266 @@
+//! What `offshoot migration create`, `edit` and `clone` are told.
+
+use crate::cli::Failure;
+use crate::cli::client::vm::{label, nics};
+use crate::cli::client::{Api, Wait};
+use clap::{Args, ValueEnum};
+use shared::api::GetMigratingVm;
+use shared::migrate::{
+    CloneVerdict, CreateMigratingVm, CreateMigrationClone, CyclePolicy, PatchMigratingVm, TargetDefaults,
+};
+use shared::{CopyId, Name};
+
+/// What a person says of a test clone.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Said {
+    /// It does what it should.
+    Passed,
+    /// It does not.
+    Failed,
+}
+
+impl From<Said> for CloneVerdict {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Passed => Self::Passed,
+            Said::Failed => Self::Failed,
+        }
+    }
+}
+
+/// What the machine is to be where it goes.
+#[derive(Args)]
+#[group(skip)]
+pub struct There {
+    /// The machine's name where it goes; the migration's own if not given.
+    #[arg(long, value_name = "NAME")]
+    name_there: Option<Name>,
+    /// Number of processors; as it was if not given.
+    #[arg(long)]
+    cpus: Option<u32>,
+    /// Memory, in MiB; as it was if not given.
+    #[arg(long)]
+    memory_mib: Option<u32>,
+    /// Storage that its disks go to, by name or id.
+    #[arg(long)]
+    storage: Option<String>,
+    /// Networks to join, by name or id; as many NICs as it had, in the network that every machine may have, if not given.
+    #[arg(long)]
+    network: Vec<String>,
+    /// A label that it gets beside those that it had, as key=value.
+    #[arg(long, value_parser = label)]
+    label: Vec<(String, String)>,
+}
+
+impl There {
+    /// As the server is asked.
+    fn asked(self) -> TargetDefaults {
+        TargetDefaults {
+            name: self.name_there,
+            cpus: self.cpus,
+            memory_mib: self.memory_mib,
+            network_interfaces: nics(self.network),
+            storage: self.storage,
+            labels: self.label.into_iter().collect(),
+        }
+    }
+}
+
+/// `offshoot migration create …`
+#[derive(Args)]
+pub struct CreateArgs {
+    /// The migration's name.
+    name: Name,
+    /// The source, by name or id.
+    #[arg(long)]
+    source: String,
+    /// The machine, as the source calls it, or by its name there.
+    #[arg(long)]
+    vm: String,
+    /// The target that it is uploaded to, by name or id.
+    #[arg(long)]
+    target: String,
+    /// How long there is rest between a cycle and the next.
+    #[arg(long, value_name = "SECONDS", default_value_t = CyclePolicy::default().idle_seconds)]
+    idle_seconds: u32,
+    /// How many uploads are kept.
+    #[arg(long, value_name = "N", default_value_t = CyclePolicy::default().keep_last)]
+    keep_last: u32,
+    /// Have the guest agent freeze the file systems for the moment of each cycle.
+    #[arg(long)]
+    quiesce: bool,
+    /// After how many days it expires unless it is extended; never if not given.
+    #[arg(long, value_name = "DAYS")]
+    expire_days: Option<u32>,
+    /// The group that it is in.
+    #[arg(long)]
+    group: Option<Name>,
+    #[command(flatten)]
+    there: There,
+}
+
+impl CreateArgs {
+    /// What the server is asked.
+    pub fn request(self) -> CreateMigratingVm {
+        CreateMigratingVm {
+            name: self.name,
+            source: self.source,
+            source_vm: self.vm,
+            target: self.target,
+            target_defaults: self.there.asked(),
+            policy: CyclePolicy {
+                idle_seconds: self.idle_seconds,
+                quiesce: self.quiesce,
+                keep_last: self.keep_last,
+                expire_days: self.expire_days,
+            },
+            group: self.group,
+        }
+    }
+}
+
+/// When cycles run from now on.
+#[derive(Args)]
+#[group(skip)]
+struct Cycles {
+    /// How long there is rest between a cycle and the next.
+    #[arg(long, value_name = "SECONDS")]
+    idle_seconds: Option<u32>,
+    /// How many uploads are kept.
+    #[arg(long, value_name = "N")]
+    keep_last: Option<u32>,
+    /// Whether the guest agent freezes the file systems: true or false.
+    #[arg(long)]
+    quiesce: Option<bool>,
+    /// After how many days it expires unless it is extended; 0 for never.
+    #[arg(long, value_name = "DAYS")]
+    expire_days: Option<u32>,
+}
+
+impl Cycles {
+    /// These, and for what is not given those.
+    fn onto(&self, policy: CyclePolicy) -> CyclePolicy {
+        let days = self.expire_days.map(|days| Some(days).filter(|days| *days > 0));
+        CyclePolicy {
+            idle_seconds: self.idle_seconds.unwrap_or(policy.idle_seconds),
+            quiesce: self.quiesce.unwrap_or(policy.quiesce),
+            keep_last: self.keep_last.unwrap_or(policy.keep_last),
+            expire_days: days.unwrap_or(policy.expire_days),
+        }
+    }
+}
+
+/// `offshoot migration edit …`
+#[derive(Args)]
+pub struct EditArgs {
+    /// Its name or id.
+    migration: String,
+    /// Another name for the migration.
+    #[arg(long)]
+    name: Option<Name>,
+    #[command(flatten)]
+    cycles: Cycles,
+    /// The group that it is in.
+    #[arg(long)]
+    group: Option<Name>,
+    /// Take it out of its group.
+    #[arg(long, conflicts_with = "group")]
+    no_group: bool,
+    /// Let the machine be where it goes as it was, but for what is given here.
+    #[arg(long)]
+    as_it_was: bool,
+    #[command(flatten)]
+    there: There,
+}
+
+impl EditArgs {
+    /// The migration and what is to change of it; what is not given is as the server has it.
+    pub async fn request(self, api: &Api) -> Result<(String, PatchMigratingVm), Failure> {
+        let vm = self.migration.clone();
+        let now = api.client()?.call(&GetMigratingVm { vm }).await?;
+        let policy = self.cycles.onto(now.policy);
+        let there = match self.as_it_was {
+            true => TargetDefaults::default(),
+            false => now.target_defaults.clone(),
+        };
+        let there = there.with(&self.there.asked());
+        let group = self.group.map(|group| group.to_string());
+        let request = PatchMigratingVm {
+            name: self.name,
+            target_defaults: (there != now.target_defaults).then_some(there),
+            policy: (policy != now.policy).then_some(policy),
+            group: group.or_else(|| self.no_group.then(String::new)),
+        };
+        Ok((self.migration, request))
+    }
+}
+
+/// `offshoot migration clone …`
+#[derive(Args)]
+pub struct CloneArgs {
+    /// The migration, by name or id.
+    pub(super) migration: String,
+    /// Name of the clone.
+    #[arg(long)]
+    name: Option<Name>,
+    /// Put its NICs where the migration says, beside production, and not in the isolated network.
+    #[arg(long)]
+    no_isolation: bool,
+    /// Leave it stopped.
+    #[arg(long)]
+    no_start: bool,
+    /// After how many hours it is put up for removal; a person removes it.
+    #[arg(long, value_name = "HOURS")]
+    keep_hours: Option<u32>,
+    /// The id of the upload to make it of; the latest if not given.
+    #[arg(long, value_name = "ID")]
+    copy: Option<CopyId>,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+impl CloneArgs {
+    /// What the server is asked.
+    pub fn request(self) -> CreateMigrationClone {
+        CreateMigrationClone {
+            copy: self.copy,
+            target: TargetDefaults {
+                name: self.name,
+                ..TargetDefaults::default()
+            },
+            isolated: !self.no_isolation,
+            start: !self.no_start,
+            keep_hours: self.keep_hours,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_of_cycles_stays() {
+        let there = CyclePolicy {
+            quiesce: true,
+            expire_days: Some(30),
+            ..CyclePolicy::default()
+        };
+        let given = |expire_days| Cycles {
+            idle_seconds: Some(60),
+            keep_last: None,
+            quiesce: None,
+            expire_days,
+        };
+        let wanted = CyclePolicy {
+            idle_seconds: 60,
+            ..there
+        };
+        assert_eq!(given(None).onto(there), wanted);
+        let never = CyclePolicy {
+            expire_days: None,
+            ..wanted
+        };
+        assert_eq!(given(Some(0)).onto(there), never);
+    }
+}

@@ -1,0 +1,139 @@
+//! Sources, what they have, and the machines that are carried over, with their cycles, test clones and cutovers.
+
+use crate::db::list::{Listing, Page};
+use crate::db::{self};
+use crate::jobs::World;
+use shared::api::ListQuery;
+use shared::job::{Job, JobKind, StepState, step};
+use shared::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
+use shared::migrate::{Inventory, MigratingVm, Source, SourceVm};
+use shared::vm::VmState;
+use shared::{Status, Timestamp, VmId};
+
+/// A page of sources.
+pub async fn sources(world: &World, query: &ListQuery) -> Result<Page<Source>, Status> {
+    let listing = Listing::parse(query, db::migrations::SOURCE_FIELDS, "name")?;
+    Ok(db::migrations::sources(&world.db, &listing).await?)
+}
+
+/// The source with this name or id.
+pub async fn source(world: &World, reference: &str) -> Result<Source, Status> {
+    let found = world.db.reading(async |conn| db::migrations::source(conn, reference).await);
+    Ok(found.await?)
+}
+
+/// What a source has.
+pub async fn inventory(world: &World, reference: &str) -> Result<Inventory, Status> {
+    let source = source(world, reference).await?;
+    let carried = db::migrations::open(&world.db).await?;
+    let mut vms = Vec::new();
+    for id in db::vms::ids(&world.db).await? {
+        let Some(vm) = db::vms::by_id(&world.db, id).await? else {
+            continue;
+        };
+        let id = vm.id.to_string();
+        let by = carried.iter().find(|c| c.source == source.id && c.source_vm == id);
+        vms.push(SourceVm {
+            name: vm.name.to_string(),
+            running: Some(vm.state == VmState::Running),
+            cpus: Some(vm.cpus),
+            memory_mib: Some(vm.memory_mib),
+            firmware: Some(vm.firmware),
+            disk_bytes: vm.disks.iter().map(|disk| disk.virtual_bytes).collect(),
+            migrating_vm: by.map(|c| c.id),
+            id,
+        });
+    }
+    vms.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Inventory { vms })
+}
+
+/// A page of machines that are carried over. Source and target may be named.
+pub async fn migrating_vms(world: &World, query: &ListQuery) -> Result<Page<MigratingVm>, Status> {
+    let mut query = query.clone();
+    if let Some(filter) = &mut query.filter {
+        let mut words = Vec::new();
+        for word in filter.split_whitespace() {
+            words.push(match word.split_once('=') {
+                Some(("source", name)) => format!("source={}", source(world, name).await?.id),
+                Some(("target", name)) => {
+                    format!("target={}", db::targets::known(&world.db, name).await?.target.id)
+                }
+                _ => word.to_owned(),
+            });
+        }
+        *filter = words.join(" ");
+    }
+    let listing = Listing::parse(&query, db::migrations::FIELDS, "name")?;
+    Ok(db::migrations::list(&world.db, &listing).await?)
+}
+
+/// The machine that is carried over with this name or id.
+pub async fn migrating_vm(world: &World, reference: &str) -> Result<MigratingVm, Status> {
+    let found = world.db.reading(async |conn| db::migrations::known(conn, reference).await);
+    Ok(found.await?)
+}
+
+/// A page of the jobs of a migration that are of this kind.
+async fn jobs(world: &World, vm: &MigratingVm, kind: JobKind, query: &ListQuery) -> Result<Page<Job>, Status> {
+    let mut listing = Listing::parse(query, db::jobs::FIELDS, "createTime desc")?;
+    listing.only("jobs.migration", vm.id);
+    listing.only("jobs.kind", kind);
+    Ok(db::jobs::list(&world.db, &listing).await?)
+}
+
+/// A page of its cycles, newest first.
+pub async fn cycles(world: &World, reference: &str, query: &ListQuery) -> Result<Page<ReplicationCycle>, Status> {
+    let vm = migrating_vm(world, reference).await?;
+    let page = jobs(world, &vm, JobKind::CopySnapshot, query).await?;
+    let items = page.items.iter().filter_map(ReplicationCycle::of).collect();
+    Ok(page.with(items))
+}
+
+/// A page of its test clones, newest first. The machines of cutovers are among those jobs, and left out.
+pub async fn clones(world: &World, reference: &str, query: &ListQuery) -> Result<Page<MigrationClone>, Status> {
+    let vm = migrating_vm(world, reference).await?;
+    let page = jobs(world, &vm, JobKind::RestoreCopy, query).await?;
+    let mut items = Vec::new();
+    for job in &page.items {
+        let judged = db::migrations::judged(&world.db, job.id).await?;
+        items.extend(MigrationClone::of(job, judged));
+    }
+    Ok(page.with(items))
+}
+
+/// A page of its cutovers, newest first.
+pub async fn cutovers(world: &World, reference: &str, query: &ListQuery) -> Result<Page<CutoverJob>, Status> {
+    let vm = migrating_vm(world, reference).await?;
+    let page = jobs(world, &vm, JobKind::CutOver, query).await?;
+    let items = page.items.iter().filter_map(CutoverJob::of).collect();
+    Ok(page.with(items))
+}
+
+/// How long it took from the beginning of a step of a job to the end of another, in milliseconds.
+fn took(job: &Job, from: &str, to: &str) -> Option<u64> {
+    let step = |name: &str| job.steps.iter().find(|s| s.name == name && s.state == StepState::Done);
+    let (from, to): (Timestamp, Timestamp) = (step(from)?.start_time?, step(to)?.end_time?);
+    u64::try_from(to.since(from) / 1000).ok()
+}
+
+/// How long a cutover would take, by what was measured in this migration.
+pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status> {
+    let vm = migrating_vm(world, reference).await?;
+    let last = async |kind| db::migrations::last_good(&world.db, vm.id, kind).await;
+    let (cycle, clone, cutover) = (
+        last(JobKind::CopySnapshot).await?,
+        last(JobKind::RestoreCopy).await?,
+        last(JobKind::CutOver).await?,
+    );
+    let off = match vm.source_vm.parse::<VmId>() {
+        Ok(id) => db::vms::by_id(&world.db, id).await?.is_some_and(|source| source.state == VmState::Stopped),
+        Err(_) => false,
+    };
+    let before = cutover.and_then(|job| took(&job, step::SHUTTING_DOWN_SOURCE, step::SHUTTING_DOWN_SOURCE));
+    Ok(Forecast {
+        shutting_down_millis: if off { Some(0) } else { before },
+        final_sync_millis: cycle.and_then(|job| took(&job, step::MINTING, step::FINALIZING)),
+        instantiating_millis: clone.and_then(|job| took(&job, step::MINTING, step::INSTANTIATING)),
+    })
+}
