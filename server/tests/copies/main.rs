@@ -257,7 +257,10 @@ async fn noisy(jobs: &Jobs, dir: &Path, name: &str) -> VmId {
     let file = chain(jobs, vm).await.pop().unwrap();
     let noise = dir.join("noise");
     let to = format!("of={}", noise.display());
-    tool("dd", &["if=/dev/urandom", &to, "bs=1M", "count=100", "status=none"]);
+    tool(
+        "dd",
+        &["if=/dev/urandom", &to, "bs=1M", "count=100", "status=none"],
+    );
     let write = format!("write -s {} 0 100M", noise.display());
     tool("qemu-io", &["-f", "qcow2", "-c", &write, file.to_str().unwrap()]);
     vm
