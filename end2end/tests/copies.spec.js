@@ -139,13 +139,13 @@ test('a copy is booted to see, and says so wherever it stands', async ({ page, s
   await expect(page.getByRole('row').filter({ hasText: 'booted-1' })).toContainText('Booted');
 });
 
-test('a copy that does not boot says so', async ({ page, server }) => {
+test('a copy whose boot is not proven says so', async ({ page, server }) => {
   const vm = await server.machine('not-booted');
   const copy = await copied(server, vm, { snapshot: 'first' });
   const job = await server.call('POST', `/api/v1/copies/${copy.id}/boot`, { bootPattern: 'never' });
   await server.until(job, 'FAILED');
   await open(page, `/copies/${copy.id}`, `Copy of ${vm}`);
-  await expect(page.getByRole('main').getByRole('status').first()).toContainText('Did not boot');
+  await expect(page.getByRole('main').getByRole('status').first()).toContainText('Displayed');
 });
 
 test('a legal hold keeps a copy from being removed until it is taken back', async ({ page, server, complaints }) => {

@@ -166,11 +166,11 @@ test('a copy is booted from where it is, and its files are fetched', async ({ pa
   // A kernel is booted for it, which takes its time.
   await expect(boot).toContainText('vfat', { timeout: 240_000 });
   await boot.getByRole('link').click();
-  await page.getByRole('link', { name: 'EFI', exact: true }).click();
-  await page.getByRole('link', { name: 'BOOT', exact: true }).click();
+  await page.getByRole('link', { name: 'EFI/', exact: true }).click();
+  await page.getByRole('link', { name: 'BOOT/', exact: true }).click();
   await page.screenshot({ path: 'artifacts/real-files.png', fullPage: true });
   const coming = page.waitForEvent('download');
-  await page.getByRole('link', { name: /syslinux.cfg/ }).click();
+  await page.getByRole('link', { name: 'Download syslinux.cfg' }).click();
   const fetched = readFileSync(await (await coming).path(), 'utf8');
   expect(fetched).toContain('root=LABEL=offshoot-root');
 });

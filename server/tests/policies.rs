@@ -435,6 +435,7 @@ async fn retention_removes_what_the_preview_says_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_away_for_an_hour_is_told_once() {
+    server::use_ring();
     let dir = dir();
     let clock = Clock::stopped(db::now());
     let jobs = engine(dir.path(), &clock).await;

@@ -2,6 +2,7 @@
 
 use super::list::{By, Field, Listing, Page};
 use super::{Db, DbError, Tx, sql, time, word};
+use shared::feed::Noun;
 use shared::{Name, PolicyId, RunId, TargetId, Timestamp, VmId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -110,12 +111,14 @@ pub async fn insert(tx: &mut Tx, run: &Run) -> Result<(), DbError> {
 }
 
 /// Notes that all tasks of a run are there.
-pub async fn set_filled(tx: &mut Tx, id: RunId) -> Result<(), DbError> {
+pub async fn set_filled(tx: &mut Tx, id: RunId, policy: PolicyId) -> Result<(), DbError> {
     sqlx::query("UPDATE copy_runs SET filled = 1 WHERE id = $1")
         .bind(id.to_string())
         .execute(tx.conn())
         .await
         .map_err(sql("note that a copy run has its tasks"))?;
+    // Runs are no noun of the feed: who shows them looks again when their policy has changed.
+    tx.changed(Noun::Policy, policy, false);
     Ok(())
 }
 

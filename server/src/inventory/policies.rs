@@ -170,12 +170,17 @@ async fn with_tasks(world: &World, run: Run, sees: &Sees) -> Result<CopyRun, Sta
         true => TaskStatus::Success,
         false => TaskStatus::Accepted,
     };
+    // More tasks are to come: however those are that are there, it is not over.
+    let status = match CopyRun::status_of(&tasks, empty) {
+        status if status.is_over() && !run.filled => TaskStatus::Running,
+        status => status,
+    };
     Ok(CopyRun {
         id: run.id,
         policy: run.policy,
         policy_name: run.policy_name,
         time: run.time,
-        status: CopyRun::status_of(&tasks, empty),
+        status,
         stats: tasks.iter().map(|task| &task.stats).sum(),
         tasks,
         created_by: run.created_by,

@@ -171,8 +171,8 @@ async fn fill(jobs: &Jobs, run: &Run) -> Result<(), DbError> {
             }
         }
     }
-    let id = run.id;
-    db.write(move |tx| Box::pin(async move { db::copy_runs::set_filled(tx, id).await }))
+    let (id, policy) = (run.id, run.policy);
+    db.write(move |tx| Box::pin(async move { db::copy_runs::set_filled(tx, id, policy).await }))
         .await
 }
 

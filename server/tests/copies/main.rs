@@ -257,7 +257,10 @@ async fn noisy(jobs: &Jobs, dir: &Path, name: &str) -> VmId {
     let file = chain(jobs, vm).await.pop().unwrap();
     let noise = dir.join("noise");
     let to = format!("of={}", noise.display());
-    tool("dd", &["if=/dev/urandom", &to, "bs=1M", "count=100", "status=none"]);
+    tool(
+        "dd",
+        &["if=/dev/urandom", &to, "bs=1M", "count=100", "status=none"],
+    );
     let write = format!("write -s {} 0 100M", noise.display());
     tool("qemu-io", &["-f", "qcow2", "-c", &write, file.to_str().unwrap()]);
     vm
@@ -304,8 +307,8 @@ async fn when_its_window_closes_a_copy_leaves_off_and_goes_on_in_the_next() {
         enabled: true,
     };
     jobs.create_policy(policy).await.unwrap();
-    let run = jobs.run_policy("nightly", by()).await.unwrap();
-    let run = server::inventory::policies::run(jobs.world(), &run.to_string(), &Sees::All);
+    let run = jobs.run_policy("nightly", by()).await.unwrap().to_string();
+    let run = server::inventory::policies::run(jobs.world(), &run, &Sees::All);
     let id = run.await.unwrap().tasks[0].id;
     until(&jobs, id, copying).await;
     clock.set(at("2030-01-01T02:00:00Z"));

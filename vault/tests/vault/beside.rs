@@ -89,14 +89,11 @@ async fn notes_are_replaced_and_go_with_their_copy() {
     }
     let none = one.note(Uuid::nil(), "booted", &json!(1)).await;
     assert!(matches!(none, Err(Error::NoCopy(_))), "{none:?}");
-    let sealed = store.objects.lock().unwrap()[&store_name(&store)].clone();
+    let name = store.names("notes/").remove(0);
+    let sealed = store.objects.lock().unwrap()[&name].clone();
     assert!(sealed.starts_with(b"OVSEAL01"));
     two.forget(made.id).await.unwrap();
     assert_eq!(store.names("notes/").len(), 1);
     assert!(one.notes(made.id).await.unwrap().is_empty());
     assert_eq!(one.notes(other.id).await.unwrap().len(), 1);
-}
-
-fn store_name(store: &Memory) -> String {
-    store.names("notes/").remove(0)
 }

@@ -199,7 +199,10 @@ pub fn outcome(vault: &VaultOutcome) -> String {
         ));
     }
     if vault.healed > 0 {
-        text.push_str(&format!("; {} damaged objects are needed by no copy any more", vault.healed));
+        text.push_str(&format!(
+            "; {} damaged objects are needed by no copy any more",
+            vault.healed
+        ));
     }
     for damage in &vault.damage {
         let copies = super::joined(&damage.copies);
