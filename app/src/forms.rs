@@ -37,6 +37,11 @@
 //! | `/do/targets/{target}/check` `verify` `prune` `detach` | percent | `CheckTarget` … |
 //! | `/do/policies/create`, `/do/policies/{policy}/edit` | name schedule.cron schedule.timeZone vms label targets … retention.… with window verify.bootEvery enabled | `PostPolicy`, `UpdatePolicy` |
 //! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
+//! | `/do/sources/create`, `/do/sources/{source}/remove` | name kind | `PostSource`, `DeleteSource` |
+//! | `/do/migrations/create` | name source sourceVm target group policy.… targetDefaults.… | `PostMigratingVm` |
+//! | `/do/migrations/{vm}/start` `pause` `resume` `cycle` `extend` `check` `delete` | | `StartMigration` … |
+//! | `/do/migrations/{vm}/clone`, `/do/migrations/{vm}/judge/{clone}` | target.name isolated start keepHours; action note | `PostMigrationClone`, `PostJudgement` |
+//! | `/do/migrations/{vm}/cutover` `finalize` | target.name powerOffAfterSeconds; keepCopies | `PostCutover`, `PostFinalize` |
 //! | `/do/images/import` | name, url or path, format sha256 | `PostImage` |
 //! | `/do/images/{image}/rename` `delete` | name | `UpdateImage`, `DeleteImage` |
 //! | `/do/uploads/{upload}/delete`, `/do/exports/{export}/delete` | | `DeleteUpload`, `DeleteExport` |
@@ -59,6 +64,8 @@ mod copy;
 mod image;
 #[cfg(not(feature = "hydrate"))]
 mod machine;
+#[cfg(not(feature = "hydrate"))]
+mod migration;
 #[cfg(not(feature = "hydrate"))]
 mod notice;
 #[cfg(not(feature = "hydrate"))]
@@ -97,6 +104,8 @@ pub(crate) mod way {
     pub const DISKS: &str = "disks";
     pub const FILE: &str = "file";
 }
+/// What `kind` says of a source: the machines of this server.
+pub(crate) const SOURCE_LOCAL: &str = "local";
 /// What `start` says: at once, from the copy; or when all is there. Else it stays off.
 pub(crate) const START_INSTANT: &str = "instant";
 pub(crate) const START_AFTER: &str = "after";

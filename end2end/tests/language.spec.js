@@ -56,7 +56,7 @@ test('German is chosen in the settings, stays, and is left again', async ({ page
 
 test('what comes alive says what the server has said', async ({ page, context, server }) => {
   await german(context, server.url);
-  for (const path of ['/vms/new', '/networks', '/targets', '/roles']) {
+  for (const path of ['/vms/new', '/networks', '/targets', '/migrations', '/migrations/new', '/roles']) {
     const release = await holdWasm(page);
     await page.goto(path);
     const drawn = await page.getByRole('main').textContent();
@@ -69,7 +69,7 @@ test('what comes alive says what the server has said', async ({ page, context, s
 test('German pages are accessible, and usable from 390 px', async ({ page, context, server }) => {
   await server.machine('zugang');
   await german(context, server.url);
-  for (const path of ['/', '/vms', '/vms/zugang', '/vms/new', '/copies', '/targets', '/targets?do=add', '/policies/new', '/jobs', '/settings']) {
+  for (const path of ['/', '/vms', '/vms/zugang', '/vms/new', '/copies', '/targets', '/targets?do=add', '/policies/new', '/migrations', '/migrations?do=add-source', '/migrations/new', '/jobs', '/settings']) {
     await page.setViewportSize({ width: 1280, height: 860 });
     await page.goto(path);
     await speaks(page, 'de');

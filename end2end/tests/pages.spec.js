@@ -4,6 +4,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { accessible, fitsThumb } from '../support/look.js';
+import { eventually } from '../support/server.js';
 import { expect, holdWasm, live, state, test as base } from '../support/test.js';
 
 const test = base.extend({
@@ -46,8 +47,23 @@ const test = base.extend({
       const verified = await server.until(await server.call('POST', '/api/v1/targets/vault-1/verify', {}), 'SUCCEEDED');
       const policy = { name: 'nightly', schedule: { cron: '@daily' }, vms: ['web-1'], label: 'tier=gold', targets: ['vault-1'], retention: { daily: 7 } };
       await server.call('POST', '/api/v1/policies', policy);
+      await server.call('POST', '/api/v1/sources', { name: 'here', local: {} });
+      const moving = async (name, sourceVm, states) => {
+        const asked = { name, source: 'here', sourceVm, target: 'vault-1', targetDefaults: { name: `${sourceVm}-moved` }, group: 'wave-1' };
+        await server.call('POST', '/api/v1/migratingVms', asked);
+        for (const [action, state] of states) {
+          if (action) await server.call('POST', `/api/v1/migratingVms/${name}/${action}`, {});
+          await eventually(async () => (await server.call('GET', `/api/v1/migratingVms/${name}`)).state, name).toBe(state);
+        }
+      };
+      await server.machine('old-1');
+      await moving('db-move', 'db-1', [[null, 'READY']]);
+      await moving('web-move', 'web-1', [[null, 'READY'], ['start', 'ACTIVE']]);
+      await moving('old-move', 'old-1', [[null, 'READY'], ['start', 'ACTIVE'], ['cutoverJobs', 'CUTOVER']]);
+      await server.until(await server.call('POST', '/api/v1/migratingVms/web-move/cloneJobs', { target: { name: 'web-1-try' }, keepHours: 24 }), 'SUCCEEDED');
+      const { cutoverJobs } = await server.call('GET', '/api/v1/migratingVms/old-move/cutoverJobs');
       const { id: snapshot } = await server.call('GET', '/api/v1/vms/web-1/snapshots/before-upgrade');
-      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot, copy, copied: task.id, verified: verified.id });
+      await use({ fork: fork.id, done: done.id, failed: failed.id, cancelled, waiting, snapshot, copy, copied: task.id, verified: verified.id, cutover: cutoverJobs[0].id });
     },
     { scope: 'worker', timeout: 60_000 },
   ],
@@ -112,7 +128,20 @@ const pages = {
   policy: ['/policies/nightly', 'nightly'],
   'policy-edit': ['/policies/nightly/edit', 'Edit nightly'],
   'policy-delete': ['/policies/nightly?do=delete', 'nightly'],
+  migrations: ['/migrations', 'Migration'],
+  'migrations-none': ['/migrations?group=nothing-like-this', 'Migration'],
+  'migrations-add-source': ['/migrations?do=add-source', 'Migration'],
+  'migration-new': ['/migrations/new', 'Carry a machine over'],
+  'migration-ready': ['/migrations/db-move', 'db-move'],
+  migration: ['/migrations/web-move', 'web-move'],
+  'migration-clone': ['/migrations/web-move?do=clone', 'web-move'],
+  'migration-cutover': ['/migrations/web-move?do=cutover', 'web-move'],
+  'migration-over': ['/migrations/old-move', 'old-move'],
+  'migration-finalize': ['/migrations/old-move?do=finalize', 'old-move'],
+  'migration-delete': ['/migrations/old-move?do=delete', 'old-move'],
+  source: ['/sources/here', 'here'],
   jobs: ['/jobs', 'Jobs'],
+  'job-cutover': ['/jobs/{cutover}', 'Cut old-move over'],
   'job-copy': ['/jobs/{copied}', 'Copy web-1 to vault-1'],
   'job-verify': ['/jobs/{verified}', 'Verify vault-1'],
   'job-running': ['/jobs/{waiting}', /^Clone web-1 to /],

@@ -142,6 +142,7 @@ fn rail(whole: Whole) -> AnyView {
         {may_somewhere(Privilege::CopyRead).is_ok().then(|| entry("/copies", w().copies, None))}
         {may(Privilege::TargetRead, None).is_ok().then(|| entry("/targets", w().targets, None))}
         {may(Privilege::TargetRead, None).is_ok().then(|| entry("/policies", w().policies, None))}
+        {may(Privilege::MigrationRead, None).is_ok().then(|| entry("/migrations", w().migration, None))}
         {entry("/networks", w().networks, None)}
         {entry("/storages", w().storages, None)}
         {entry("/hosts", w().hosts, None)}

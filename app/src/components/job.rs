@@ -113,6 +113,8 @@ pub fn title(job: &Job) -> String {
         JobKind::BootCopy => put(w().title_boot_copy, &[&named("/bootCopy/of")]),
         JobKind::VerifyTarget => put(w().title_verify_target, &[&named("/verifyTarget/targetName")]),
         JobKind::PruneTarget => put(w().title_prune_target, &[&named("/pruneTarget/targetName")]),
+        JobKind::CutOver => put(w().title_cut_over, &[&named("/cutOver/name")]),
+        JobKind::FinalizeMigration => put(w().title_finalize, &[&named("/finalizeMigration/name")]),
     }
 }
 
@@ -149,12 +151,17 @@ pub fn kind_word(kind: JobKind) -> &'static str {
         JobKind::BootCopy => w().kind_boot_copy,
         JobKind::VerifyTarget => w().kind_verify_target,
         JobKind::PruneTarget => w().kind_prune_target,
+        JobKind::CutOver => w().kind_cut_over,
+        JobKind::FinalizeMigration => w().kind_finalize,
     }
 }
 
 /// A step's name for people; one that has no word of its own is shown as it is.
-pub fn step_name(name: &str) -> String {
+pub fn step_name(kind: JobKind, name: &str) -> String {
     let word = match name {
+        // What other jobs do in a step of that name is something else.
+        step::FINALIZING if kind == JobKind::CutOver => w().step_taking_over,
+        step::LETTING_GO if kind == JobKind::FinalizeMigration => w().step_removing_kept,
         step::MINTING => w().step_minting,
         step::TAKING_SNAPSHOT => w().step_taking_snapshot,
         step::FREEZING_DISKS => w().step_freezing_disks,
@@ -187,6 +194,9 @@ pub fn step_name(name: &str) -> String {
         step::ATTACHING => w().step_attaching,
         step::BRINGING_HOME => w().step_bringing_home,
         step::CLEANING_UP => w().step_cleaning_up,
+        step::PREVIOUS_CYCLE => w().step_previous_cycle,
+        step::SHUTTING_DOWN_SOURCE => w().step_shutting_down_source,
+        step::FINAL_SYNC => w().step_final_sync,
         other => return other.replace('-', " "),
     };
     word.to_owned()
@@ -202,10 +212,10 @@ pub fn progress(job: &Job) -> AnyView {
     }
     if let Some(step) = job.current_step() {
         if let (Some(done), Some(total)) = (step.done_bytes, step.total_bytes) {
-            return meter(done, total, step_name(&step.name));
+            return meter(done, total, step_name(job.kind, &step.name));
         }
         if let (Some(done), Some(total)) = (step.done_count, step.total_count) {
-            return counter(done, total, step_name(&step.name));
+            return counter(done, total, step_name(job.kind, &step.name));
         }
         return step
             .message
@@ -268,14 +278,14 @@ fn one_step(job: &Job, step: &Step) -> AnyView {
         ().into_any()
     };
     let bytes = match (step.done_bytes, step.total_bytes) {
-        (Some(done), Some(total)) if at_work => Some(meter(done, total, step_name(&step.name))),
+        (Some(done), Some(total)) if at_work => Some(meter(done, total, step_name(job.kind, &step.name))),
         (Some(done), _) if done > 0 => {
             Some(view! { <span class="soft">{format::bytes(done)}</span> }.into_any())
         }
         _ => None,
     };
     let bytes = match (step.done_count, step.total_count) {
-        (Some(done), Some(total)) if at_work => Some(counter(done, total, step_name(&step.name))),
+        (Some(done), Some(total)) if at_work => Some(counter(done, total, step_name(job.kind, &step.name))),
         (Some(done), Some(total)) => {
             Some(view! { <span class="soft">{format!("{done} / {total}")}</span> }.into_any())
         }
@@ -286,7 +296,7 @@ fn one_step(job: &Job, step: &Step) -> AnyView {
     view! {
         <li class:at-work=at_work class:waits=waits>
             <span class=tone.ink()>{shape(tone)}</span>
-            <span class="name">{step_name(&step.name)}</span>
+            <span class="name">{step_name(job.kind, &step.name)}</span>
             <span class="when">{word} " " {when}</span>
             {more
                 .then(|| {
@@ -341,6 +351,7 @@ pub fn undo_of(job: &Job) -> Vec<&'static str> {
                 step::INSTANTIATING => w().undo_machine,
                 step::STARTING | step::SWITCHING_POWER => w().undo_power,
                 step::SWITCHING_NETWORKS => w().undo_networks,
+                step::SHUTTING_DOWN_SOURCE => w().undo_shut_down,
                 _ => return None,
             })
         })

@@ -28,6 +28,10 @@ fn pages() -> Vec<Entry> {
     let targets = [(w().targets, "/targets"), (w().policies, "/policies")]
         .into_iter()
         .filter(|_| targets);
+    let migration = may(Privilege::MigrationRead, None).is_ok();
+    let migration = [(w().migration, "/migrations")]
+        .into_iter()
+        .filter(|_| migration);
     let everybodys = [
         (w().overview, "/"),
         (w().machines, "/vms"),
@@ -44,6 +48,7 @@ fn pages() -> Vec<Entry> {
         .into_iter()
         .chain(copies)
         .chain(targets)
+        .chain(migration)
         .chain(people)
         .chain(notices)
         .chain(audit);

@@ -108,7 +108,7 @@ pub fn job_pill(job: &Job) -> AnyView {
         .current_step()
         .filter(|s| job.state == JobState::Running && s.state == StepState::Running);
     let word = match step {
-        Some(step) => super::job::step_name(&step.name),
+        Some(step) => super::job::step_name(job.kind, &step.name),
         None => job_word(job.state).to_owned(),
     };
     pill(job_tone(job), word)

@@ -1,6 +1,8 @@
 //! From a form to calls of the API, and from their outcomes to what the person is told.
 
-use super::{Done, Fields, Flash, copy, image, machine, notice, people, place, policy, without_dialog};
+use super::{
+    Done, Fields, Flash, copy, image, machine, migration, notice, people, place, policy, without_dialog,
+};
 use crate::env::Theme;
 use crate::words::{Language, put, w};
 use shared::Status;
@@ -92,6 +94,8 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         ["copies", id, action] => copy::act(id, action, form)?,
         ["targets", ref rest @ ..] => copy::target(rest, form)?,
         ["policies", ref rest @ ..] => policy::parse(rest, form)?,
+        ["sources", ref rest @ ..] => migration::source(rest, form)?,
+        ["migrations", ref rest @ ..] => migration::parse(rest, form)?,
         ["images" | "uploads" | "exports", ..] => image::act(&parts, form)?,
         ["forkPoints", point, "fork"] => PostPointClone {
             point: point.to_owned(),
@@ -219,13 +223,15 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["hosts" | "storages" | "networks", ref rest @ ..] => place::done(rest).to_owned(),
         ["notices", ref rest @ ..] => notice::done(rest).to_owned(),
         ["policies", ref rest @ ..] => policy::done(rest).to_owned(),
+        ["sources" | "migrations", ref rest @ ..] => migration::done(rest).to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
         _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };
     if matches!(
         parts[..],
-        ["me" | "users" | "roles" | "sessions" | "notices" | "policies", ..]
-    ) {
+        ["me" | "users" | "roles" | "sessions" | "notices" | "policies" | "sources", ..]
+    ) || matches!(parts[..], ["migrations", ref rest @ ..] if !migration::is_job(rest))
+    {
         // What has an id there is no job.
         flash.job = None;
     }
@@ -247,6 +253,8 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
             word("/name").map(|name| format!("/policies/{name}"))
         }
         ["policies", _, "delete"] => Some("/policies".to_owned()),
+        [noun @ ("sources" | "migrations"), "create"] => word("/name").map(|name| format!("/{noun}/{name}")),
+        ["sources", _, "remove"] | ["migrations", _, "delete"] => Some("/migrations".to_owned()),
         ["targets", _, "detach"] => Some("/targets".to_owned()),
         ["users", "create"] => word("/name").map(|name| format!("/users/{name}")),
         ["users", _, "rename"] => word("/name").map(|name| format!("/users/{name}")),

@@ -33,6 +33,7 @@ use shared::migrate::MigratingState::{
     Active, Cutover, CuttingOver, Error, Expired, FinalSync, Finalized, Finalizing, FirstSync, Paused,
     Pending, Ready,
 };
+use shared::migrate::can::{Verb, can};
 use shared::migrate::{MigratingState, MigratingVm, Source, SourcePlace};
 use shared::{Status, Timestamp};
 use std::collections::BTreeSet;
@@ -44,6 +45,19 @@ const SOURCES: &str = "/sources";
 /// Whether the person may carry machines over.
 fn may_manage() -> Verdict {
     may(Privilege::MigrationManage, None)
+}
+
+/// Whether the person may ask this of a migration, and its state allows it. What makes a machine, or switches one off, asks
+/// for more.
+fn may_ask(verb: Verb, vm: &MigratingVm) -> Verdict {
+    may_manage()?;
+    if matches!(verb, Verb::Clone | Verb::CutOver) {
+        may(Privilege::VmCreate, None)?;
+    }
+    if verb == Verb::CutOver {
+        may(Privilege::VmPower, None)?;
+    }
+    can(verb, vm)
 }
 
 /// Counts up when what is shown may be another: by a change that concerns it, or by a form of the page.
@@ -174,7 +188,7 @@ fn filter(typed: Memo<String>, group: Memo<String>, groups: BTreeSet<String>) ->
 }
 
 fn board(data: &Data, typed: &str, group: &str) -> AnyView {
-    let alone = |inside| {
+    let alone = |inside: AnyView| {
         view! {
             <section class="panel list" aria-label=w().migration>
                 {inside}
@@ -345,12 +359,15 @@ fn until(next: Timestamp) -> AnyView {
 
 /// What is wrong, in a line.
 fn trouble(vm: &MigratingVm) -> Option<AnyView> {
-    let why = vm.error.as_ref()?;
+    if vm.error.is_none() && vm.failures == 0 {
+        return None;
+    }
+    let why = vm.error.as_ref().map(|why| error::sentence(error::said(why)));
     let count = (vm.failures > 0).then(|| {
         let text = put(w().failed_in_a_row, &[&format::count(vm.failures.into())]);
         view! { {pill(Tone::Bad, text)} " " }
     });
-    Some(view! { <span class="sub">{count} {error::sentence(error::said(why))}</span> }.into_any())
+    Some(view! { <span class="sub">{count} {why}</span> }.into_any())
 }
 
 /// What a source is.

@@ -8,6 +8,7 @@ mod images;
 mod job;
 mod jobs;
 pub mod login;
+mod migrations;
 mod new_clone;
 mod new_vm;
 mod notices;
@@ -108,6 +109,14 @@ lazy! {
         OnePolicy: policies::one::page;
         /// `/policies/{policy}/edit`
         EditPolicy: policies::edit::page;
+        /// `/migrations`
+        Migrations: migrations::page;
+        /// `/migrations/new`
+        NewMigration: migrations::new::page;
+        /// `/migrations/{vm}`
+        OneMigration: migrations::one::page;
+        /// `/sources/{source}`
+        OneSource: migrations::sources::page;
         /// `/targets`
         Targets: targets::page;
         /// `/targets/{target}`

@@ -8,6 +8,7 @@ use crate::env::clock;
 use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
+use shared::MigratingVmId;
 use shared::clone::{CloneMode, CloneVm};
 use shared::feed::Noun;
 use shared::fork::{ForkNics, Identity, InstantClone};
@@ -49,6 +50,9 @@ pub fn figures(job: &Job) -> Option<AnyView> {
     }
     if let Some(millis) = outcome.proof.as_ref().and_then(|p| p.boot_millis) {
         all.push(time(millis as i64 * 1000, w().fig_boot.to_owned()));
+    }
+    if let Some(millis) = outcome.downtime_millis {
+        all.push(time(millis as i64 * 1000, w().fig_downtime.to_owned()));
     }
     let fork = outcome.fork.as_ref();
     if let Some(micros) = fork.and_then(|f| f.source_pause_micros) {
@@ -102,9 +106,12 @@ pub fn figures(job: &Job) -> Option<AnyView> {
 /// What the bytes of a step are: those of new disks, or what its own name says.
 fn copied_what(job: &Job, step: &Step) -> String {
     match job.kind {
-        JobKind::RestoreCopy | JobKind::BootCopy | JobKind::VerifyTarget | JobKind::PruneTarget => {
-            step_name(&step.name)
-        }
+        JobKind::RestoreCopy
+        | JobKind::BootCopy
+        | JobKind::VerifyTarget
+        | JobKind::PruneTarget
+        | JobKind::CutOver
+        | JobKind::FinalizeMigration => step_name(job.kind, &step.name),
         _ => w().fig_copying.to_owned(),
     }
 }
@@ -332,15 +339,39 @@ pub fn target(job: &Job) -> AnyView {
         }
         Some(JobSpec::CopySnapshot(spec)) => {
             rows.push(copies::at_target(&spec.target_name));
+            if let Some(of) = &spec.migration {
+                let cycle = put(w().cycle_number, &[&of.number.to_string()]);
+                rows.push(of_migration(of.migrating_vm, cycle));
+            }
             rows.push((w().boot_afterwards, yes_no(spec.request.boot).into_any()));
         }
-        Some(JobSpec::RestoreCopy(spec)) => copies::restore_rows(&spec, &mut rows),
+        Some(JobSpec::RestoreCopy(spec)) => {
+            copies::restore_rows(&spec, &mut rows);
+            if let Some(of) = &spec.migration {
+                let what = match of.cutover {
+                    Some(_) => w().cutover,
+                    None => w().test_clones,
+                };
+                rows.push(of_migration(of.migrating_vm, what.to_owned()));
+            }
+        }
         Some(JobSpec::BootCopy(spec)) => rows.push(copies::of_copy(spec.copy, &spec.of)),
         Some(JobSpec::VerifyTarget(spec)) => {
             rows.push(copies::at_target(&spec.target_name));
             rows.push((w().verify_percent, spec.request.percent.into_any()));
         }
         Some(JobSpec::PruneTarget(spec)) => rows.push(copies::at_target(&spec.target_name)),
+        Some(JobSpec::CutOver(spec)) => {
+            rows.push(of_migration(spec.migrating_vm, spec.name.to_string()));
+            rows.push((
+                w().power_off_after,
+                spec.request.power_off_after_seconds.into_any(),
+            ));
+        }
+        Some(JobSpec::FinalizeMigration(spec)) => {
+            rows.push(of_migration(spec.migrating_vm, spec.name.to_string()));
+            rows.push((w().finalize_keep, yes_no(spec.request.keep_copies).into_any()));
+        }
         Some(
             JobSpec::PowerVm(_)
             | JobSpec::ConnectVm(_)
@@ -383,6 +414,12 @@ pub fn target(job: &Job) -> AnyView {
         </section>
     }
     .into_any()
+}
+
+/// The migration of a job.
+fn of_migration(id: MigratingVmId, text: String) -> (&'static str, AnyView) {
+    let link = view! { <a href=format!("/migrations/{id}")>{text}</a> };
+    (w().migration, link.into_any())
 }
 
 fn clone_rows(request: &CloneVm, rows: &mut Vec<(&'static str, AnyView)>) {

@@ -1,6 +1,6 @@
 //! The test clones of a migration, and what people say of them.
 
-use super::{HERE, may_manage};
+use super::{HERE, may_ask, may_manage};
 use crate::components::button::{self, Button};
 use crate::components::error;
 use crate::components::field::Fields;
@@ -11,7 +11,7 @@ use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::Timestamp;
-use shared::migrate::can::{Verb, can};
+use shared::migrate::can::Verb;
 use shared::migrate::views::{Judged, MigrationClone, MoveState};
 use shared::migrate::{CloneVerdict, MigratingVm};
 
@@ -25,7 +25,7 @@ pub fn section(vm: Memo<MigratingVm>, clones: Memo<Vec<MigrationClone>>) -> AnyV
                 class: "quiet",
                 ..Button::default()
             };
-            button::link(button, &may_manage().and_then(|()| can(Verb::Clone, v)))
+            button::link(button, &may_ask(Verb::Clone, v))
         })
     };
     let shown = move || {

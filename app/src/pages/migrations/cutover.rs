@@ -1,7 +1,7 @@
 //! The cutover of a migration: what will happen, how far it is, and how long the machine was off.
 
 use super::dialogs::about;
-use super::{HERE, clones, may_manage};
+use super::{HERE, clones, may_ask};
 use crate::components::button::{self, Button};
 use crate::components::copies::facts;
 use crate::components::error;
@@ -14,7 +14,7 @@ use leptos::prelude::*;
 use shared::Status;
 use shared::access::Privilege;
 use shared::can::Verdict;
-use shared::migrate::can::{Verb, can};
+use shared::migrate::can::Verb;
 use shared::migrate::views::{CutoverJob, Forecast, MoveState, MoveStepName};
 use shared::migrate::{MigratingState, MigratingVm};
 
@@ -31,7 +31,7 @@ pub fn section(
                 class: "danger",
                 ..Button::default()
             };
-            button::link(button, &may_manage().and_then(|()| can(Verb::CutOver, v)))
+            button::link(button, &may_ask(Verb::CutOver, v))
         })
     };
     let shown = move || {
@@ -89,7 +89,8 @@ fn plan(vm: &MigratingVm, forecast: &Forecast) -> AnyView {
         let takes = takes.map(|takes| view! { <span class="sub">{takes}</span> });
         view! { <li>{text} {takes}</li> }.into_any()
     };
-    let no_return = put(w().no_return_why, &[source]);
+    let becomes = becomes.as_str();
+    let no_return = put(w().no_return_why, &[becomes, source]);
     let steps = [
         step(w().plan_previous.to_owned(), Some(previous.to_owned())),
         step(
@@ -101,6 +102,10 @@ fn plan(vm: &MigratingVm, forecast: &Forecast) -> AnyView {
             Some(about(forecast.final_sync_millis)),
         ),
         step(w().plan_disks.to_owned(), None),
+        step(
+            put(w().plan_start, &[becomes]),
+            Some(about(forecast.instantiating_millis)),
+        ),
         view! {
             <li class="no-return">
                 <b>{w().no_return}</b>
@@ -108,14 +113,10 @@ fn plan(vm: &MigratingVm, forecast: &Forecast) -> AnyView {
             </li>
         }
         .into_any(),
-        step(
-            put(w().plan_start, &[becomes.as_str(), source]),
-            Some(about(forecast.instantiating_millis)),
-        ),
+        step(put(w().plan_over, &[source]), None),
     ];
     view! {
-        <h3 class="hidden">{w().what_happens}</h3>
-        <ol class="happens">{steps.into_iter().collect_view()}</ol>
+        <ol class="happens" aria-label=w().what_happens>{steps.into_iter().collect_view()}</ol>
         {facts(vec![(w().downtime, about(forecast.downtime_millis()).into_any())])}
     }
     .into_any()

@@ -1,6 +1,6 @@
 //! The dialogs of migration: add a source, make a test clone, cut over, finalize, delete.
 
-use super::{HERE, may_manage};
+use super::{HERE, may_ask, may_manage};
 use crate::components::copies::facts;
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
@@ -9,7 +9,7 @@ use crate::format;
 use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can::limit;
-use shared::migrate::can::{Verb, can};
+use shared::migrate::can::Verb;
 use shared::migrate::views::Forecast;
 use shared::migrate::{CreateCutover, MigratingVm};
 
@@ -68,7 +68,7 @@ fn ask(
         let name = vm.with_untracked(|v| v.name.to_string());
         let action = format!("/do/migrations/{name}/{what}");
         let (here, fields) = (format!("{HERE}/{name}"), Fields::of(&action));
-        let verdict = move || may_manage().and_then(|()| vm.with(|v| can(verb, v)));
+        let verdict = move || vm.with(|v| may_ask(verb, v));
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do={what}"))}
@@ -125,6 +125,15 @@ pub fn cut_over(vm: Memo<MigratingVm>, forecast: Memo<Forecast>) -> AnyView {
         label: w().cut_over_do,
     };
     ask(vm, w().title_cut_over, of, move |fields, vm| {
+        let name = fields.line(Line {
+            name: "target.name",
+            label: w().target_vm_name,
+            hint: w().name_hint.to_owned(),
+            value: vm.target_defaults.name.as_ref().unwrap_or(&vm.name).to_string(),
+            required: true,
+            is_name: true,
+            ..Line::default()
+        });
         let seconds = fields.line(Line {
             name: "powerOffAfterSeconds",
             label: w().power_off_after,
@@ -140,6 +149,7 @@ pub fn cut_over(vm: Memo<MigratingVm>, forecast: Memo<Forecast>) -> AnyView {
         view! {
             <div class="alert warn">{put(w().cut_over_loss, &[&vm.source_vm_name])}</div>
             {facts(vec![(w().downtime, about(downtime).into_any())])}
+            {name}
             {seconds}
         }
         .into_any()

@@ -12,7 +12,7 @@ use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use shared::api::{
     CycleNow, DeleteMigratingVm, GetInventory, GetJob, GetMigratingVm, GetVm, ListCutovers, ListCycles,
-    ListMigratingVms, ListMigrationClones, ListQuery, ListSources, MAX_PAGE_SIZE, PauseMigration,
+    ListJobs, ListMigratingVms, ListMigrationClones, ListQuery, ListSources, MAX_PAGE_SIZE, PauseMigration,
     PostCutover, PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, PostSource,
     StartMigration, encode,
 };
@@ -292,6 +292,19 @@ impl Show<'_> {
         self.types(&made.to_string(), &format!("cat {WORD}"), &word).await
     }
 
+    /// Waits until the disks of the new machine are here: it runs from the upload until then, and that is not removed.
+    async fn home(&self, vm: &str) -> Result<(), Failure> {
+        let query = ListQuery {
+            filter: Some(format!("migration={vm}")),
+            ..all()
+        };
+        let jobs = self.client.call(&ListJobs { query }).await?.jobs;
+        for job in jobs.into_iter().filter(|job| !job.state.is_final()) {
+            self.follow(job).await?;
+        }
+        Ok(())
+    }
+
     /// Carries the source over.
     pub async fn migrate(&mut self) -> Result<(), Failure> {
         let source = self.here().await?;
@@ -334,6 +347,9 @@ impl Show<'_> {
 
         self.cut_over(&vm).await?;
         self.done("cutover");
+
+        self.home(&vm).await?;
+        self.done("disks at home");
 
         let request = FinalizeMigration::default();
         let call = PostFinalize {

@@ -1,0 +1,160 @@
+//! The forms that speak of sources, and of machines that are carried over.
+
+use super::SOURCE_LOCAL;
+use super::machine::number;
+use super::parse::Form;
+use crate::words::w;
+use shared::Status;
+use shared::api::{
+    Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration, PauseMigration,
+    PostCutover, PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, PostSource, RawCall,
+    ResumeMigration, StartMigration,
+};
+use shared::can::limit;
+use shared::migrate::{
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, FinalizeMigration,
+    JudgeClone, LocalSource, TargetDefaults, can,
+};
+
+pub fn source(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
+    Ok(match *rest {
+        ["create"] => {
+            let local = form.get("kind") == Some(SOURCE_LOCAL);
+            let request = CreateSource {
+                name: form.need("name")?,
+                local: local.then(LocalSource::default),
+            };
+            request.place()?;
+            PostSource { request }.raw()
+        }
+        [source, "remove"] => DeleteSource {
+            source: source.to_owned(),
+        }
+        .raw(),
+        _ => return Err(Status::not_found("form", rest.join("/"))),
+    })
+}
+
+pub fn parse(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
+    let (vm, action) = match *rest {
+        ["create"] => {
+            let request = create(form)?;
+            return Ok(PostMigratingVm { request }.raw());
+        }
+        [vm, "judge", clone] => {
+            let request = JudgeClone {
+                verdict: form.need("action")?,
+                note: form.get("note").unwrap_or_default().to_owned(),
+            };
+            let (vm, clone) = (vm.to_owned(), clone.to_owned());
+            return Ok(PostJudgement { vm, clone, request }.raw());
+        }
+        [vm, action] => (vm.to_owned(), action),
+        _ => return Err(Status::not_found("form", rest.join("/"))),
+    };
+    Ok(match action {
+        "start" => StartMigration { vm }.raw(),
+        "pause" => PauseMigration { vm }.raw(),
+        "resume" => ResumeMigration { vm }.raw(),
+        "cycle" => CycleNow { vm }.raw(),
+        "extend" => ExtendMigration { vm }.raw(),
+        "check" => CheckMigration { vm }.raw(),
+        "clone" => {
+            let request = clone(form)?;
+            PostMigrationClone { vm, request }.raw()
+        }
+        "cutover" => {
+            let seconds = number(form, "powerOffAfterSeconds", |field, n| {
+                let most = u64::from(limit::BOOT_TIMEOUT_SECONDS);
+                limit::within(field, u64::from(n), 1, most, "s")
+            })?;
+            let usual = CreateCutover::default();
+            let request = CreateCutover {
+                target: named(form)?,
+                power_off_after_seconds: seconds.unwrap_or(usual.power_off_after_seconds),
+            };
+            PostCutover { vm, request }.raw()
+        }
+        "finalize" => {
+            let request = FinalizeMigration {
+                keep_copies: form.is("keepCopies"),
+            };
+            PostFinalize { vm, request }.raw()
+        }
+        "delete" => DeleteMigratingVm { vm }.raw(),
+        _ => return Err(Status::not_found("action", action)),
+    })
+}
+
+fn create(form: Form<'_>) -> Result<CreateMigratingVm, Status> {
+    let number = |field: &str| number(form, field, |_, _| Ok(()));
+    let usual = CyclePolicy::default();
+    let request = CreateMigratingVm {
+        name: form.need("name")?,
+        source: form.need("source")?,
+        source_vm: form.need("sourceVm")?,
+        target: form.need("target")?,
+        target_defaults: TargetDefaults {
+            name: form.parse("targetDefaults.name")?,
+            cpus: number("targetDefaults.cpus")?,
+            memory_mib: number("targetDefaults.memoryMib")?,
+            ..TargetDefaults::default()
+        },
+        policy: CyclePolicy {
+            idle_seconds: number("policy.idleSeconds")?.unwrap_or(usual.idle_seconds),
+            quiesce: form.is("policy.quiesce"),
+            keep_last: number("policy.keepLast")?.unwrap_or(usual.keep_last),
+            expire_days: number("policy.expireDays")?,
+        },
+        group: form.parse("group")?,
+    };
+    can::migration(&request)?;
+    Ok(request)
+}
+
+/// What a machine is to be beside what its migration says: its name.
+fn named(form: Form<'_>) -> Result<TargetDefaults, Status> {
+    Ok(TargetDefaults {
+        name: form.parse("target.name")?,
+        ..TargetDefaults::default()
+    })
+}
+
+fn clone(form: Form<'_>) -> Result<CreateMigrationClone, Status> {
+    Ok(CreateMigrationClone {
+        copy: None,
+        target: named(form)?,
+        isolated: form.is("isolated"),
+        start: form.is("start"),
+        keep_hours: number(form, "keepHours", |field, n| {
+            limit::within(field, u64::from(n), 1, u64::from(can::MOST_DAYS) * 24, "hours")
+        })?,
+    })
+}
+
+/// Whether what answers has the id of a job that does what was asked.
+pub fn is_job(rest: &[&str]) -> bool {
+    matches!(rest, [_, "clone" | "cutover" | "finalize"])
+}
+
+/// What a page says when it was done.
+pub fn done(rest: &[&str]) -> &'static str {
+    match rest {
+        ["create"] => w().flash_added,
+        [_, "remove" | "delete"] => w().flash_removed,
+        [_, "start"] => w().flash_cycles_start,
+        [_, "pause"] => w().flash_cycles_pause,
+        [_, "resume"] => w().flash_task_released,
+        [_, "cycle"] => w().flash_cycle,
+        [_, "extend"] => w().flash_extended,
+        [_, "check"] => w().flash_checked,
+        [_, "clone"] => w().flash_test_clone,
+        [_, "cutover"] => w().flash_cut_over,
+        [_, "finalize"] => w().flash_finalize,
+        _ => w().flash_described,
+    }
+}
+
+#[cfg(test)]
+#[path = "migration_tests.rs"]
+mod tests;
