@@ -18,6 +18,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// How long a run gets, as it is stored: as much as a reader asks for at once.
+/// How far ahead of a chunk a source is asked where it has something, in bytes.
+const LOOK_AHEAD: u64 = 1 << 30;
 const RUN: usize = 4 << 20;
 
 /// One disk, for all threads.
@@ -184,8 +186,10 @@ impl Work {
     /// Whether the source says that there is nothing but zeros. `data` is the next range that has something, once asked for.
     fn empty(&self, at: u64, next: u64, data: &mut Option<Range<u64>>) -> Result<bool> {
         if data.as_ref().is_none_or(|data| data.end <= at) {
-            let found = self.source.data(at, self.source.bytes());
-            let none = self.source.bytes()..u64::MAX;
+            // Not to the end: each piece of a disk that is all holes would go through all of them.
+            let to = self.source.bytes().min(at.saturating_add(LOOK_AHEAD));
+            let found = self.source.data(at, to);
+            let none = to..to.max(at + 1);
             *data = Some(found.map_err(|e| self.source_error(at, e))?.unwrap_or(none));
         }
         Ok(data.as_ref().is_some_and(|data| data.start >= next))
