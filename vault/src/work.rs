@@ -18,9 +18,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// How long a run gets, as it is stored: as much as a reader asks for at once.
+const RUN: usize = 4 << 20;
 /// How far ahead of a chunk a source is asked where it has something, in bytes.
 const LOOK_AHEAD: u64 = 1 << 30;
-const RUN: usize = 4 << 20;
 
 /// One disk, for all threads.
 pub(crate) struct Work {
