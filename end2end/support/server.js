@@ -118,7 +118,8 @@ export class Server {
       headers: { authorization: `Bearer ${this.token}`, 'content-type': 'application/json' },
       body: body && JSON.stringify(body),
     });
-    return { status: answer.status, body: await answer.json() };
+    // What is gone has nothing to say.
+    return { status: answer.status, body: answer.status === 204 ? undefined : await answer.json() };
   }
 
   /** Like `ask`, for what must go well. */
