@@ -145,7 +145,7 @@ test('a running machine is forked, and both go on from the same number', async (
 });
 
 test('a copy is booted from where it is, and its files are fetched', async ({ page, server }) => {
-  test.setTimeout(300_000);
+  test.setTimeout(600_000);
   const path = join(server.dir, 'vault');
   mkdirSync(path);
   await server.call('POST', '/api/v1/targets', { name: 'vault', local: { path }, passphrase: 'correct horse battery' });
@@ -155,7 +155,7 @@ test('a copy is booted from where it is, and its files are fetched', async ({ pa
   await open(page, `/copies/${outcome.copy.copy}`, 'Copy of kept');
   await page.getByRole('link', { name: 'Boot to see…' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Boot it' }).click();
-  await expect(state(page)).toHaveText('Succeeded', { timeout: 90_000 });
+  await expect(state(page)).toHaveText('Succeeded', { timeout: 180_000 });
   await page.goto(`/copies/${outcome.copy.copy}`);
   await expect(page.getByRole('main').getByRole('status').first()).toContainText(/Booted in \d/);
   await page.screenshot({ path: 'artifacts/real-copy.png', fullPage: true });
