@@ -130,6 +130,7 @@ fn restore(form: Form<'_>) -> Result<RestoreCopy, Status> {
                     Some(network) => Some(vec![NewNic::on(network)]),
                 },
                 storage: form.get("storage").map(str::to_owned),
+                labels: Default::default(),
                 start,
                 instant,
             });

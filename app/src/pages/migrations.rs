@@ -251,7 +251,7 @@ fn column(n: usize, title: &'static str, cards: Vec<AnyView>) -> AnyView {
     view! {
         <section class="panel" aria-labelledby=id.clone()>
             <header>
-                <h2 id=id>{title}</h2>
+                <h2 id=id.clone()>{title}</h2>
                 <span class="faint">{count}</span>
             </header>
             {inside}

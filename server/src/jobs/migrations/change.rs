@@ -320,7 +320,7 @@ impl Jobs {
         let vm = db.reading(async |conn| db::migrations::known(conn, reference).await);
         let vm = vm.await?;
         can::can(Verb::Clone, &vm)?;
-        let copy = self.upload(&vm, request.copy).await?;
+        let copy = self.uploaded(&vm, request.copy).await?;
         let name = match &request.target.name {
             Some(name) => name.clone(),
             None => test_name(&vm.name)?,
@@ -342,7 +342,7 @@ impl Jobs {
     }
 
     /// The upload that is named, or the latest.
-    async fn upload(&self, vm: &MigratingVm, asked: Option<CopyId>) -> Result<Copy, Status> {
+    async fn uploaded(&self, vm: &MigratingVm, asked: Option<CopyId>) -> Result<Copy, Status> {
         let db = &self.world().db;
         let id = asked.or(vm.last_copy);
         let id = id.ok_or_else(|| Status::precondition(format!("nothing of {} is uploaded yet", vm.name)))?;
@@ -424,7 +424,7 @@ impl Jobs {
         by: By,
     ) -> Result<Job, Status> {
         let (id, asked) = cutover;
-        let copy = self.upload(vm, None).await?;
+        let copy = self.uploaded(vm, None).await?;
         let defaults = vm.target_defaults.with(&asked.target);
         let name = defaults.name.unwrap_or_else(|| vm.name.clone());
         let machine = self.restored(vm, &copy, &asked.target, name, false).await?;
