@@ -130,6 +130,7 @@ fn new_vm(name: &str, start: bool, instant: bool) -> RestoreCopy {
             memory_mib: None,
             network_interfaces: None,
             storage: None,
+            labels: Default::default(),
             start,
             instant,
         }),

@@ -551,6 +551,7 @@ impl Work {
             memory_mib: None,
             network_interfaces: None,
             storage: None,
+            labels: Default::default(),
             start: true,
             instant: self == Self::RestoreInstant,
         };

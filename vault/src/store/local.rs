@@ -1,12 +1,11 @@
 //! Objects as files below a directory.
 
-use super::{Listed, Objects, Put};
+use super::{Listed, Objects, Put, direct};
 use crate::error::StoreError;
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Write};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -65,19 +64,7 @@ impl Objects for Local {
                     range.end
                 )));
             }
-            let length = range.end.saturating_sub(range.start) as usize;
-            let mut bytes = Vec::with_capacity(length);
-            while bytes.len() < length {
-                let at = range.start + bytes.len() as u64;
-                // Into what nobody has written yet, and no further than the range.
-                match rustix::io::pread(&file, spare_capacity(&mut bytes), at) {
-                    Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                    Ok(_) => bytes.truncate(length),
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(e) => return Err(io::Error::from(e).into()),
-                }
-            }
-            Ok(bytes.into())
+            Ok(direct::read(&file, range)?)
         })
         .await
     }
@@ -112,15 +99,7 @@ fn write(path: &Path, pieces: &[Bytes], put: Put) -> Result<(), StoreError> {
     let partial = path.with_added_extension(format!("{}{PARTIAL}", uuid::Uuid::new_v4().simple()));
     let written = (|| {
         let mut file = File::create_new(&partial)?;
-        let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut left = &mut slices[..];
-        while !left.is_empty() {
-            let n = file.write_vectored(left)?;
-            if n == 0 && left.iter().any(|slice| !slice.is_empty()) {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            IoSlice::advance_slices(&mut left, n);
-        }
+        direct::write(&mut file, pieces)?;
         file.sync_data()?;
         match put {
             Put::Replace => fs::rename(&partial, path),

@@ -1,6 +1,7 @@
 //! Where objects are: a directory, or a bucket. Objects are written whole, once, and never changed.
 
 mod counted;
+mod direct;
 mod local;
 mod s3;
 mod throttle;
