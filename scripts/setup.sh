@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is missing, and says what it does. Quick when all is there.
 #
-#   scripts/setup.sh build|demo|test|bench [--dry-run]
+#   scripts/setup.sh build|demo|test|soak|bench [--dry-run]
 #
 # build: what compiles the program and its console. demo: QEMU and what makes the demo guest, too.
 # test: browser, Node packages, linters, what reads the files of copies and what the package is tested in, too.
-# bench: what figures are taken beside, too. With --dry-run it only prints the commands, and fails if there are any.
+# soak: beside that of test, a server that takes long to build. bench: beside that of test, what figures are taken beside.
+# With --dry-run it only prints the commands, and fails if there are any.
 # All output goes to standard error. Programs from crates are kept in $OFFSHOOT_CACHE/tools.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -16,12 +17,18 @@ cd "$root"
 
 say() { echo "setup: $*"; }
 die() { say "$*" && exit 1; }
-usage="usage: scripts/setup.sh build|demo|test|bench [--dry-run]"
+usage="usage: scripts/setup.sh build|demo|test|soak|bench [--dry-run]"
 mode=${1:-}
-case $mode in build | demo | test | bench) ;; *) die "$usage" ;; esac
+case $mode in build | demo | test | soak | bench) ;; *) die "$usage" ;; esac
 dry=
 case ${2:-} in '') ;; --dry-run) dry=1 ;; *) die "$usage" ;; esac
-wants() { [[ $mode == "$1" || $mode == bench || ($mode == test && $1 != bench) || ($mode == demo && $1 == build) ]]; }
+# Each has what those before it have, but that of soak.
+wants() {
+    case $mode:$1 in
+    "$1:$1" | *:build | bench:demo | bench:test | soak:demo | soak:test | test:demo) ;;
+    *) false ;;
+    esac
+}
 has() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
 
 planned=0
@@ -157,6 +164,8 @@ if wants test; then
     tool cargo-deny cargo-deny 0.20.2
     has cargo-nextest || tool cargo-nextest cargo-nextest 0.9.143
 fi
+# A server of S3 that has no conditional put.
+if wants soak; then tool garage garage 2.5.0 --no-default-features --features bundled-libs,sqlite; fi
 
 # --- programs from Python's packages -------------------------------------------------------------------------------
 

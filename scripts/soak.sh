@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$root"
-scripts/setup.sh test
+scripts/setup.sh soak
 site
 
 minutes=${SOAK_MINUTES:-30}
@@ -15,7 +15,7 @@ while ((round == 0 || SECONDS < minutes * 60)); do
     round=$((round + 1))
     echo "soak: round $round, seed $seed, after $((SECONDS / 60)) of $minutes minutes; again with: make soak SEED=$seed"
     PROPTEST_CASES=${PROPTEST_CASES:-20000} PROPTEST_RNG_SEED=$seed OFFSHOOT_SOAK_SEED=$seed \
-        "$cargo" nextest run --locked --release --workspace --profile soak || {
+        "$cargo" nextest run --locked --release --workspace --profile soak --run-ignored all || {
         echo "soak: failed in round $round; again with: make soak SEED=$seed"
         exit 1
     }

@@ -79,6 +79,7 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/migrations") view={Lazy::<pages::Migrations>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/migrations/new") view={Lazy::<pages::NewMigration>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/migrations/:vm") view={Lazy::<pages::OneMigration>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/migrations/:vm/edit") view={Lazy::<pages::EditMigration>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/sources/:source") view={Lazy::<pages::OneSource>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/targets") view={Lazy::<pages::Targets>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/targets/:target") view={Lazy::<pages::OneTarget>::new()} ssr=SsrMode::Async/>

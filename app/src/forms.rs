@@ -38,7 +38,7 @@
 //! | `/do/policies/create`, `/do/policies/{policy}/edit` | name schedule.cron schedule.timeZone vms label targets … retention.… with window verify.bootEvery enabled | `PostPolicy`, `UpdatePolicy` |
 //! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
 //! | `/do/sources/create`, `/do/sources/{source}/remove` | name kind | `PostSource`, `DeleteSource` |
-//! | `/do/migrations/create` | name source sourceVm target group policy.… targetDefaults.… | `PostMigratingVm` |
+//! | `/do/migrations/create`, `/do/migrations/{vm}/edit` | name source sourceVm target group policy.… targetDefaults.… network storage | `PostMigratingVm`, `UpdateMigratingVm` |
 //! | `/do/migrations/{vm}/start` `pause` `resume` `cycle` `extend` `check` `delete` | | `StartMigration` … |
 //! | `/do/migrations/{vm}/clone`, `/do/migrations/{vm}/judge/{clone}` | target.name isolated start keepHours; action note | `PostMigrationClone`, `PostJudgement` |
 //! | `/do/migrations/{vm}/cutover` `finalize` | target.name powerOffAfterSeconds; keepCopies | `PostCutover`, `PostFinalize` |
@@ -96,6 +96,8 @@ pub(crate) const LANGUAGE: &str = "/do/language";
 pub(crate) const SOURCE_NOW: &str = "now";
 /// What `network` says for no NIC at all; else it is a network, or nothing for the isolated one.
 pub(crate) const NETWORK_NONE: &str = "none";
+/// What `network` says where all stays as it is. No network is called so.
+pub(crate) const NETWORK_SAME: &str = "=";
 
 /// What `way` says of a restore.
 pub(crate) mod way {

@@ -12,8 +12,8 @@ use shared::api::ListQuery;
 use shared::job::{Job, JobState, step};
 use shared::migrate::views::{CutoverJob, MigrationClone, MoveState, MoveStepName, ReplicationCycle};
 use shared::migrate::{
-    CloneVerdict, CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CycleState, CyclePolicy,
-    FinalizeMigration, JudgeClone, LocalSource, MigratingState, MigratingVm, TargetDefaults,
+    CloneVerdict, CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy,
+    CycleState, FinalizeMigration, JudgeClone, LocalSource, MigratingState, MigratingVm, TargetDefaults,
 };
 use shared::vm::{PowerAction, VmState};
 use shared::{Code, Timestamp};
@@ -99,7 +99,10 @@ async fn state_of(jobs: &Jobs, name: &str) -> VmState {
 /// The first cycle is done.
 async fn synced(jobs: &Jobs) -> MigratingVm {
     jobs.start_migration("moved").await.unwrap();
-    when(jobs, |vm| vm.state == MigratingState::Active && vm.current_cycle.is_none()).await
+    when(jobs, |vm| {
+        vm.state == MigratingState::Active && vm.current_cycle.is_none()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,11 +112,20 @@ async fn cycles_run_one_after_the_other_with_a_rest_between_them() {
     let jobs = engine(dir.path(), &clock).await;
     carried(&jobs, "web").await;
     let has = inventory::inventory(jobs.world(), "here").await.unwrap();
-    assert_eq!((has.vms.len(), has.vms[0].migrating_vm), (1, Some(is(&jobs).await.id)));
+    assert_eq!(
+        (has.vms.len(), has.vms[0].migrating_vm),
+        (1, Some(is(&jobs).await.id))
+    );
     let twice = jobs.create_migrating_vm(carry("again", "web")).await.unwrap_err();
     assert_eq!(twice.code, Code::AlreadyExists, "{twice}");
-    let early = jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap_err();
-    assert!(early.message.contains("nothing of moved is uploaded yet"), "{early}");
+    let early = jobs
+        .cut_over("moved", CreateCutover::default(), by())
+        .await
+        .unwrap_err();
+    assert!(
+        early.message.contains("nothing of moved is uploaded yet"),
+        "{early}"
+    );
 
     let first = synced(&jobs).await;
     assert_eq!((first.cycles, first.failures, first.error.clone()), (1, 0, None));
@@ -174,7 +186,10 @@ async fn a_pause_ends_the_cycle_at_work_and_a_restart_goes_on() {
     let jobs = engine(dir.path(), &clock).await;
     carried(&jobs, "wait-at-copying").await;
     jobs.start_migration("moved").await.unwrap();
-    let at_work = when(&jobs, |vm| vm.current_cycle.is_some()).await.current_cycle.unwrap();
+    let at_work = when(&jobs, |vm| vm.current_cycle.is_some())
+        .await
+        .current_cycle
+        .unwrap();
     until(&jobs, at_work, |job| {
         job.current_step().is_some_and(|s| s.name == step::COPYING)
     })
@@ -184,7 +199,10 @@ async fn a_pause_ends_the_cycle_at_work_and_a_restart_goes_on() {
     let paused = when(&jobs, |vm| vm.current_cycle.is_none()).await;
     assert_eq!((paused.state, paused.next_time), (MigratingState::Paused, None));
     jobs.resume_migration("moved").await.unwrap();
-    let at_work = when(&jobs, |vm| vm.current_cycle.is_some()).await.current_cycle.unwrap();
+    let at_work = when(&jobs, |vm| vm.current_cycle.is_some())
+        .await
+        .current_cycle
+        .unwrap();
     until(&jobs, at_work, |job| {
         job.current_step().is_some_and(|s| s.name == step::COPYING)
     })
@@ -222,13 +240,21 @@ async fn a_test_clone_runs_beside_its_source_and_a_person_says_what_it_is_worth(
     assert_eq!(done.state, JobState::Succeeded, "{done:#?}");
     let trial = db::vms::find(&jobs.world().db, "trial").await.unwrap().unwrap();
     assert_eq!((trial.state, trial.cpus), (VmState::Running, 2));
-    assert!(trial.network_interfaces.iter().all(|nic| nic.network.as_str() == "isolated"), "{trial:#?}");
+    assert!(
+        trial
+            .network_interfaces
+            .iter()
+            .all(|nic| nic.network.as_str() == "isolated"),
+        "{trial:#?}"
+    );
     assert_eq!(state_of(&jobs, "web").await, VmState::Running);
     let judge = JudgeClone {
         verdict: CloneVerdict::Passed,
         note: "the shop sells".into(),
     };
-    jobs.judge_clone("moved", &job.id.to_string(), judge, by()).await.unwrap();
+    jobs.judge_clone("moved", &job.id.to_string(), judge, by())
+        .await
+        .unwrap();
     let clones = inventory::clones(jobs.world(), "moved", &ListQuery::default()).await;
     let clones: Vec<MigrationClone> = clones.unwrap().items;
     assert_eq!(clones.len(), 1);
@@ -239,7 +265,9 @@ async fn a_test_clone_runs_beside_its_source_and_a_person_says_what_it_is_worth(
 }
 
 async fn cut_over(jobs: &Jobs) -> Job {
-    jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap()
+    jobs.cut_over("moved", CreateCutover::default(), by())
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +278,10 @@ async fn a_cutover_ends_with_the_machine_there_and_its_source_off() {
     carried(&jobs, "web").await;
     synced(&jobs).await;
     let job = cut_over(&jobs).await;
-    let two = jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap_err();
+    let two = jobs
+        .cut_over("moved", CreateCutover::default(), by())
+        .await
+        .unwrap_err();
     assert_eq!(two.code, Code::FailedPrecondition);
     let done = ended(&jobs, job.id).await;
     assert_eq!(done.state, JobState::Succeeded, "{done:#?}");
@@ -263,7 +294,10 @@ async fn a_cutover_ends_with_the_machine_there_and_its_source_off() {
     assert_eq!(shown.steps.len(), MoveStepName::ALL.len());
     assert!(shown.downtime_millis.is_some());
 
-    let end = jobs.finalize_migration("moved", FinalizeMigration::default(), by()).await.unwrap();
+    let end = jobs
+        .finalize_migration("moved", FinalizeMigration::default(), by())
+        .await
+        .unwrap();
     let ended_ = ended(&jobs, end.id).await;
     assert_eq!(ended_.state, JobState::Succeeded, "{ended_:#?}");
     assert_eq!(is(&jobs).await.state, MigratingState::Finalized);
@@ -300,12 +334,18 @@ async fn a_cutover_that_is_cancelled_or_fails_brings_the_source_back_up() {
             jobs.cancel(job.id).await.unwrap();
         }
         let over = ended(&jobs, job.id).await;
-        let state = if gate == "wait" { JobState::Cancelled } else { JobState::Failed };
+        let state = if gate == "wait" {
+            JobState::Cancelled
+        } else {
+            JobState::Failed
+        };
         assert_eq!(over.state, state, "{over:#?}");
         let back = is(&jobs).await;
         assert_eq!(back.state, MigratingState::Active);
         assert_eq!(state_of(&jobs, "web").await, VmState::Running);
-        let made = db::vms::find(&jobs.world().db, &format!("{gate}-at-instantiating")).await.unwrap();
+        let made = db::vms::find(&jobs.world().db, &format!("{gate}-at-instantiating"))
+            .await
+            .unwrap();
         assert_eq!(made, None);
         when(&jobs, |vm| vm.current_cycle.is_none()).await;
     }
@@ -322,7 +362,10 @@ async fn a_machine_that_is_gone_is_an_error_and_what_expires_stands_still_until_
     machine(&jobs, "other").await;
     other.policy.expire_days = Some(1);
     jobs.create_migrating_vm(other).await.unwrap();
-    let power = jobs.power(vm_id(&jobs, "web").await, PowerAction::PowerOff, by()).await.unwrap();
+    let power = jobs
+        .power(vm_id(&jobs, "web").await, PowerAction::PowerOff, by())
+        .await
+        .unwrap();
     ended(&jobs, power.id).await;
     let gone = jobs.delete_vm(vm_id(&jobs, "web").await, by()).await.unwrap();
     ended(&jobs, gone.id).await;
@@ -341,6 +384,9 @@ async fn a_machine_that_is_gone_is_an_error_and_what_expires_stands_still_until_
     assert!(refused.message.contains("extend it first"), "{refused}");
     jobs.extend_migration("brief").await.unwrap();
     let more = brief(&jobs).await;
-    assert_eq!((more.state, more.expire_time), (MigratingState::Ready, Some(at("2030-01-03T00:00:00Z"))));
+    assert_eq!(
+        (more.state, more.expire_time),
+        (MigratingState::Ready, Some(at("2030-01-03T00:00:00Z")))
+    );
     clean_up(&jobs).await;
 }

@@ -15,14 +15,14 @@ use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
 use crate::job::{Job, LogLine};
+use crate::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
+use crate::migrate::{
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory,
+    JudgeClone, MigratingVm, PatchMigratingVm, Source,
+};
 use crate::notice::{CreateNoticeChannel, NewNoticeChannel, Notice, NoticeChannel, PatchNoticeChannel};
 use crate::place::{
     CreateNetwork, CreateStorage, Host, Image, Network, PatchHost, PatchNetwork, PatchStorage, Storage,
-};
-use crate::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
-use crate::migrate::{
-    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory, JudgeClone,
-    MigratingVm, PatchMigratingVm, Source,
 };
 use crate::policy::retain::{PreviewRetention, RetentionPreview};
 use crate::policy::{CreatePolicy, PatchPolicy, Policy};

@@ -29,9 +29,7 @@ fn pages() -> Vec<Entry> {
         .into_iter()
         .filter(|_| targets);
     let migration = may(Privilege::MigrationRead, None).is_ok();
-    let migration = [(w().migration, "/migrations")]
-        .into_iter()
-        .filter(|_| migration);
+    let migration = [(w().migration, "/migrations")].into_iter().filter(|_| migration);
     let everybodys = [
         (w().overview, "/"),
         (w().machines, "/vms"),

@@ -44,13 +44,18 @@ pub fn room(storage: &Storage) -> String {
 
 /// A choice of storages; nothing where there is but one.
 pub fn storage(fields: &Fields, all: &[Storage], none: &'static str) -> Option<AnyView> {
+    storage_now(fields, all, none, "")
+}
+
+/// As [`storage`], where one may be chosen already.
+pub fn storage_now(fields: &Fields, all: &[Storage], none: &'static str, now: &str) -> Option<AnyView> {
     let word = |s: &Storage| match s.away {
         Some(_) => format!("{} · {}", s.name, w().out_of_reach),
         None => format!("{} · {}", s.name, put(w().free, &[&format::bytes(s.free_bytes)])),
     };
     let mut options = vec![(String::new(), none.to_owned())];
     options.extend(all.iter().map(|s| (s.name.to_string(), word(s))));
-    (all.len() > 1).then(|| fields.choice("storage", w().storage, String::new(), options, ""))
+    (all.len() > 1).then(|| fields.choice("storage", w().storage, String::new(), options, now))
 }
 
 /// BIOS or EFI.

@@ -1,20 +1,21 @@
 //! The forms that speak of sources, and of machines that are carried over.
 
-use super::SOURCE_LOCAL;
 use super::machine::number;
 use super::parse::Form;
+use super::{NETWORK_NONE, NETWORK_SAME, SOURCE_LOCAL};
 use crate::words::w;
-use shared::Status;
 use shared::api::{
     Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration, PauseMigration,
     PostCutover, PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, PostSource, RawCall,
-    ResumeMigration, StartMigration,
+    ResumeMigration, StartMigration, UpdateMigratingVm,
 };
 use shared::can::limit;
 use shared::migrate::{
     CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, FinalizeMigration,
-    JudgeClone, LocalSource, TargetDefaults, can,
+    JudgeClone, LocalSource, PatchMigratingVm, TargetDefaults, can,
 };
+use shared::vm::NewNic;
+use shared::{Name, Status};
 
 pub fn source(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
     Ok(match *rest {
@@ -81,31 +82,67 @@ pub fn parse(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
             };
             PostFinalize { vm, request }.raw()
         }
+        "edit" => {
+            let request = edit(form)?;
+            UpdateMigratingVm { vm, request }.raw()
+        }
         "delete" => DeleteMigratingVm { vm }.raw(),
         _ => return Err(Status::not_found("action", action)),
     })
 }
 
-fn create(form: Form<'_>) -> Result<CreateMigratingVm, Status> {
+fn policy(form: Form<'_>) -> Result<CyclePolicy, Status> {
     let number = |field: &str| number(form, field, |_, _| Ok(()));
     let usual = CyclePolicy::default();
+    Ok(CyclePolicy {
+        idle_seconds: number("policy.idleSeconds")?.unwrap_or(usual.idle_seconds),
+        quiesce: form.is("policy.quiesce"),
+        keep_last: number("policy.keepLast")?.unwrap_or(usual.keep_last),
+        expire_days: number("policy.expireDays")?,
+    })
+}
+
+/// What the machine is to be; `now` has what no field shows.
+fn defaults(form: Form<'_>, now: TargetDefaults) -> Result<TargetDefaults, Status> {
+    let number = |field: &str| number(form, field, |_, _| Ok(()));
+    Ok(TargetDefaults {
+        name: form.parse("targetDefaults.name")?,
+        cpus: number("targetDefaults.cpus")?,
+        memory_mib: number("targetDefaults.memoryMib")?,
+        network_interfaces: match form.get("network") {
+            None => None,
+            Some(NETWORK_NONE) => Some(Vec::new()),
+            Some(NETWORK_SAME) => now.network_interfaces,
+            Some(network) => Some(vec![NewNic::on(network)]),
+        },
+        storage: form.get("storage").map(str::to_owned),
+        labels: now.labels,
+    })
+}
+
+fn edit(form: Form<'_>) -> Result<PatchMigratingVm, Status> {
+    let now: String = form.need("targetDefaults")?;
+    let now = serde_json::from_str(&now).map_err(|e| Status::invalid("targetDefaults", e))?;
+    let (policy, defaults) = (policy(form)?, defaults(form, now)?);
+    can::policy(&policy)?;
+    can::defaults("targetDefaults", &defaults)?;
+    let group: Option<Name> = form.parse("group")?;
+    Ok(PatchMigratingVm {
+        name: Some(form.need("name")?),
+        target_defaults: Some(defaults),
+        policy: Some(policy),
+        group: Some(group.map(|name| name.to_string()).unwrap_or_default()),
+    })
+}
+
+fn create(form: Form<'_>) -> Result<CreateMigratingVm, Status> {
     let request = CreateMigratingVm {
         name: form.need("name")?,
         source: form.need("source")?,
         source_vm: form.need("sourceVm")?,
         target: form.need("target")?,
-        target_defaults: TargetDefaults {
-            name: form.parse("targetDefaults.name")?,
-            cpus: number("targetDefaults.cpus")?,
-            memory_mib: number("targetDefaults.memoryMib")?,
-            ..TargetDefaults::default()
-        },
-        policy: CyclePolicy {
-            idle_seconds: number("policy.idleSeconds")?.unwrap_or(usual.idle_seconds),
-            quiesce: form.is("policy.quiesce"),
-            keep_last: number("policy.keepLast")?.unwrap_or(usual.keep_last),
-            expire_days: number("policy.expireDays")?,
-        },
+        target_defaults: defaults(form, TargetDefaults::default())?,
+        policy: policy(form)?,
         group: form.parse("group")?,
     };
     can::migration(&request)?;
@@ -141,6 +178,7 @@ pub fn is_job(rest: &[&str]) -> bool {
 pub fn done(rest: &[&str]) -> &'static str {
     match rest {
         ["create"] => w().flash_added,
+        [_, "edit"] => w().flash_described,
         [_, "remove" | "delete"] => w().flash_removed,
         [_, "start"] => w().flash_cycles_start,
         [_, "pause"] => w().flash_cycles_pause,

@@ -155,9 +155,49 @@ fn only_a_job_is_shown_as_one() {
         assert_eq!(done.flash.job.is_some(), job, "{action}");
         assert_eq!(done.to, "/migrations/web", "{action}");
     }
-    assert_eq!(after("/do/migrations/create", &back, &answer).to, "/migrations/web");
+    assert_eq!(
+        after("/do/migrations/create", &back, &answer).to,
+        "/migrations/web"
+    );
     assert_eq!(after("/do/sources/create", &back, &answer).to, "/sources/web");
     for path in ["/do/migrations/web/delete", "/do/sources/web/remove"] {
         assert_eq!(after(path, &back, &[Ok(String::new())]).to, "/migrations");
     }
+}
+
+#[test]
+fn what_no_field_shows_stays_as_it_is() {
+    let nics = json!([{"network": "a", "connected": true}, {"network": "b", "connected": true}]);
+    let now =
+        json!({"name": "old", "cpus": 8, "networkInterfaces": nics, "labels": {"tier": "gold"}}).to_string();
+    let edited = |network: &str, group: &str| {
+        let all = [
+            ("name", "web"),
+            ("policy.idleSeconds", "60"),
+            ("policy.keepLast", "3"),
+            ("targetDefaults", now.as_str()),
+            ("targetDefaults.cpus", "4"),
+            ("network", network),
+            ("storage", "fast"),
+            ("group", group),
+        ];
+        asked("/do/migrations/web/edit", &all)
+    };
+    let call = edited("=", "").unwrap();
+    assert_eq!(
+        (call.method, call.path.as_str()),
+        (Method::Patch, "/api/v1/migratingVms/web")
+    );
+    assert_eq!(
+        body(&call),
+        json!({
+            "name": "web", "group": "", "policy": {"idleSeconds": 60, "quiesce": false, "keepLast": 3},
+            "targetDefaults": {"cpus": 4, "networkInterfaces": nics, "storage": "fast", "labels": {"tier": "gold"}},
+        })
+    );
+    let nics = |network| body(&edited(network, "").unwrap())["targetDefaults"]["networkInterfaces"].clone();
+    assert_eq!(nics("none"), json!([]));
+    assert_eq!(nics(""), Value::Null);
+    assert_eq!(nics("lab"), json!([{"network": "lab", "connected": true}]));
+    assert_eq!(edited("", "a b").unwrap_err().field(), Some("group"));
 }

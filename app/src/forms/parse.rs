@@ -229,7 +229,10 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
     };
     if matches!(
         parts[..],
-        ["me" | "users" | "roles" | "sessions" | "notices" | "policies" | "sources", ..]
+        [
+            "me" | "users" | "roles" | "sessions" | "notices" | "policies" | "sources",
+            ..
+        ]
     ) || matches!(parts[..], ["migrations", ref rest @ ..] if !migration::is_job(rest))
     {
         // What has an id there is no job.
@@ -253,7 +256,9 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
             word("/name").map(|name| format!("/policies/{name}"))
         }
         ["policies", _, "delete"] => Some("/policies".to_owned()),
-        [noun @ ("sources" | "migrations"), "create"] => word("/name").map(|name| format!("/{noun}/{name}")),
+        [noun @ ("sources" | "migrations"), "create"] | [noun @ "migrations", _, "edit"] => {
+            word("/name").map(|name| format!("/{noun}/{name}"))
+        }
         ["sources", _, "remove"] | ["migrations", _, "delete"] => Some("/migrations".to_owned()),
         ["targets", _, "detach"] => Some("/targets".to_owned()),
         ["users", "create"] => word("/name").map(|name| format!("/users/{name}")),

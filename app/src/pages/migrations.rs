@@ -4,6 +4,8 @@ mod clones;
 mod cutover;
 mod cycles;
 mod dialogs;
+pub mod edit;
+mod form;
 pub mod new;
 pub mod one;
 pub mod sources;
@@ -308,7 +310,11 @@ fn state(vm: &MigratingVm) -> AnyView {
 fn from_to(vm: &MigratingVm) -> String {
     put(
         w().from_to,
-        &[&vm.source_vm_name, vm.source_name.as_str(), vm.target_name.as_str()],
+        &[
+            &vm.source_vm_name,
+            vm.source_name.as_str(),
+            vm.target_name.as_str(),
+        ],
     )
 }
 

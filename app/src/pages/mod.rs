@@ -115,6 +115,8 @@ lazy! {
         NewMigration: migrations::new::page;
         /// `/migrations/{vm}`
         OneMigration: migrations::one::page;
+        /// `/migrations/{vm}/edit`
+        EditMigration: migrations::edit::page;
         /// `/sources/{source}`
         OneSource: migrations::sources::page;
         /// `/targets`

@@ -6,6 +6,7 @@ use shared::access::rights::Sees;
 use shared::copy::{CopySpec, RestoreSpec};
 use shared::feed::Noun;
 use shared::job::{Job, JobSpec, LogLine, Phase, PhaseParts, Resource, ResourceRole};
+use shared::migrate::CloneOf;
 use shared::{JobId, MigratingVmId, RunId, Timestamp, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -261,14 +262,15 @@ pub async fn machines(db: &Db, id: JobId) -> Result<Vec<VmId>, DbError> {
     Ok(both.into_iter().flatten().collect())
 }
 
-/// The migration that a job is of.
+/// The migration that a job is of. The machine that a cutover makes belongs to the cutover: no test clone.
 const fn migration(spec: &JobSpec) -> Option<MigratingVmId> {
     match spec {
         JobSpec::CopySnapshot(CopySpec {
             migration: Some(of), ..
         }) => Some(of.migrating_vm),
         JobSpec::RestoreCopy(RestoreSpec {
-            migration: Some(of), ..
+            migration: Some(of @ CloneOf { cutover: None, .. }),
+            ..
         }) => Some(of.migrating_vm),
         JobSpec::CutOver(spec) => Some(spec.migrating_vm),
         JobSpec::FinalizeMigration(spec) => Some(spec.migrating_vm),

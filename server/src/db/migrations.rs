@@ -239,12 +239,14 @@ pub async fn by_id(db: &Db, id: MigratingVmId) -> Result<MigratingVm, DbError> {
 
 /// Writes a machine down that is carried over.
 pub async fn insert(tx: &mut Tx, vm: &MigratingVm) -> Result<(), DbError> {
-    let other = sqlx::query("SELECT name FROM migrating_vms WHERE source = $1 AND source_vm = $2 AND state <> 'FINALIZED'")
-        .bind(vm.source.to_string())
-        .bind(&vm.source_vm)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(sql("look whether a machine is carried over already"))?;
+    let other = sqlx::query(
+        "SELECT name FROM migrating_vms WHERE source = $1 AND source_vm = $2 AND state <> 'FINALIZED'",
+    )
+    .bind(vm.source.to_string())
+    .bind(&vm.source_vm)
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(sql("look whether a machine is carried over already"))?;
     if let Some(row) = other {
         let name: &str = row.get("name");
         let message = format!("{} is carried over already, by {name}", vm.source_vm_name);
@@ -385,7 +387,12 @@ pub async fn judged(db: &Db, job: JobId) -> Result<Judged, DbError> {
 }
 
 /// Notes what a person says of a test clone: the last word counts.
-pub async fn judge(tx: &mut Tx, job: JobId, judged: &Judged, migration: MigratingVmId) -> Result<(), DbError> {
+pub async fn judge(
+    tx: &mut Tx,
+    job: JobId,
+    judged: &Judged,
+    migration: MigratingVmId,
+) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO judged_clones (job, verdict, note, said_by, time) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (job) DO UPDATE SET verdict = excluded.verdict, note = excluded.note, said_by = excluded.said_by,
@@ -404,11 +411,7 @@ pub async fn judge(tx: &mut Tx, job: JobId, judged: &Judged, migration: Migratin
 }
 
 /// Snapshots of a machine that were taken for copies to a target.
-pub async fn snapshots_for(
-    db: &Db,
-    vm: VmId,
-    target: TargetId,
-) -> Result<Vec<shared::SnapshotId>, DbError> {
+pub async fn snapshots_for(db: &Db, vm: VmId, target: TargetId) -> Result<Vec<shared::SnapshotId>, DbError> {
     let rows = sqlx::query(
         "SELECT snapshots.id FROM copy_snapshots JOIN snapshots ON snapshots.id = copy_snapshots.snapshot
          WHERE snapshots.vm = $1 AND copy_snapshots.target = $2 AND snapshots.state = 'READY'",

@@ -3,8 +3,8 @@
 use super::{Db, DbError, sql, time, word};
 use shared::policy::retain::Held;
 use shared::{MigratingVmId, PolicyId, TargetId, VmId};
-use sqlx::{QueryBuilder, Row, Sqlite};
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 /// What a retention is asked about copies that are whole. Needed is what is read, what a job that is not over is about, and the
 /// only copy of the machine there that has booted.
@@ -42,7 +42,9 @@ pub async fn held(db: &Db, policy: PolicyId, vm: VmId, target: TargetId) -> Resu
 /// The uploads of a migration.
 pub async fn uploads(db: &Db, migration: MigratingVmId) -> Result<Vec<Held>, DbError> {
     let mut query = QueryBuilder::<Sqlite>::new(HELD);
-    query.push(" AND copies.migration = ").push_bind(migration.to_string());
+    query
+        .push(" AND copies.migration = ")
+        .push_bind(migration.to_string());
     let rows = query.build().fetch_all(db.read()).await;
     let rows = rows.map_err(sql("read the uploads of a migration"))?;
     rows.iter().map(read).collect()

@@ -18,7 +18,9 @@ pub async fn sources(world: &World, query: &ListQuery) -> Result<Page<Source>, S
 
 /// The source with this name or id.
 pub async fn source(world: &World, reference: &str) -> Result<Source, Status> {
-    let found = world.db.reading(async |conn| db::migrations::source(conn, reference).await);
+    let found = world
+        .db
+        .reading(async |conn| db::migrations::source(conn, reference).await);
     Ok(found.await?)
 }
 
@@ -32,7 +34,9 @@ pub async fn inventory(world: &World, reference: &str) -> Result<Inventory, Stat
             continue;
         };
         let id = vm.id.to_string();
-        let by = carried.iter().find(|c| c.source == source.id && c.source_vm == id);
+        let by = carried
+            .iter()
+            .find(|c| c.source == source.id && c.source_vm == id);
         vms.push(SourceVm {
             name: vm.name.to_string(),
             running: Some(vm.state == VmState::Running),
@@ -70,12 +74,19 @@ pub async fn migrating_vms(world: &World, query: &ListQuery) -> Result<Page<Migr
 
 /// The machine that is carried over with this name or id.
 pub async fn migrating_vm(world: &World, reference: &str) -> Result<MigratingVm, Status> {
-    let found = world.db.reading(async |conn| db::migrations::known(conn, reference).await);
+    let found = world
+        .db
+        .reading(async |conn| db::migrations::known(conn, reference).await);
     Ok(found.await?)
 }
 
 /// A page of the jobs of a migration that are of this kind.
-async fn jobs(world: &World, vm: &MigratingVm, kind: JobKind, query: &ListQuery) -> Result<Page<Job>, Status> {
+async fn jobs(
+    world: &World,
+    vm: &MigratingVm,
+    kind: JobKind,
+    query: &ListQuery,
+) -> Result<Page<Job>, Status> {
     let mut listing = Listing::parse(query, db::jobs::FIELDS, "createTime desc")?;
     listing.only("jobs.migration", vm.id);
     listing.only("jobs.kind", kind);
@@ -83,15 +94,23 @@ async fn jobs(world: &World, vm: &MigratingVm, kind: JobKind, query: &ListQuery)
 }
 
 /// A page of its cycles, newest first.
-pub async fn cycles(world: &World, reference: &str, query: &ListQuery) -> Result<Page<ReplicationCycle>, Status> {
+pub async fn cycles(
+    world: &World,
+    reference: &str,
+    query: &ListQuery,
+) -> Result<Page<ReplicationCycle>, Status> {
     let vm = migrating_vm(world, reference).await?;
     let page = jobs(world, &vm, JobKind::CopySnapshot, query).await?;
     let items = page.items.iter().filter_map(ReplicationCycle::of).collect();
     Ok(page.with(items))
 }
 
-/// A page of its test clones, newest first. The machines of cutovers are among those jobs, and left out.
-pub async fn clones(world: &World, reference: &str, query: &ListQuery) -> Result<Page<MigrationClone>, Status> {
+/// A page of its test clones, newest first.
+pub async fn clones(
+    world: &World,
+    reference: &str,
+    query: &ListQuery,
+) -> Result<Page<MigrationClone>, Status> {
     let vm = migrating_vm(world, reference).await?;
     let page = jobs(world, &vm, JobKind::RestoreCopy, query).await?;
     let mut items = Vec::new();
@@ -112,7 +131,11 @@ pub async fn cutovers(world: &World, reference: &str, query: &ListQuery) -> Resu
 
 /// How long it took from the beginning of a step of a job to the end of another, in milliseconds.
 fn took(job: &Job, from: &str, to: &str) -> Option<u64> {
-    let step = |name: &str| job.steps.iter().find(|s| s.name == name && s.state == StepState::Done);
+    let step = |name: &str| {
+        job.steps
+            .iter()
+            .find(|s| s.name == name && s.state == StepState::Done)
+    };
     let (from, to): (Timestamp, Timestamp) = (step(from)?.start_time?, step(to)?.end_time?);
     u64::try_from(to.since(from) / 1000).ok()
 }
@@ -127,7 +150,9 @@ pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status
         last(JobKind::CutOver).await?,
     );
     let off = match vm.source_vm.parse::<VmId>() {
-        Ok(id) => db::vms::by_id(&world.db, id).await?.is_some_and(|source| source.state == VmState::Stopped),
+        Ok(id) => db::vms::by_id(&world.db, id)
+            .await?
+            .is_some_and(|source| source.state == VmState::Stopped),
         Err(_) => false,
     };
     let before = cutover.and_then(|job| took(&job, step::SHUTTING_DOWN_SOURCE, step::SHUTTING_DOWN_SOURCE));

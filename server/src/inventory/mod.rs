@@ -380,7 +380,9 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
             None => None,
         },
         Noun::MigratingVm => {
-            let found = world.db.reading(async |conn| db::migrations::known(conn, &change.id).await);
+            let found = world
+                .db
+                .reading(async |conn| db::migrations::known(conn, &change.id).await);
             match found.await {
                 Ok(vm) => Some(db::to_json(&vm)),
                 Err(DbError::Refused(_)) => None,

@@ -69,7 +69,9 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
             job => {
                 let now = jobs.world().clock.now();
                 let written = db.write(move |tx| {
-                    Box::pin(async move { cycle_is_over(tx, &vm.id.to_string(), id, job.as_ref(), now).await })
+                    Box::pin(
+                        async move { cycle_is_over(tx, &vm.id.to_string(), id, job.as_ref(), now).await },
+                    )
                 });
                 written.await?;
             }
@@ -270,10 +272,7 @@ impl Jobs {
             memory: false,
             quiesce: vm.policy.quiesce,
             boot: false,
-            request_id: Some(request_of([
-                vm.id.0,
-                Uuid::from_u128(number.into()),
-            ])),
+            request_id: Some(request_of([vm.id.0, Uuid::from_u128(number.into())])),
         };
         let asked = Asked {
             migration: Some(CycleOf {

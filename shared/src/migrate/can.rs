@@ -88,7 +88,9 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         });
     }
     if state == Finalized && verb != Verb::Delete {
-        return refuse(format!("{name} is finalized: nothing of it is left but its story"));
+        return refuse(format!(
+            "{name} is finalized: nothing of it is left but its story"
+        ));
     }
     let fits = match verb {
         Verb::Start => state == Ready,
@@ -101,7 +103,10 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         Verb::Extend => vm.expire_time.is_some(),
         Verb::Check => matches!(state, Ready | Error),
         Verb::Edit => true,
-        Verb::Delete => matches!(state, Ready | Paused | Cutover | Finalized | Error | Expired | Pending),
+        Verb::Delete => matches!(
+            state,
+            Ready | Paused | Cutover | Finalized | Error | Expired | Pending
+        ),
     };
     if fits {
         return Ok(());
@@ -140,7 +145,13 @@ pub fn policy(policy: &CyclePolicy) -> Verdict {
     let within = |field, n, least, most, unit| {
         limit::within(field, u64::from(n), u64::from(least), u64::from(most), unit)
     };
-    within("policy.idleSeconds", policy.idle_seconds, LEAST_IDLE, MOST_IDLE, "seconds")?;
+    within(
+        "policy.idleSeconds",
+        policy.idle_seconds,
+        LEAST_IDLE,
+        MOST_IDLE,
+        "seconds",
+    )?;
     within("policy.keepLast", policy.keep_last, 1, MOST_KEPT, "uploads")?;
     match policy.expire_days {
         Some(days) => within("policy.expireDays", days, 1, MOST_DAYS, "days"),

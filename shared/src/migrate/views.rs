@@ -163,7 +163,9 @@ impl ReplicationCycle {
             last_thirty_minutes_average_bytes_per_second: progress
                 .and_then(|p| p.half_hour_bps)
                 .filter(|_| !over),
-            copy: progress.map(|p| p.copy).filter(|_| state == CycleState::Succeeded),
+            copy: progress
+                .map(|p| p.copy)
+                .filter(|_| state == CycleState::Succeeded),
             snapshot_time: progress.and_then(|p| p.snapshot_time),
             warnings: task.warnings,
             error: match job.state {
@@ -181,7 +183,12 @@ impl ReplicationCycle {
 fn spanned(job: &Job, wanted: impl Fn(&Step) -> bool) -> Option<(Timestamp, Option<Timestamp>)> {
     let steps: Vec<_> = job.steps.iter().filter(|step| wanted(step)).collect();
     let start = steps.iter().filter_map(|step| step.start_time).min()?;
-    let open = |step: &&&Step| !matches!(step.state, StepState::Done | StepState::Skipped | StepState::Failed);
+    let open = |step: &&&Step| {
+        !matches!(
+            step.state,
+            StepState::Done | StepState::Skipped | StepState::Failed
+        )
+    };
     let end = match steps.iter().find(open) {
         Some(_) => job.end_time,
         None => steps.iter().filter_map(|step| step.end_time).max(),
@@ -317,13 +324,13 @@ impl MigrationClone {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Forecast {
-    /// To shut the source down: as long as it may take at most, where none was shut down yet.
+    /// To shut the source down: as long as it took the last time, nothing where it is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shutting_down_millis: Option<u64>,
     /// To upload what has changed last: as long as the last cycle took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_sync_millis: Option<u64>,
-    /// To start it: as long as the last test clone took.
+    /// To get its disks ready and to start it: as long as the last test clone took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instantiating_millis: Option<u64>,
 }

@@ -11,6 +11,7 @@ mod cancel;
 mod commit;
 mod damage;
 mod faults;
+mod garage;
 mod heal;
 mod keys;
 mod local;

@@ -142,9 +142,7 @@ fn judge(clone: &MigrationClone, migration: &str, called: String) -> AnyView {
     let action = format!("/do/migrations/{migration}/judge/{}", clone.id);
     let fields = Fields::of(&action);
     let id = format!("note-{}", clone.id);
-    let note = fields
-        .typed("note")
-        .unwrap_or_else(|| clone.judged.note.clone());
+    let note = fields.typed("note").unwrap_or_else(|| clone.judged.note.clone());
     let why = Signal::derive(|| button::reason(&may_manage()));
     let says = |verdict: CloneVerdict, label: &'static str| {
         let of = format!("{action}-{verdict}");

@@ -18,11 +18,7 @@ use shared::migrate::can::Verb;
 use shared::migrate::views::{CutoverJob, Forecast, MoveState, MoveStepName};
 use shared::migrate::{MigratingState, MigratingVm};
 
-pub fn section(
-    vm: Memo<MigratingVm>,
-    forecast: Memo<Forecast>,
-    cutovers: Memo<Vec<CutoverJob>>,
-) -> AnyView {
+pub fn section(vm: Memo<MigratingVm>, forecast: Memo<Forecast>, cutovers: Memo<Vec<CutoverJob>>) -> AnyView {
     let button = move || {
         vm.with(|v| {
             let button = Button {

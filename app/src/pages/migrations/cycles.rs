@@ -94,9 +94,7 @@ fn step_word(step: CycleStepName) -> &'static str {
 fn scale(all: &[ReplicationCycle]) -> u64 {
     let size = |c: &ReplicationCycle| c.changed_bytes.max(c.stored_bytes);
     let later = all.iter().filter(|c| c.number > 1).map(size).max();
-    let largest = later
-        .filter(|n| *n > 0)
-        .or_else(|| all.iter().map(size).max());
+    let largest = later.filter(|n| *n > 0).or_else(|| all.iter().map(size).max());
     largest.unwrap_or(0).max(1)
 }
 

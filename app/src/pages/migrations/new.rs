@@ -1,5 +1,6 @@
 //! Carries a machine over: which, where it is uploaded to, how often, and what it is to be.
 
+use super::form::{self, Places};
 use super::{HERE, may_manage, whole};
 use crate::backend::Way;
 use crate::components::field::{Fields, Line};
@@ -13,9 +14,7 @@ use leptos_meta::Title;
 use shared::Status;
 use shared::access::Privilege;
 use shared::api::{Call, GetInventory, ListSources, ListTargets, SourcePage, TargetPage, encode};
-use shared::can::limit;
-use shared::migrate::can::{LEAST_IDLE, MOST_DAYS, MOST_IDLE, MOST_KEPT};
-use shared::migrate::{CyclePolicy, Inventory, Source, SourceVm};
+use shared::migrate::{CyclePolicy, Inventory, Source, SourceVm, TargetDefaults};
 
 #[derive(Clone)]
 struct Data {
@@ -29,6 +28,7 @@ struct Data {
     vms: Vec<SourceVm>,
     /// Names of targets; none where the person may not see them.
     targets: Option<Vec<String>>,
+    places: Places,
 }
 
 pub fn page() -> AnyView {
@@ -64,6 +64,7 @@ fn fetch(asked: String) -> Loading {
         .is_ok()
         .then(|| way.send(ListTargets { query: whole() }.raw()));
     let sources = way.send(ListSources { query: whole() }.raw());
+    let places = form::calls().map(|call| way.send(call));
     Box::pin(async move {
         let sources = sources.await?;
         let page: SourcePage = crate::backend::read(&sources)?;
@@ -76,14 +77,24 @@ fn fetch(asked: String) -> Loading {
         let inventory = if source.is_empty() {
             String::new()
         } else {
-            let of = GetInventory { source: source.clone() };
+            let of = GetInventory {
+                source: source.clone(),
+            };
             way.send(of.raw()).await?
         };
         let targets = match targets {
             Some(targets) => targets.await?,
             None => String::new(),
         };
-        Ok(vec![sources, source, inventory, targets])
+        let [networks, storages] = places;
+        Ok(vec![
+            sources,
+            source,
+            inventory,
+            targets,
+            networks.await?,
+            storages.await?,
+        ])
     })
 }
 
@@ -103,6 +114,7 @@ fn read(bodies: &Bodies) -> Result<Data, Status> {
         None => None,
     };
     Ok(Data {
+        places: Places::read(bodies, 4)?,
         source: source.map(|s| s.name.to_string()),
         local: source.is_some_and(|s| s.place.local.is_some()),
         sources: sources.iter().map(|s| s.name.to_string()).collect(),
@@ -160,8 +172,9 @@ fn shown(data: &Data, chosen: &str) -> AnyView {
                 {machine(&fields, &data.vms, chosen)}
                 {name}
                 {target(&fields, data.targets.as_deref())}
-                {rhythm(&fields)}
-                {becomes(&fields)}
+                {form::rhythm(&fields, &CyclePolicy::default())}
+                {form::becomes(&fields, &TargetDefaults::default(), &data.places)}
+                {form::group(&fields, String::new())}
             </div>
             <footer>
                 <a class="button" href=HERE>
@@ -240,97 +253,4 @@ fn target(fields: &Fields, targets: Option<&[String]>) -> AnyView {
             ..Line::default()
         }),
     }
-}
-
-/// When cycles run, and what stays of them.
-fn rhythm(fields: &Fields) -> AnyView {
-    let usual = CyclePolicy::default();
-    let rest = fields.line(Line {
-        name: "policy.idleSeconds",
-        label: w().cycle_rest,
-        hint: w().cycle_rest_hint.to_owned(),
-        kind: "number",
-        min: Some(LEAST_IDLE),
-        max: Some(MOST_IDLE),
-        value: usual.idle_seconds.to_string(),
-        required: true,
-        ..Line::default()
-    });
-    let kept = fields.line(Line {
-        name: "policy.keepLast",
-        label: w().uploads_kept,
-        kind: "number",
-        min: Some(1),
-        max: Some(MOST_KEPT),
-        value: usual.keep_last.to_string(),
-        required: true,
-        ..Line::default()
-    });
-    let expires = fields.line(Line {
-        name: "policy.expireDays",
-        label: w().expire_days,
-        hint: w().expire_days_hint.to_owned(),
-        kind: "number",
-        min: Some(1),
-        max: Some(MOST_DAYS),
-        ..Line::default()
-    });
-    view! {
-        <fieldset>
-            <legend>{w().cycles}</legend>
-            <div class="sheet-in">
-                <div class="two">{rest} {kept}</div>
-                {expires}
-                {fields.tick("policy.quiesce", w().quiesce.to_owned(), w().quiesce_hint, usual.quiesce)}
-            </div>
-        </fieldset>
-    }
-    .into_any()
-}
-
-/// What it is to be where it goes.
-fn becomes(fields: &Fields) -> AnyView {
-    let name = fields.line(Line {
-        name: "targetDefaults.name",
-        label: w().target_vm_name,
-        hint: w().target_vm_name_hint.to_owned(),
-        is_name: true,
-        ..Line::default()
-    });
-    let cpus = fields.line(Line {
-        name: "targetDefaults.cpus",
-        label: w().cpus,
-        hint: w().as_source.to_owned(),
-        kind: "number",
-        min: Some(1),
-        max: Some(limit::CPUS),
-        ..Line::default()
-    });
-    let memory = fields.line(Line {
-        name: "targetDefaults.memoryMib",
-        label: w().memory_mib,
-        hint: w().as_source.to_owned(),
-        kind: "number",
-        min: Some(limit::MIN_MEMORY_MIB),
-        max: Some(limit::MAX_MEMORY_MIB),
-        ..Line::default()
-    });
-    let group = fields.line(Line {
-        name: "group",
-        label: w().group,
-        hint: w().group_hint.to_owned(),
-        is_name: true,
-        ..Line::default()
-    });
-    view! {
-        <fieldset>
-            <legend>{w().becomes}</legend>
-            <div class="sheet-in">
-                {name}
-                <div class="two">{cpus} {memory}</div>
-            </div>
-        </fieldset>
-        {group}
-    }
-    .into_any()
 }

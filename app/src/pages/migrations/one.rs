@@ -194,6 +194,11 @@ fn actions(vm: &MigratingVm) -> AnyView {
         };
         button::link(button, &may_ask(verb, vm))
     };
+    let edit = Button {
+        to: format!("{HERE}/{name}/edit"),
+        label: w().edit_dots,
+        ..Button::default()
+    };
     view! {
         {post("start", w().start, Verb::Start)}
         {post("pause", w().pause, Verb::Pause)}
@@ -201,6 +206,7 @@ fn actions(vm: &MigratingVm) -> AnyView {
         {post("cycle", w().cycle_now, Verb::Cycle)}
         {post("check", w().check_again, Verb::Check)}
         {post("extend", w().extend, Verb::Extend)}
+        {button::link(edit, &may_ask(Verb::Edit, vm))}
         {go("finalize", w().finalize_dots, "", Verb::Finalize)}
         {go("delete", w().delete_dots, "danger", Verb::Delete)}
     }
@@ -210,9 +216,7 @@ fn actions(vm: &MigratingVm) -> AnyView {
 /// What is wrong, and what to do about it.
 fn trouble(vm: &MigratingVm) -> Option<AnyView> {
     if vm.state == MigratingState::Expired {
-        return Some(
-            view! { <div class="alert warn" role="alert">{w().advice_extend}</div> }.into_any(),
-        );
+        return Some(view! { <div class="alert warn" role="alert">{w().advice_extend}</div> }.into_any());
     }
     let why = vm.error.as_ref()?;
     let advice = if vm.state == MigratingState::Error {
@@ -274,7 +278,10 @@ fn about(vm: &MigratingVm) -> AnyView {
             w().rest_between,
             format::duration(i64::from(vm.policy.idle_seconds) * 1_000_000).into_any(),
         ),
-        (w().uploads_kept, format::count(vm.policy.keep_last.into()).into_any()),
+        (
+            w().uploads_kept,
+            format::count(vm.policy.keep_last.into()).into_any(),
+        ),
         (w().file_systems, quiesce.into_any()),
     ]);
     if let Some(group) = &vm.group {

@@ -16,8 +16,8 @@ use shared::api::{CutoverPage, CyclePage, ListQuery, MigratingVmPage, MigrationC
 use shared::job::Job;
 use shared::migrate::views::{CutoverJob, Forecast, Judged, MigrationClone};
 use shared::migrate::{
-    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory, JudgeClone,
-    MigratingVm, PatchMigratingVm, Source,
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory,
+    JudgeClone, MigratingVm, PatchMigratingVm, Source,
 };
 use shared::{Code, Status};
 use utoipa_axum::routes;
@@ -53,7 +53,10 @@ pub(super) fn routes(api: Api) -> Api {
 /// Where machines live that are carried over.
 #[utoipa::path(get, path = "/api/v1/sources", tag = "migration", params(ListQuery),
     responses((status = 200, body = SourcePage)))]
-async fn list_sources(State(server): State<Server>, Query(query): Query<ListQuery>) -> ApiResult<Json<SourcePage>> {
+async fn list_sources(
+    State(server): State<Server>,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Json<SourcePage>> {
     let page = inventory::sources(server.world(), &query).await?;
     Ok(Json(SourcePage {
         sources: page.items,
@@ -93,7 +96,10 @@ async fn delete_source(State(server): State<Server>, Path(source): Path<String>)
 /// The machines that a source has.
 #[utoipa::path(get, path = "/api/v1/sources/{source}/inventory", tag = "migration",
     responses((status = 200, body = Inventory)), params(("source" = String, Path, description = "Name or id")))]
-async fn get_inventory(State(server): State<Server>, Path(source): Path<String>) -> ApiResult<Json<Inventory>> {
+async fn get_inventory(
+    State(server): State<Server>,
+    Path(source): Path<String>,
+) -> ApiResult<Json<Inventory>> {
     Ok(Json(inventory::inventory(server.world(), &source).await?))
 }
 
@@ -128,7 +134,10 @@ async fn create_migrating_vm(
 /// One machine that is carried over, by its migration's name or id.
 #[utoipa::path(get, path = "/api/v1/migratingVms/{vm}", tag = "migration",
     responses((status = 200, body = MigratingVm)), params(("vm" = String, Path, description = "Name or id")))]
-async fn get_migrating_vm(State(server): State<Server>, Path(vm): Path<String>) -> ApiResult<Json<MigratingVm>> {
+async fn get_migrating_vm(
+    State(server): State<Server>,
+    Path(vm): Path<String>,
+) -> ApiResult<Json<MigratingVm>> {
     Ok(Json(inventory::migrating_vm(server.world(), &vm).await?))
 }
 
@@ -141,7 +150,9 @@ async fn update_migrating_vm(
     Body(request): Body<PatchMigratingVm>,
 ) -> ApiResult<Json<MigratingVm>> {
     let id = server.jobs.update_migrating_vm(&vm, request).await?.id;
-    Ok(Json(inventory::migrating_vm(server.world(), &id.to_string()).await?))
+    Ok(Json(
+        inventory::migrating_vm(server.world(), &id.to_string()).await?,
+    ))
 }
 
 /// Takes a migration off the books. Its uploads stay at the target, as copies like any other.
@@ -154,7 +165,9 @@ async fn delete_migrating_vm(State(server): State<Server>, Path(vm): Path<String
 
 /// The migration as it is after a change.
 async fn now(server: &Server, changed: MigratingVm) -> ApiResult<Json<MigratingVm>> {
-    Ok(Json(inventory::migrating_vm(server.world(), &changed.id.to_string()).await?))
+    Ok(Json(
+        inventory::migrating_vm(server.world(), &changed.id.to_string()).await?,
+    ))
 }
 
 /// Starts the cycles of a migration.
@@ -282,7 +295,8 @@ async fn create_migration_clone(
     caller.must(Privilege::VmCreate, None)?;
     let job = server.jobs.migration_clone(&vm, request, by(&caller)).await?;
     let clone = MigrationClone::of(&job, Judged::default());
-    let clone = clone.ok_or_else(|| Status::new(Code::Internal, format!("job {} is no test clone", job.id)))?;
+    let clone =
+        clone.ok_or_else(|| Status::new(Code::Internal, format!("job {} is no test clone", job.id)))?;
     Ok(accepted(format!("/api/v1/jobs/{}", job.id), clone))
 }
 
@@ -296,7 +310,9 @@ async fn judge_clone(
     Path((vm, clone)): Path<(String, String)>,
     Body(request): Body<JudgeClone>,
 ) -> ApiResult<Json<MigrationClone>> {
-    Ok(Json(server.jobs.judge_clone(&vm, &clone, request, by(&caller)).await?))
+    Ok(Json(
+        server.jobs.judge_clone(&vm, &clone, request, by(&caller)).await?,
+    ))
 }
 
 /// The cutovers of a migration, newest first.
@@ -329,7 +345,8 @@ async fn create_cutover(
     caller.must(Privilege::VmPower, None)?;
     let job = server.jobs.cut_over(&vm, request, by(&caller)).await?;
     let cutover = CutoverJob::of(&job);
-    let cutover = cutover.ok_or_else(|| Status::new(Code::Internal, format!("job {} is no cutover", job.id)))?;
+    let cutover =
+        cutover.ok_or_else(|| Status::new(Code::Internal, format!("job {} is no cutover", job.id)))?;
     Ok(accepted(format!("/api/v1/jobs/{}", job.id), cutover))
 }
 

@@ -194,7 +194,9 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         Some(job) => job,
         None => {
             let vm = migrating(cx).await?;
-            let asked = jobs(cx).cutover_machine(&vm, (cx.id(), &spec.request), by(cx)).await;
+            let asked = jobs(cx)
+                .cutover_machine(&vm, (cx.id(), &spec.request), by(cx))
+                .await;
             let job = asked?.id;
             minted.restore = Some(job);
             keep(cx, &minted).await?;

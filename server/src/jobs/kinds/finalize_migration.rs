@@ -48,11 +48,17 @@ async fn remove_uploads(cx: &Cx) -> Result<(), StepError> {
             continue;
         };
         if copy.legal_hold {
-            cx.log(format!("the copy of {}, {}, stays: it is under legal hold", copy.snapshot_time, copy.id));
+            cx.log(format!(
+                "the copy of {}, {}, stays: it is under legal hold",
+                copy.snapshot_time, copy.id
+            ));
             continue;
         }
         match cx.world().copies.remove(&copy).await {
-            Ok(()) => cx.log(format!("the copy of {}, {}, is removed", copy.snapshot_time, copy.id)),
+            Ok(()) => cx.log(format!(
+                "the copy of {}, {}, is removed",
+                copy.snapshot_time, copy.id
+            )),
             Err(CopiesError::Refused(why)) if why.code == Code::FailedPrecondition => {
                 return Err(StepError::waiting(why.message));
             }
@@ -75,7 +81,10 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
         for snapshot in db::migrations::snapshots_for(cx.db(), source, vm.target).await? {
             let job = JobSpec::DeleteSnapshot(DeleteSnapshotSpec { vm: source, snapshot });
             let request = request_of([cx.id().0, snapshot.0]);
-            match jobs.submit(job, Some(request), None, By(format!("migration {}", vm.name))).await {
+            match jobs
+                .submit(job, Some(request), None, By(format!("migration {}", vm.name)))
+                .await
+            {
                 Ok(job) => drop(child::done(cx, job.id).await?),
                 // Gone since, or held: it is the source's own affair.
                 Err(e) => cx.log(format!("snapshot {snapshot} stays: {e}")),

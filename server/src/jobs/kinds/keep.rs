@@ -66,7 +66,12 @@ pub(super) async fn apply(
     let now = cx.world().clock.now();
     let all = retention::verdicts(cx.db(), policy.id, of, &policy.retention, (&zone, now)).await?;
     let dropped: Vec<_> = all.iter().filter(|verdict| !verdict.keep).collect();
-    remove(cx, dropped.iter().map(|verdict| verdict.copy), policy.name.as_str()).await?;
+    remove(
+        cx,
+        dropped.iter().map(|verdict| verdict.copy),
+        policy.name.as_str(),
+    )
+    .await?;
     prune(cx, jobs, of.1, now).await
 }
 

@@ -376,19 +376,16 @@ impl Jobs {
         let id: JobId = clone.parse().map_err(|_| none())?;
         let stored = db::jobs::by_id(db, id).await?.ok_or_else(none)?;
         let found = MigrationClone::of(&stored.job, judged.clone());
-        let found = found.filter(|found| found.migrating_vm == vm.id).ok_or_else(none)?;
+        let found = found
+            .filter(|found| found.migrating_vm == vm.id)
+            .ok_or_else(none)?;
         db.write(move |tx| Box::pin(async move { db::migrations::judge(tx, id, &judged, vm.id).await }))
             .await?;
         Ok(found)
     }
 
     /// Cuts a machine over.
-    pub async fn cut_over(
-        &self,
-        reference: &str,
-        mut request: CreateCutover,
-        by: By,
-    ) -> Result<Job, Status> {
+    pub async fn cut_over(&self, reference: &str, mut request: CreateCutover, by: By) -> Result<Job, Status> {
         self.check_defaults("target", &mut request.target).await?;
         let most = u64::from(shared::can::limit::BOOT_TIMEOUT_SECONDS);
         let seconds = u64::from(request.power_off_after_seconds);
@@ -396,7 +393,10 @@ impl Jobs {
         let db = &self.world().db;
         let vm = db.reading(async |conn| db::migrations::known(conn, reference).await);
         let vm = vm.await?;
-        let source: VmId = vm.source_vm.parse().map_err(|_| Status::not_found("VM", &vm.source_vm))?;
+        let source: VmId = vm
+            .source_vm
+            .parse()
+            .map_err(|_| Status::not_found("VM", &vm.source_vm))?;
         let machine = db::vms::by_id(db, source).await?;
         let machine = machine.ok_or_else(|| Status::not_found("VM", &vm.source_vm_name))?;
         let defaults = vm.target_defaults.with(&request.target);
@@ -456,7 +456,8 @@ impl Jobs {
             name: vm.name,
             request,
         };
-        self.submit(JobSpec::FinalizeMigration(spec), None, None, by).await
+        self.submit(JobSpec::FinalizeMigration(spec), None, None, by)
+            .await
     }
 }
 
