@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Takes the figures; bench/README.md says what they are.
 #
-#   bench/run.sh [--quick] [clone|instantClone|engine|api|console|machines|vault]
+#   bench/run.sh [--quick] [clone|instantClone|engine|api|console|machines|vault|migrate]
 #
 # The group may be in $ONLY, too. Needs what scripts/setup.sh bench and scripts/build.sh make.
 set -euo pipefail

@@ -10,6 +10,7 @@ mod console;
 mod engine;
 mod fork;
 mod machines;
+mod migrate;
 mod pause;
 mod report;
 mod site;
@@ -25,7 +26,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The groups, in the order in which they are taken.
-const GROUPS: [&str; 7] = [
+const GROUPS: [&str; 8] = [
     "clone",
     "instantClone",
     "engine",
@@ -33,6 +34,7 @@ const GROUPS: [&str; 7] = [
     "console",
     "machines",
     "vault",
+    "migrate",
 ];
 
 /// The folder of the benchmark. Asked for when it runs: what is compiled may come from another checkout.
@@ -96,6 +98,7 @@ async fn run() -> Result<()> {
             "api" => api::take(size).await,
             "machines" => machines::take(size).await,
             "vault" => vault::take(size).await,
+            "migrate" => migrate::take(size).await,
             _ => console::take(size).await,
         }?;
         report.print(group, &taken)?;

@@ -18,7 +18,8 @@ use shared::migrate::{
 use shared::vm::{PowerAction, VmState};
 use shared::{Code, Timestamp};
 use std::path::Path;
-use support::{PATIENCE, by, clean_up, create, dir, ended, engine_of, target, until, vm_id};
+use support::migrating::{self, carry, is, synced, when};
+use support::{by, clean_up, create, dir, ended, engine_of, until, vm_id};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -36,52 +37,10 @@ async fn machine(jobs: &Jobs, name: &str) {
     ended(jobs, made.id).await;
 }
 
-fn carry(name: &str, vm: &str) -> CreateMigratingVm {
-    CreateMigratingVm {
-        name: name.parse().unwrap(),
-        source: "here".into(),
-        source_vm: vm.into(),
-        target: "vault".into(),
-        target_defaults: TargetDefaults::default(),
-        policy: CyclePolicy::default(),
-        group: None,
-    }
-}
-
-/// A machine that is carried over as `moved`, from a source called `here` to a target called `vault`.
+/// A machine that is carried over as `moved`.
 async fn carried(jobs: &Jobs, vm: &str) {
     machine(jobs, vm).await;
-    target(jobs, "vault").await;
-    let source = CreateSource {
-        name: "here".parse().unwrap(),
-        local: Some(LocalSource {}),
-    };
-    jobs.create_source(source).await.unwrap();
-    jobs.create_migrating_vm(carry("moved", vm)).await.unwrap();
-    when(jobs, |vm| vm.state == MigratingState::Ready).await;
-}
-
-async fn is(jobs: &Jobs) -> MigratingVm {
-    inventory::migrating_vm(jobs.world(), "moved").await.unwrap()
-}
-
-/// Waits until the migration is as wanted.
-async fn when(jobs: &Jobs, wanted: impl Fn(&MigratingVm) -> bool) -> MigratingVm {
-    let mut changes = jobs.world().db.subscribe();
-    let wait = async {
-        loop {
-            let vm = is(jobs).await;
-            if wanted(&vm) {
-                return vm;
-            }
-            // Lagging behind is no loss: it is read again.
-            drop(changes.recv().await);
-        }
-    };
-    match tokio::time::timeout(PATIENCE, wait).await {
-        Ok(vm) => vm,
-        Err(_) => panic!("it is not as wanted: {:#?}", is(jobs).await),
-    }
+    migrating::carried(jobs, vm, CyclePolicy::default()).await;
 }
 
 async fn cycles(jobs: &Jobs) -> Vec<ReplicationCycle> {
@@ -94,15 +53,6 @@ async fn cycles(jobs: &Jobs) -> Vec<ReplicationCycle> {
 async fn state_of(jobs: &Jobs, name: &str) -> VmState {
     let vm = db::vms::find(&jobs.world().db, name).await.unwrap();
     vm.unwrap().state
-}
-
-/// The first cycle is done.
-async fn synced(jobs: &Jobs) -> MigratingVm {
-    jobs.start_migration("moved").await.unwrap();
-    when(jobs, |vm| {
-        vm.state == MigratingState::Active && vm.current_cycle.is_none()
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

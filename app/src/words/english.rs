@@ -1250,7 +1250,6 @@ super::table! {
     target_network_hint: "What the source's cards are called does not matter: the new machine's are new.",
     network_usual: "As many cards as it has, in the network that every machine may have",
     as_it_is: "As it is",
-    storage_usual: "In the default storage",
     isolated_network: "In the isolated network",
     isolated_network_hint: "There no machine in production hears it.",
     keep_hours: "Keep it for, in hours",

@@ -1196,7 +1196,6 @@ pub static GERMAN: Words = Words {
     target_network_hint: "Wie die Karten der Quelle heißen, ist gleich: die der neuen VM sind neu.",
     network_usual: "So viele Karten wie bisher, im Netzwerk, das jede VM haben darf",
     as_it_is: "Wie es ist",
-    storage_usual: "Im Standardspeicher",
     isolated_network: "Im isolierten Netzwerk",
     isolated_network_hint: "Dort bemerkt ihn keine produktive VM.",
     keep_hours: "Behalten, in Stunden",

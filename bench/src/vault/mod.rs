@@ -1,7 +1,7 @@
 //! Copies of a disk: what they take of the processor, beside restic, borg and `qemu-img`, and beside what reading, hashing,
 //! packing and sealing take by themselves.
 
-mod recovery;
+pub mod recovery;
 mod taken;
 mod tools;
 

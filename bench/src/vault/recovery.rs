@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use server::config::Config;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How many copies there are of the machine: the oldest and the newest are tried.
@@ -91,7 +91,7 @@ async fn once(site: &Site, copy: &str, name: &str) -> Result<f64> {
 }
 
 /// Returns when the machine of this monitor has read its first disk.
-fn reads(monitor: &PathBuf) -> Result<()> {
+pub fn reads(monitor: &Path) -> Result<()> {
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         if has_read(monitor).unwrap_or(false) {
@@ -102,19 +102,32 @@ fn reads(monitor: &PathBuf) -> Result<()> {
     Err("the guest has not read its disk".into())
 }
 
-fn has_read(monitor: &PathBuf) -> Result<bool> {
+fn has_read(monitor: &Path) -> Result<bool> {
+    let devices = ask(monitor, &json!({"execute": "query-blockstats"}))?;
+    let read = |device: &Value| device["stats"]["rd_operations"].as_u64().unwrap_or(0) > 0;
+    Ok(devices.as_array().is_some_and(|all| all.iter().any(read)))
+}
+
+/// What a machine's monitor answers.
+pub fn ask(monitor: &Path, command: &Value) -> Result<Value> {
     let mut stream = UnixStream::connect(monitor)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     lines.next().ok_or("the monitor is silent")??;
     writeln!(stream, "{}", json!({"execute": "qmp_capabilities"}))?;
-    writeln!(stream, "{}", json!({"execute": "query-blockstats"}))?;
+    writeln!(stream, "{command}")?;
     for line in lines {
         let answer: Value = serde_json::from_str(&line?)?;
-        if let Some(devices) = answer["return"].as_array() {
-            let read = |device: &Value| device["stats"]["rd_operations"].as_u64().unwrap_or(0) > 0;
-            return Ok(devices.iter().any(read));
+        if let Some(error) = answer.get("error") {
+            return Err(format!("{command}: {error}").into());
+        }
+        match answer.get("return") {
+            // Of the first command, which only opens the talk.
+            Some(Value::Object(said)) if said.is_empty() => {}
+            Some(said) => return Ok(said.clone()),
+            // An event.
+            None => {}
         }
     }
-    Ok(false)
+    Err("the monitor has closed".into())
 }

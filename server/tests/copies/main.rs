@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::counting::{QEMU, counting, counts, off_and_gone, succeeded};
-use support::{by, clean_up, create, ended, engine, until, vm_id};
+use support::{by, clean_up, create, ended, engine, until, vm_id, quiet};
 
 fn tool(program: &str, arguments: &[&str]) -> String {
     let out = Command::new(program).args(arguments).output().unwrap();
@@ -80,12 +80,6 @@ async fn copy_of(jobs: &Jobs, task: &CopyTask) -> Copy {
 }
 
 /// No job is under way: what copies asked for by themselves is done.
-async fn quiet(jobs: &Jobs) {
-    for stored in db::jobs::active(&jobs.world().db).await.unwrap() {
-        ended(jobs, stored.job.id).await;
-    }
-}
-
 fn hash_of(arguments: &[&str], to: &Path) -> u64 {
     let mut all = vec!["convert", "-U", "-O", "raw"];
     all.extend(arguments);

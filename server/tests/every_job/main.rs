@@ -17,7 +17,8 @@ use shared::copy::{BootCopy, RestoreCopy, RestoreDisks, RestoreFile, RestoreOver
 use shared::edit::{EditVm, GrowDisk};
 use shared::fork::{ForkNics, InstantClone};
 use shared::image::{CreateExport, CreateImage, ExportFormat, SnapshotDisk};
-use shared::job::{Job, JobState, step};
+use shared::job::{Job, JobKind, JobState, step};
+use shared::migrate::{CreateCutover, CyclePolicy};
 use shared::snapshot::{RevertSnapshot, TakeSnapshot};
 use shared::vm::{BlankDisk, CloudInit, ConnectNics, NewDisk, NewNic, PowerAction};
 use shared::{Code, JobId};
@@ -27,7 +28,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{by, clean_up, create, ended, slate, vm_id};
+use support::migrating;
+use support::{by, clean_up, create, ended, quiet, slate, vm_id};
 
 /// A kind of job, in the form that has most to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +74,12 @@ enum Work {
     Boot,
     Verify,
     Prune,
+    CutOver,
+    Finalize,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 36] = [
+    const ALL: [(Self, &'static str); 38] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -112,6 +116,8 @@ impl Work {
         (Self::Boot, "boot"),
         (Self::Verify, "verify"),
         (Self::Prune, "prune"),
+        (Self::CutOver, "cut-over"),
+        (Self::Finalize, "finalize"),
     ];
 
     fn name(self) -> &'static str {
@@ -246,6 +252,15 @@ impl Work {
             Self::Boot => &[step::MINTING, step::ATTACHING, step::BOOTING, step::CLEANING_UP],
             Self::Verify => &[step::VERIFYING],
             Self::Prune => &[step::CLEANING_UP],
+            Self::CutOver => &[
+                step::PREVIOUS_CYCLE,
+                step::SHUTTING_DOWN_SOURCE,
+                step::FINAL_SYNC,
+                step::PREPARING_VM_DISKS,
+                step::INSTANTIATING,
+                step::FINALIZING,
+            ],
+            Self::Finalize => &[step::CHECKING, step::LETTING_GO],
         }
     }
 
@@ -276,6 +291,8 @@ impl Work {
             Self::Copy | Self::CopyKept => matches!(name, step::FINALIZING | step::LETTING_GO),
             Self::RestoreOver => matches!(name, step::REVERTING | step::STARTING | step::CLEANING_UP),
             Self::Boot => name == step::CLEANING_UP,
+            Self::CutOver => name == step::FINALIZING,
+            Self::Finalize => name == step::LETTING_GO,
             Self::Fork | Self::ForkKept => name == step::VERIFYING,
             Self::Edit | Self::EditOff => name == step::CHANGING_HARDWARE,
             _ => false,
@@ -339,6 +356,14 @@ impl Work {
             let job = jobs.snapshot(source, request, by()).await.unwrap();
             succeeded(jobs, job.id).await;
         }
+        if matches!(self, Self::CutOver | Self::Finalize) {
+            carried(jobs).await;
+        }
+        if self == Self::Finalize {
+            let job = jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap();
+            succeeded(jobs, job.id).await;
+            quiet(jobs).await;
+        }
         if matches!(self, Self::ForkKept | Self::DeletePoint) {
             let request = InstantClone {
                 name: Some("first".parse().unwrap()),
@@ -395,6 +420,14 @@ impl Work {
         };
         match self {
             Self::Create | Self::Import | Self::DeleteImage => unreachable!(),
+            Self::CutOver => jobs
+                .cut_over("moved", CreateCutover::default(), by())
+                .await
+                .unwrap(),
+            Self::Finalize => jobs
+                .finalize_migration("moved", Default::default(), by())
+                .await
+                .unwrap(),
             Self::Copy => support::copy(jobs, "source", "there", None).await,
             Self::CopyKept => support::copy(jobs, "source", "there", Some("kept")).await,
             Self::Verify | Self::Prune => {
@@ -585,6 +618,13 @@ impl Work {
     }
 }
 
+/// The machine is carried over as `moved`, and uploaded once. It is paused: no cycle begins by itself.
+async fn carried(jobs: &Jobs) {
+    migrating::carried(jobs, "source", CyclePolicy::default()).await;
+    migrating::synced(jobs).await;
+    jobs.pause_migration("moved").await.unwrap();
+}
+
 async fn succeeded(jobs: &Jobs, id: JobId) -> Job {
     let job = ended(jobs, id).await;
     assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
@@ -623,6 +663,7 @@ enum Strike {
 }
 
 struct At {
+    of: Option<JobKind>,
     step: &'static str,
     last: &'static str,
     when: When,
@@ -635,6 +676,11 @@ impl At {
     fn new(work: Work, step: &'static str, when: When, strike: Strike) -> Arc<Self> {
         let last = work.steps().last().unwrap();
         Arc::new(Self {
+            of: match work {
+                Work::CutOver => Some(JobKind::CutOver),
+                Work::Finalize => Some(JobKind::FinalizeMigration),
+                _ => None,
+            },
             step,
             last,
             when,
@@ -644,7 +690,11 @@ impl At {
         })
     }
 
-    async fn at(&self, step: &str, when: When) -> Result<(), StepError> {
+    async fn at(&self, cx: &Cx, step: &str, when: When) -> Result<(), StepError> {
+        // A job that it has asked for has steps of the same names.
+        if self.of.is_some_and(|kind| cx.job().kind != kind) {
+            return Ok(());
+        }
         // An undo is reached by the failure of the last step.
         if self.when.is_undo()
             && when == When::After
@@ -669,17 +719,17 @@ impl At {
 
 #[async_trait]
 impl Hook for At {
-    async fn before(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
-        self.at(step, When::Before).await
+    async fn before(&self, cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(cx, step, When::Before).await
     }
-    async fn after(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
-        self.at(step, When::After).await
+    async fn after(&self, cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(cx, step, When::After).await
     }
-    async fn before_undo(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
-        self.at(step, When::BeforeUndo).await
+    async fn before_undo(&self, cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(cx, step, When::BeforeUndo).await
     }
-    async fn after_undo(&self, _cx: &Cx, step: &str) -> Result<(), StepError> {
-        self.at(step, When::AfterUndo).await
+    async fn after_undo(&self, cx: &Cx, step: &str) -> Result<(), StepError> {
+        self.at(cx, step, When::AfterUndo).await
     }
 }
 
@@ -713,7 +763,15 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// What is there. Once a running QEMU has switched to new overlays they stay, whatever becomes of the job: the guest
 /// writes into them. Then only the names must be gone, and no layer may be loose.
 async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
+    // What a job has asked of others may go on when it is over itself.
+    quiet(jobs).await;
     match work {
+        // What was uploaded stays, and the snapshot that it is of.
+        Work::CutOver => {
+            let mut all = support::slate_without_layers(jobs).await;
+            all.retain(|line| !["copies", "snapshots", "snapshot_disks"].iter().any(|t| line.starts_with(t)));
+            all
+        }
         Work::Snapshot
         | Work::SnapshotMemory
         | Work::Revert

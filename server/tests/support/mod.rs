@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 pub mod counting;
+pub mod migrating;
 
 use server::db::{self, Db};
 use server::hypervisor::RunState;
@@ -303,6 +304,13 @@ pub async fn slate_without_layers(jobs: &Jobs) -> Vec<String> {
     let mut all = slate(jobs).await;
     all.retain(|line| !line.starts_with("layers"));
     all
+}
+
+/// Waits until no job is at work.
+pub async fn quiet(jobs: &Jobs) {
+    for stored in db::jobs::active(&jobs.world().db).await.unwrap() {
+        ended(jobs, stored.job.id).await;
+    }
 }
 
 /// Ends every machine and the engine: nothing runs on after a test.

@@ -172,7 +172,7 @@ fn networks(fields: &Fields, now: Option<&[NewNic]>, all: &[Network]) -> AnyView
 fn storages(fields: &Fields, now: Option<&str>, all: &[Storage]) -> Option<AnyView> {
     let of = |s: &&Storage| Some(s.id.to_string().as_str()) == now || Some(s.name.as_str()) == now;
     let now = all.iter().find(of).map(|s| s.name.to_string());
-    place::storage_now(fields, all, w().storage_usual, now.as_deref().unwrap_or_default())
+    place::storage_now(fields, all, w().default_where, now.as_deref().unwrap_or_default())
 }
 
 /// Which group it is in.

@@ -276,7 +276,7 @@ impl Show<'_> {
     }
 
     /// The last step: what the guest has written just before has to be there afterwards.
-    async fn cut_over(&self, vm: &str) -> Result<(), Failure> {
+    async fn cut_over(&self, vm: &str) -> Result<VmId, Failure> {
         let word = uuid::Uuid::new_v4().simple().to_string();
         // What is echoed of the command is not what it says.
         let write = format!("echo {word} > {WORD}; echo writ''ten");
@@ -289,13 +289,15 @@ impl Show<'_> {
             .target_vm
             .ok_or("the migration does not say what the machine has become")?;
         self.counts(made, &now.name).await?;
-        self.types(&made.to_string(), &format!("cat {WORD}"), &word).await
+        self.types(&made.to_string(), &format!("cat {WORD}"), &word)
+            .await?;
+        Ok(made)
     }
 
     /// Waits until the disks of the new machine are here: it runs from the upload until then, and that is not removed.
-    async fn home(&self, vm: &str) -> Result<(), Failure> {
+    async fn home(&self, made: VmId) -> Result<(), Failure> {
         let query = ListQuery {
-            filter: Some(format!("migration={vm}")),
+            filter: Some(format!("product={made}")),
             ..all()
         };
         let jobs = self.client.call(&ListJobs { query }).await?.jobs;
@@ -345,10 +347,10 @@ impl Show<'_> {
         self.rehearse(&vm).await?;
         self.done("test clone");
 
-        self.cut_over(&vm).await?;
+        let made = self.cut_over(&vm).await?;
         self.done("cutover");
 
-        self.home(&vm).await?;
+        self.home(made).await?;
         self.done("disks at home");
 
         let request = FinalizeMigration::default();
