@@ -12,14 +12,14 @@ use shared::api::ListQuery;
 use shared::job::{Job, JobState, step};
 use shared::migrate::views::{CutoverJob, MigrationClone, MoveState, MoveStepName, ReplicationCycle};
 use shared::migrate::{
-    CloneVerdict, CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy,
-    CycleState, FinalizeMigration, JudgeClone, LocalSource, MigratingState, MigratingVm, TargetDefaults,
+    CloneVerdict, CreateCutover, CreateMigrationClone, CyclePolicy,
+    CycleState, FinalizeMigration, JudgeClone, MigratingState, TargetDefaults,
 };
 use shared::vm::{PowerAction, VmState};
 use shared::{Code, Timestamp};
 use std::path::Path;
 use support::migrating::{self, carry, is, synced, when};
-use support::{by, clean_up, create, dir, ended, engine_of, until, vm_id};
+use support::{PATIENCE, by, clean_up, create, dir, ended, engine_of, until, vm_id};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -109,7 +109,7 @@ async fn a_cycle_that_fails_is_tried_again_by_back_off_and_takes_nothing_away() 
     let clock = Clock::stopped(at("2030-01-01T00:00:00Z"));
     let jobs = engine(dir.path(), &clock).await;
     // What copies of it come to fails.
-    carried(&jobs, "fail-at-finalizing").await;
+    carried(&jobs, "fail-at-copying").await;
     jobs.start_migration("moved").await.unwrap();
     let failed = when(&jobs, |vm| vm.failures == 1).await;
     assert_eq!(failed.state, MigratingState::FirstSync);

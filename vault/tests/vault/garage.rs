@@ -114,8 +114,10 @@ async fn a_store_without_conditional_put_keeps_copies() {
     let store = garage.bucket("copies", SECRET);
     assert!(!probe(&*store).await.unwrap().conditional_put);
     let identity = age::x25519::Identity::generate().to_public().to_string();
-    let made = Vault::create(store.clone(), &Wrapping::Recipient(identity), Making::at(1));
-    let vault = made.await.unwrap();
+    let wrapping = Wrapping::Recipient(identity);
+    let vault = Vault::create(store.clone(), &wrapping, Making::at(1))
+        .await
+        .unwrap();
     let disk = Disk(Arc::new(noise(1, 70 << 20)));
     let first = copy(&vault, std::slice::from_ref(&disk), None).await.unwrap();
     assert!(restore(&vault, &first).await.unwrap()[..] == [disk.clone()]);
