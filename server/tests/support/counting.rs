@@ -43,10 +43,13 @@ pub async fn until(jobs: &Jobs, vm: VmId, wanted: impl Fn(&[Tick]) -> bool) -> V
         if wanted(&all) {
             return all;
         }
-        assert!(
-            begin.elapsed() < super::PATIENCE,
-            "{vm} counts otherwise: {all:?}"
-        );
+        if begin.elapsed() > super::PATIENCE {
+            let hypervisor = &jobs.world().hypervisor;
+            let log = std::fs::read(hypervisor.serial_log(vm)).unwrap_or_default();
+            let end = String::from_utf8_lossy(&log[log.len().saturating_sub(2000)..]).into_owned();
+            let state = hypervisor.state(vm).await;
+            panic!("{vm} ({state:?}) counts otherwise: {all:?}; its serial line ends: {end}");
+        }
         // The log is a file that QEMU writes: nothing tells of it here.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::db::locks::LockMode;
 use crate::db::{self, now};
+use crate::hypervisor::{Control, RunState};
 use crate::inventory::images::KEPT_MICROS;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
@@ -20,12 +21,18 @@ use shared::feed::Noun;
 use shared::image::Export;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
 use shared::place::NetworkKind;
-use shared::vm::NewNic;
+use shared::vm::{NewNic, PauseReason};
 use shared::{Code, ExportId, LayerId, VmId};
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
 pub(super) struct RestoreCopy;
+
+/// How long a machine is left alone that could not read, and may fail again at once.
+const READS_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Minted {
@@ -235,7 +242,13 @@ async fn start_at_once(cx: &Cx) -> Result<(), StepError> {
 async fn bring_home(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     if instant(&spec) {
-        let brought = take_up(cx, &spec, &minted).await;
+        let id = machine(&spec, &minted).ok_or_else(|| is_now("VM", "that was restored"))?;
+        let brought = tokio::select! {
+            brought = take_up(cx, id, &minted) => brought,
+            never = keep_going(cx, id) => match never {},
+        };
+        // The last read may have failed just before.
+        go_on(cx, id).await;
         // The machine has written since: nothing that goes wrong here may take it away.
         return brought.map_err(|e| StepError::waiting(e.status.message));
     }
@@ -254,9 +267,34 @@ async fn bring_home(cx: &Cx) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Lets a machine go on that stands still since it could not read. QEMU reads again what failed: a read that fell together with
+/// the end of the process that shows the copy may fail, though it is waited for until there is another.
+async fn go_on(cx: &Cx, id: VmId) -> bool {
+    let failed = cx.hypervisor().state(id).await == RunState::Paused(PauseReason::IoError);
+    if failed {
+        cx.log("it could not read from the copy, and reads again");
+        if let Err(e) = cx.hypervisor().control(id, Control::Resume).await {
+            tracing::warn!(vm = %id, error = %db::chain(&e), "a machine that could not read from a copy does not go on");
+        }
+    }
+    failed
+}
+
+/// Keeps a machine going that runs from a copy.
+async fn keep_going(cx: &Cx, id: VmId) -> Infallible {
+    let mut events = cx.hypervisor().events();
+    loop {
+        if go_on(cx, id).await {
+            // It may fail again at once.
+            tokio::time::sleep(READS_AGAIN).await;
+        } else if let Err(RecvError::Closed) = events.recv().await {
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Takes what is at the target into the machine's own layers, whether it runs or not.
-async fn take_up(cx: &Cx, spec: &RestoreSpec, minted: &Minted) -> Result<(), StepError> {
-    let id = machine(spec, minted).ok_or_else(|| is_now("VM", "that was restored"))?;
+async fn take_up(cx: &Cx, id: VmId, minted: &Minted) -> Result<(), StepError> {
     for disk in &minted.disks {
         cx.message(copied::title(disk));
         merge::merge(cx, id, &[disk.below]).await?;
