@@ -37,7 +37,7 @@
 //! | `/do/targets/{target}/check` `verify` `prune` `detach` | percent | `CheckTarget` … |
 //! | `/do/policies/create`, `/do/policies/{policy}/edit` | name schedule.cron schedule.timeZone vms label targets … retention.… with window verify.bootEvery enabled | `PostPolicy`, `UpdatePolicy` |
 //! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
-//! | `/do/sources/create`, `/do/sources/{source}/remove` | name kind | `PostSource`, `DeleteSource` |
+//! | `/do/sources/create`, `/do/sources/{source}/remove` | name kind disks.path | `PostSource`, `DeleteSource` |
 //! | `/do/migrations/create`, `/do/migrations/{vm}/edit` | name source sourceVm target group policy.… targetDefaults.… network storage | `PostMigratingVm`, `UpdateMigratingVm` |
 //! | `/do/migrations/{vm}/start` `pause` `resume` `cycle` `extend` `check` `delete` | | `StartMigration` … |
 //! | `/do/migrations/{vm}/clone`, `/do/migrations/{vm}/judge/{clone}` | target.name isolated start keepHours; action note | `PostMigrationClone`, `PostJudgement` |
@@ -108,6 +108,8 @@ pub(crate) mod way {
 }
 /// What `kind` says of a source: the machines of this server.
 pub(crate) const SOURCE_LOCAL: &str = "local";
+/// Or exported machines in a directory.
+pub(crate) const SOURCE_DISKS: &str = "disks";
 /// What `start` says: at once, from the copy; or when all is there. Else it stays off.
 pub(crate) const START_INSTANT: &str = "instant";
 pub(crate) const START_AFTER: &str = "after";

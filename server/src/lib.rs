@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod nbd;
 pub mod notices;
 pub mod oidc;
+pub mod sources;
 pub mod web;
 
 /// Says which cryptography TLS is spoken with, for clients that are not told by themselves; saying it again is no change.

@@ -11,7 +11,9 @@ use crate::migrate::{CloneOf, CycleOf};
 use crate::seed::copy_snapshot::{CopyRunStats, CopyStatus, KvmProtectionSource, ProtectionSource};
 use crate::snapshot::Consistency;
 use crate::vm::NewNic;
-use crate::{CopyId, JobId, Name, PolicyId, RunId, SnapshotId, Status, TargetId, Timestamp, VmId, words};
+use crate::{
+    CopyId, JobId, Name, PolicyId, RunId, SnapshotId, SourceId, Status, TargetId, Timestamp, VmId, words,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -502,8 +504,22 @@ pub struct CopySpec {
     /// The cycle of a migration that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<CycleOf>,
+    /// The machine that is read, where it is none of this server: `vm` is then what its copies are known by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<OutsideVm>,
     /// What was asked.
     pub request: CreateCopyTask,
+}
+
+/// A machine that is not of this server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct OutsideVm {
+    /// Where it lives.
+    pub source: SourceId,
+    /// How the source calls it.
+    pub id: String,
 }
 
 /// A disk of a copy.

@@ -375,6 +375,7 @@ impl JobSpec {
             Self::BootCopy(_) | Self::VerifyTarget(_) | Self::PruneTarget(_) => None,
             // What they do with the machines they have other jobs do.
             Self::CutOver(_) | Self::FinalizeMigration(_) => None,
+            Self::CopySnapshot(s) if s.outside.is_some() => None,
             Self::CopySnapshot(s) => Some(s.vm),
             Self::RestoreCopy(s) => s.vm,
             Self::ImageOfSnapshot(s) => Some(s.vm),

@@ -65,6 +65,15 @@ words! {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LocalSource {}
 
+/// Exported machines in a directory: OVAs, OVFs with their disks, directories of disks, single disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DisksSource {
+    /// The directory, on the server's host; below one that `image_roots` names.
+    pub path: String,
+}
+
 /// Where machines live that are to be carried over: one of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -73,6 +82,9 @@ pub struct SourcePlace {
     /// On this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalSource>,
+    /// In a directory of exported machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<DisksSource>,
 }
 
 /// Where machines live that are to be carried over.
@@ -107,16 +119,29 @@ pub struct CreateSource {
     /// The machines of this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalSource>,
+    /// A directory of exported machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<DisksSource>,
 }
 
 impl CreateSource {
     /// The place; `INVALID_ARGUMENT` unless exactly one is given.
     pub fn place(&self) -> Result<SourcePlace, Status> {
-        match &self.local {
-            Some(local) => Ok(SourcePlace {
-                local: Some(local.clone()),
-            }),
-            None => Err(Status::invalid("local", "name where the machines live: local")),
+        let place = SourcePlace {
+            local: self.local.clone(),
+            disks: self.disks.clone(),
+        };
+        match (&place.local, &place.disks) {
+            (Some(_), None) => Ok(place),
+            (None, Some(disks)) if disks.path.starts_with('/') => Ok(place),
+            (None, Some(_)) => Err(Status::invalid(
+                "disks.path",
+                "a directory is named by its whole path, from / on",
+            )),
+            _ => Err(Status::invalid(
+                "local",
+                "name one place where the machines live: local, or disks",
+            )),
         }
     }
 }
@@ -144,6 +169,12 @@ pub struct SourceVm {
     pub firmware: Option<crate::vm::Firmware>,
     /// The sizes of its disks, in bytes.
     pub disk_bytes: Vec<u64>,
+    /// Its operating system, as the source calls it, where the source knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+    /// Why it cannot be carried over as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// The migration that carries it over, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrating_vm: Option<MigratingVmId>,
@@ -473,7 +504,8 @@ pub struct CutoverSpec {
     /// Its name at the time.
     pub name: Name,
     /// The source's machine, where that is one of this server.
-    pub source_vm: VmId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_vm: Option<VmId>,
     /// Whether it ran when it was asked: then it is started again if the cutover does not come to its end.
     pub ran: bool,
     /// What was asked, with what the migration says.

@@ -2,7 +2,7 @@
 
 use super::machine::number;
 use super::parse::Form;
-use super::{NETWORK_NONE, NETWORK_SAME, SOURCE_LOCAL};
+use super::{NETWORK_NONE, NETWORK_SAME, SOURCE_DISKS, SOURCE_LOCAL};
 use crate::words::w;
 use shared::api::{
     Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration, PauseMigration,
@@ -11,7 +11,7 @@ use shared::api::{
 };
 use shared::can::limit;
 use shared::migrate::{
-    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, FinalizeMigration,
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource, FinalizeMigration,
     JudgeClone, LocalSource, PatchMigratingVm, TargetDefaults, can,
 };
 use shared::vm::NewNic;
@@ -20,10 +20,12 @@ use shared::{Name, Status};
 pub fn source(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
     Ok(match *rest {
         ["create"] => {
-            let local = form.get("kind") == Some(SOURCE_LOCAL);
+            let kind = form.get("kind");
+            let path = || form.get("disks.path").unwrap_or_default().to_owned();
             let request = CreateSource {
                 name: form.need("name")?,
-                local: local.then(LocalSource::default),
+                local: (kind == Some(SOURCE_LOCAL)).then(LocalSource::default),
+                disks: (kind == Some(SOURCE_DISKS)).then(|| DisksSource { path: path() }),
             };
             request.place()?;
             PostSource { request }.raw()

@@ -41,6 +41,14 @@ fn a_source_is_added_and_removed() {
         (Method::Post, "/api/v1/sources")
     );
     assert_eq!(body(&call), json!({"name": "here", "local": {}}));
+    let all = [("name", "old"), ("kind", "disks"), ("disks.path", "/exports")];
+    let call = asked("/do/sources/create", &all).unwrap();
+    assert_eq!(body(&call), json!({"name": "old", "disks": {"path": "/exports"}}));
+    for path in ["", "exports"] {
+        let all = [("name", "old"), ("kind", "disks"), ("disks.path", path)];
+        let wrong = asked("/do/sources/create", &all).unwrap_err();
+        assert_eq!(wrong.field(), Some("disks.path"));
+    }
     let wrong = asked("/do/sources/create", &[("name", "here"), ("kind", "")]).unwrap_err();
     assert_eq!(wrong.field(), Some("local"));
     let call = asked("/do/sources/here/remove", &[]).unwrap();

@@ -377,11 +377,12 @@ fn trouble(vm: &MigratingVm) -> Option<AnyView> {
 }
 
 /// What a source is.
-fn place(place: &SourcePlace) -> &'static str {
-    match &place.local {
-        Some(_) => w().source_local,
+fn place(place: &SourcePlace) -> String {
+    match (&place.local, &place.disks) {
+        (Some(_), _) => w().source_local.to_owned(),
+        (None, Some(disks)) => disks.path.clone(),
         // One that only a newer server knows.
-        None => "…",
+        (None, None) => "…".to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod helper;
 pub mod image;
 mod outside;
 mod qemu_img;
+pub mod roots;
 mod seed;
 mod sim;
 

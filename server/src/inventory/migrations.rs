@@ -3,10 +3,11 @@
 use crate::db::list::{Listing, Page};
 use crate::db::{self};
 use crate::jobs::World;
+use crate::sources::Sources;
 use shared::api::ListQuery;
 use shared::job::{Job, JobKind, StepState, step};
 use shared::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
-use shared::migrate::{Inventory, MigratingVm, Source, SourceVm};
+use shared::migrate::{Inventory, MigratingVm, Source};
 use shared::vm::VmState;
 use shared::{Status, Timestamp, VmId};
 
@@ -28,27 +29,11 @@ pub async fn source(world: &World, reference: &str) -> Result<Source, Status> {
 pub async fn inventory(world: &World, reference: &str) -> Result<Inventory, Status> {
     let source = source(world, reference).await?;
     let carried = db::migrations::open(&world.db).await?;
-    let mut vms = Vec::new();
-    for id in db::vms::ids(&world.db).await? {
-        let Some(vm) = db::vms::by_id(&world.db, id).await? else {
-            continue;
-        };
-        let id = vm.id.to_string();
-        let by = carried
-            .iter()
-            .find(|c| c.source == source.id && c.source_vm == id);
-        vms.push(SourceVm {
-            name: vm.name.to_string(),
-            running: Some(vm.state == VmState::Running),
-            cpus: Some(vm.cpus),
-            memory_mib: Some(vm.memory_mib),
-            firmware: Some(vm.firmware),
-            disk_bytes: vm.disks.iter().map(|disk| disk.virtual_bytes).collect(),
-            migrating_vm: by.map(|c| c.id),
-            id,
-        });
+    let mut vms = Sources::of(world).list(&source).await?;
+    for vm in &mut vms {
+        let by = carried.iter().find(|c| c.source == source.id && c.source_vm == vm.id);
+        vm.migrating_vm = by.map(|c| c.id);
     }
-    vms.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Inventory { vms })
 }
 
@@ -153,7 +138,8 @@ pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status
         Ok(id) => db::vms::by_id(&world.db, id)
             .await?
             .is_some_and(|source| source.state == VmState::Stopped),
-        Err(_) => false,
+        // What was exported does not run.
+        Err(_) => true,
     };
     let before = cutover.and_then(|job| took(&job, step::SHUTTING_DOWN_SOURCE, step::SHUTTING_DOWN_SOURCE));
     Ok(Forecast {

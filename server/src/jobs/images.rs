@@ -2,7 +2,7 @@
 //!
 //! What nobody fetches or goes on with is thrown away.
 
-use super::kinds::import_image::below;
+use crate::disks::roots::below;
 use super::{By, Inner, Jobs};
 use crate::db::{self, DbError, Tx, now};
 use crate::inventory::images as inventory;

@@ -7,12 +7,13 @@ mod change;
 use super::{Asked, By, Jobs, changed, request_of};
 use crate::db::migrations::become_;
 use crate::db::{self, DbError, Tx};
+use crate::sources::{Origin, Sources};
 use shared::copy::CreateCopyTask;
 use shared::feed::Noun;
 use shared::job::{Job, JobState};
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CycleOf, MigratingState, MigratingVm};
-use shared::{CopyId, MigratingVmId, Status, Timestamp, VmId};
+use shared::{CopyId, MigratingVmId, Status, Timestamp};
 use uuid::Uuid;
 
 /// How long after the database has failed it is asked again, in microseconds.
@@ -56,7 +57,7 @@ async fn look(jobs: &Jobs) -> Result<Option<Timestamp>, DbError> {
 async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, DbError> {
     let db = &jobs.world().db;
     if vm.state == MigratingState::Pending {
-        let found = source_vm(jobs, &vm).await?;
+        let found = Sources::of(jobs.world()).of_migration(&vm).await;
         let now = jobs.world().clock.now();
         let written = db.write(move |tx| Box::pin(async move { looked_at(tx, &vm, found, now).await }));
         written.await?;
@@ -113,25 +114,11 @@ const fn may_expire(state: MigratingState) -> bool {
     matches!(state, Ready | FirstSync | Active | Paused)
 }
 
-/// The machine of this server that is carried over; the reason where there is none.
-async fn source_vm(jobs: &Jobs, vm: &MigratingVm) -> Result<Result<shared::vm::Vm, Status>, DbError> {
-    let found = match vm.source_vm.parse::<VmId>() {
-        Ok(id) => db::vms::by_id(&jobs.world().db, id).await?,
-        Err(_) => None,
-    };
-    Ok(found.ok_or_else(|| {
-        Status::precondition(format!(
-            "{} is not at {} any more: delete the migration, or bring it back and check again",
-            vm.source_vm_name, vm.source_name
-        ))
-    }))
-}
-
 /// Notes what a look at a machine has found that is to be carried over.
 async fn looked_at(
     tx: &mut Tx,
     vm: &MigratingVm,
-    found: Result<shared::vm::Vm, Status>,
+    found: Result<Origin, Status>,
     now: Timestamp,
 ) -> Result<(), DbError> {
     let mut vm = db::migrations::known(tx.conn(), &vm.id.to_string()).await?;
@@ -140,7 +127,7 @@ async fn looked_at(
     }
     match found {
         Ok(source) => {
-            vm.source_vm_name = source.name.to_string();
+            vm.source_vm_name = source.name();
             vm.error = None;
             become_(&mut vm, MigratingState::Ready, now);
         }
@@ -155,7 +142,7 @@ async fn looked_at(
 /// Begins a cycle.
 async fn begin(jobs: &Jobs, vm: &MigratingVm) -> Result<(), DbError> {
     let db = &jobs.world().db;
-    let asked = match source_vm(jobs, vm).await? {
+    let asked = match Sources::of(jobs.world()).of_migration(vm).await {
         Ok(source) => jobs.cycle(vm, &source, migration(vm)).await,
         Err(why) => Err(why),
     };
@@ -262,7 +249,7 @@ impl Jobs {
     pub(super) async fn cycle(
         &self,
         vm: &MigratingVm,
-        source: &shared::vm::Vm,
+        source: &Origin,
         by: By,
     ) -> Result<Job, Status> {
         let number = vm.cycles + 1;
@@ -270,7 +257,7 @@ impl Jobs {
             target: vm.target.to_string(),
             snapshot: None,
             memory: false,
-            quiesce: vm.policy.quiesce,
+            quiesce: vm.policy.quiesce && matches!(source, Origin::Local(_)),
             boot: false,
             request_id: Some(request_of([vm.id.0, Uuid::from_u128(number.into())])),
         };
@@ -281,6 +268,9 @@ impl Jobs {
             }),
             ..Asked::default()
         };
-        self.copy_snapshot(source, request, asked, by).await
+        match source {
+            Origin::Local(source) => self.copy_snapshot(source, request, asked, by).await,
+            Origin::Exported(_) => self.copy_outside(vm, request, asked, by).await,
+        }
     }
 }

@@ -243,6 +243,7 @@ async fn task(
                 policy: Some(policy.id),
                 run: Some(run.id),
                 migration: None,
+        outside: None,
             };
             let request = CreateCopyTask {
                 request_id: Some(request_id),
@@ -263,6 +264,7 @@ async fn task(
         policy: Some(policy.id),
         run: Some(run.id),
         migration: None,
+        outside: None,
         request,
     };
     jobs.submit_failed(spec, request_id, by, why).await

@@ -535,6 +535,29 @@ impl World {
         self.data_dir.join("uploads").join(format!("{job}.fetched"))
     }
 
+    /// What a job has converted a disk to that it copies: of the file as it was then.
+    pub fn converted_file(&self, job: JobId, disk: u32, modified: i64) -> PathBuf {
+        let name = format!("{job}.disk{disk}-{modified}");
+        self.data_dir.join("uploads").join(name)
+    }
+
+    /// All that a job has converted.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn converted_files(&self, job: JobId) -> std::io::Result<Vec<PathBuf>> {
+        let own = format!("{job}.disk");
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(self.data_dir.join("uploads"))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&own) {
+                all.push(entry.path());
+            }
+        }
+        Ok(all)
+    }
+
     /// The file that a disk was written to.
     pub fn export_file(&self, id: ExportId, format: ExportFormat) -> PathBuf {
         self.data_dir

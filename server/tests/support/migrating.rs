@@ -25,6 +25,7 @@ pub async fn carried(jobs: &Jobs, vm: &str, policy: CyclePolicy) {
     let source = CreateSource {
         name: "here".parse().unwrap(),
         local: Some(LocalSource {}),
+        disks: None,
     };
     jobs.create_source(source).await.unwrap();
     let request = CreateMigratingVm {

@@ -5,7 +5,7 @@ use crate::components::copies::facts;
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
 use crate::format;
-use crate::forms::SOURCE_LOCAL;
+use crate::forms::{SOURCE_DISKS, SOURCE_LOCAL};
 use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can::limit;
@@ -25,12 +25,22 @@ pub fn add_source() -> AnyView {
             is_name: true,
             ..Line::default()
         });
-        let kinds = vec![(SOURCE_LOCAL.to_owned(), w().source_local.to_owned())];
+        let kinds = vec![
+            (SOURCE_LOCAL.to_owned(), w().source_local.to_owned()),
+            (SOURCE_DISKS.to_owned(), w().source_disks.to_owned()),
+        ];
+        let path = fields.line(Line {
+            name: "disks.path",
+            label: w().directory,
+            hint: w().source_disks_hint.to_owned(),
+            ..Line::default()
+        });
         view! {
             <form method="post" action=action>
                 {fields.error(&format!("{HERE}?do=add-source"))}
                 {name}
-                {fields.choice("kind", w().kind, w().source_local_hint.to_owned(), kinds, SOURCE_LOCAL)}
+                {fields.choice("kind", w().kind, w().source_kind_hint.to_owned(), kinds, SOURCE_LOCAL)}
+                {path}
                 <footer>
                     {cancel(HERE.to_owned(), w().never_mind)}
                     {fields.submit("go", w().add_it, may_manage)}

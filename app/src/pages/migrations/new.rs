@@ -121,7 +121,7 @@ fn read(bodies: &Bodies) -> Result<Data, Status> {
         vms: inventory
             .vms
             .into_iter()
-            .filter(|vm| vm.migrating_vm.is_none())
+            .filter(|vm| vm.migrating_vm.is_none() && vm.refusal.is_none())
             .collect(),
         targets: targets.map(|all| all.iter().map(|t| t.name.to_string()).collect()),
     })

@@ -24,7 +24,7 @@ struct Data {
 }
 
 pub fn page() -> AnyView {
-    // What a source has may be machines of this server.
+    // What a source has may be machines of this server; into a directory nobody looks until the page is opened.
     let looks = looks(|change| matches!(change.noun(), Noun::Source | Noun::MigratingVm | Noun::Vm));
     let name = param("source");
     let page = move || {
@@ -147,12 +147,18 @@ fn row(vm: &SourceVm, source: &str) -> AnyView {
                 label: w().carry_over_dots,
                 ..Button::default()
             };
-            button::link(button, &may_manage())
+            let refused = |why: &String| Err(Status::precondition(why.clone()));
+            let may = may_manage().and_then(|()| vm.refusal.as_ref().map_or(Ok(()), refused));
+            button::link(button, &may)
         }
     };
     view! {
         <tr>
-            <td class="head wrap">{vm.name.clone()}</td>
+            <td class="head wrap">
+                {vm.name.clone()}
+                {vm.os.clone().map(|os| view! { <span class="sub">{os}</span> })}
+                {vm.refusal.clone().map(|why| view! { <span class="sub wrong">{why}</span> })}
+            </td>
             <td data-label=w().state>{runs}</td>
             <td class="num" data-label=w().cpus>
                 {vm.cpus.map(|n| n.to_string())}

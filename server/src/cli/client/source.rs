@@ -5,7 +5,7 @@ use super::{Api, Failure, List, joined};
 use clap::{ArgGroup, Args, Subcommand};
 use shared::Name;
 use shared::api::{DeleteSource, GetInventory, GetSource, ListSources, PostSource};
-use shared::migrate::{CreateSource, Inventory, LocalSource, Source, SourcePlace};
+use shared::migrate::{CreateSource, DisksSource, Inventory, LocalSource, Source, SourcePlace};
 
 /// `offshoot source …`
 #[derive(Subcommand)]
@@ -33,13 +33,16 @@ pub enum SourceCommand {
 
 /// What a new source is.
 #[derive(Args)]
-#[command(group = ArgGroup::new("place").args(["local"]).required(true))]
+#[command(group = ArgGroup::new("place").args(["local", "disks"]).required(true))]
 pub struct AddArgs {
     /// Its name.
     name: Name,
     /// The machines of this server.
     #[arg(long)]
     local: bool,
+    /// A directory of exported machines on the server's host: OVAs, OVFs with their disks, directories of disks, single disks.
+    #[arg(long, value_name = "PATH")]
+    disks: Option<String>,
 }
 
 impl SourceCommand {
@@ -53,7 +56,7 @@ impl SourceCommand {
                     for source in &page.sources {
                         table.row([
                             source.name.to_string(),
-                            place(&source.place).to_owned(),
+                            place(&source.place),
                             source.migrating_vms.to_string(),
                             source.create_time.to_string(),
                         ]);
@@ -66,6 +69,7 @@ impl SourceCommand {
                 let request = CreateSource {
                     name: args.name,
                     local: args.local.then(LocalSource::default),
+                    disks: args.disks.map(|path| DisksSource { path }),
                 };
                 api.show(&PostSource { request }, |s| shown(&s)).await
             }
@@ -80,10 +84,11 @@ impl SourceCommand {
 }
 
 /// What a source is, in a few words; nothing for a kind that this version does not know.
-fn place(place: &SourcePlace) -> &'static str {
-    match place.local {
-        Some(_) => "the machines of this server",
-        None => "",
+fn place(place: &SourcePlace) -> String {
+    match (&place.local, &place.disks) {
+        (Some(_), _) => "the machines of this server".to_owned(),
+        (None, Some(disks)) => format!("exports in {}", disks.path),
+        (None, None) => String::new(),
     }
 }
 
@@ -122,7 +127,11 @@ fn listed(inventory: &Inventory) -> String {
                 .map(|firmware| firmware.to_string())
                 .unwrap_or_default(),
             joined(vm.disk_bytes.iter().copied().map(bytes)),
-            vm.migrating_vm.map(|id| id.to_string()).unwrap_or_default(),
+            match (&vm.migrating_vm, &vm.refusal) {
+                (Some(id), _) => id.to_string(),
+                (None, Some(why)) => format!("not possible: {why}"),
+                (None, None) => String::new(),
+            },
         ]);
     }
     table.to_string()
@@ -143,6 +152,8 @@ mod tests {
             memory_mib: None,
             firmware: None,
             disk_bytes: vec![1 << 30, 10 << 30],
+            os: None,
+            refusal: None,
             migrating_vm: None,
         };
         let text = listed(&Inventory { vms: vec![vm] });

@@ -152,6 +152,7 @@ impl Show<'_> {
         let request = CreateSource {
             name: HERE.parse()?,
             local: Some(LocalSource::default()),
+            disks: None,
         };
         Ok(self.client.call(&PostSource { request }).await?.id.to_string())
     }

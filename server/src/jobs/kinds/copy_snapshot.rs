@@ -3,22 +3,24 @@
 //! What is read is frozen, so nothing is asked of QEMU, and others may work on the machine meanwhile. What has changed since
 //! the copy before is what the layers above its have: a layer shows the same for ever, whoever takes it up.
 
+mod local;
+mod outside;
+
 use super::snapshot::{self, With};
-use super::{chain_files, is_now, keep, vm};
-use crate::copies::about::{self, About, MEMORY, STATE, Track};
-use crate::copies::{CopiesError, Opened, Turn};
+use super::keep;
+use crate::copies::about::{self, About};
+use crate::copies::{CopiesError, Turn};
 use crate::db::locks::LockMode;
 use crate::db::{self, now};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs, request_of};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use shared::copy::{CopiedMachine, CopyDisk, CopyFigures, CopyProgress, CopySpec, SubTask, TaskStatus};
+use shared::copy::{CopyFigures, CopyProgress, CopySpec, SubTask, TaskStatus};
 use shared::feed::Noun;
 use shared::job::{JobSpec, Resource, ResourceRole, step};
-use shared::snapshot::{Consistency, Snapshot};
-use shared::vm::Disk;
-use shared::{Code, CopyId, JobId, LayerId, Timestamp};
+use shared::snapshot::Consistency;
+use shared::{Code, CopyId, JobId, SnapshotId, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,9 +113,9 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
         Some(minted) => minted,
         None => Minted {
             copy: CopyId(cx.id().0),
-            snapshot: match spec.snapshot {
-                Some(_) => None,
-                None => Some(snapshot::mint(cx, spec.vm, None).await?),
+            snapshot: match (spec.snapshot, &spec.outside) {
+                (Some(_), _) | (_, Some(_)) => None,
+                (None, None) => Some(snapshot::mint(cx, spec.vm, None).await?),
             },
         },
     };
@@ -163,142 +165,26 @@ async fn take_snapshot(cx: &Cx) -> Result<(), StepError> {
     cx.share(spec.vm).await
 }
 
-/// The snapshot that is copied.
-async fn copied(cx: &Cx) -> Result<Snapshot, StepError> {
-    let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
-    let id = spec.snapshot.or(minted.snapshot.map(|s| s.snapshot));
-    let id = id.ok_or_else(|| is_now("snapshot", "of the copy task"))?;
-    let found = db::snapshots::by_id(cx.db(), id).await?;
-    found.ok_or_else(|| is_now("snapshot", id))
-}
-
 /// One thing that is copied.
 struct Part {
     name: String,
     source: Arc<dyn Source>,
-    track: Option<Track>,
+    /// What tells the next copy what has changed since.
+    track: serde_json::Value,
     /// What may have changed since the copy that is leaned on.
     changed: Option<Vec<Range<u64>>>,
+    /// The file of an exported disk, which has to stay as it is.
+    file: Option<crate::sources::Disk>,
 }
 
-/// Where in a chain of layers the state is that another copy shows: the layers above it have what has changed since. `None`
-/// where that cannot be told.
-async fn seen_from(cx: &Cx, chain: &[LayerId], track: &Track) -> Result<Option<usize>, StepError> {
-    let mut layer = track.layer;
-    let mut taken = false;
-    // Each was taken up by one that was there at the time, so this ends.
-    loop {
-        if let Some(at) = chain.iter().position(|l| *l == layer) {
-            // What a layer took up is among what it has: so it is read, too.
-            return Ok(Some(if taken { at } else { at + 1 }));
-        }
-        match db::copies::merged_into(cx.db(), layer).await? {
-            Some(next) => (layer, taken) = (next, true),
-            None => return Ok(None),
-        }
-    }
-}
-
-/// An earlier copy, with how many of the lowest layers of each disk show what it has.
-struct Parent {
-    copy: vault::Copy,
-    below: HashMap<u32, usize>,
-}
-
-/// The copy that what has not changed is taken over from: the newest that tells it of all disks, else of some.
-async fn parent(
-    cx: &Cx,
-    opened: &Opened,
-    writer: &vault::Writer,
-    chains: &[(Disk, Vec<LayerId>)],
-) -> Result<Option<Parent>, StepError> {
-    let spec = spec(cx)?;
-    let mut best: Option<Parent> = None;
-    let earlier = db::copies::newest(cx.db(), spec.target, spec.vm, LOOK_BACK).await?;
-    for id in &earlier {
-        let found = writer.parent(id.0).await;
-        // A copy that is damaged is none to lean on.
-        let copy = match found {
-            Ok(Some(copy)) => copy,
-            Ok(None) | Err(vault::Error::Damaged { .. } | vault::Error::Lost { .. }) => continue,
-            Err(e) => return Err(opened.failed(e).into()),
-        };
-        let mut below = HashMap::new();
-        for (disk, chain) in chains {
-            let name = about::disk_name(disk.number);
-            let there = copy.disks.iter().find(|d| d.name == name);
-            let track = there.and_then(|d| serde_json::from_value::<Track>(d.track.clone()).ok());
-            if let Some(track) = track
-                && let Some(at) = seen_from(cx, chain, &track).await?
-            {
-                below.insert(disk.number, at);
-            }
-        }
-        let better = best.as_ref().is_none_or(|best| below.len() > best.below.len());
-        if better && !below.is_empty() {
-            let all = below.len() == chains.len();
-            best = Some(Parent { copy, below });
-            if all {
-                return Ok(best);
-            }
-        }
-    }
-    let told = |disk: &Disk| {
-        best.as_ref()
-            .is_some_and(|best| best.below.contains_key(&disk.number))
-    };
-    if !earlier.is_empty() {
-        for (disk, _) in chains.iter().filter(|(disk, _)| !told(disk)) {
-            warn(
-                cx,
-                format!(
-                    "what has changed of disk {} since the last copy cannot be told: it was read as a whole",
-                    disk.number
-                ),
-            );
-        }
-    }
-    Ok(best)
-}
-
-/// Everything that is copied of a snapshot.
-async fn parts(
-    cx: &Cx,
-    snapshot: &Snapshot,
-    chains: &[(Disk, Vec<LayerId>)],
-    parent: Option<&Parent>,
-) -> Result<Vec<Part>, StepError> {
-    let mut all = Vec::new();
-    for (disk, chain) in chains {
-        let below = parent.and_then(|p| p.below.get(&disk.number)).copied();
-        let files = chain_files(cx.world(), disk.layer).await?;
-        // What lies below does not change while the snapshot is there.
-        let frozen = cx
-            .disks()
-            .frozen(&files, below.map(|n| n.min(chain.len())))
-            .await?;
-        all.push(Part {
-            name: about::disk_name(disk.number),
-            source: frozen.source,
-            track: Some(Track { layer: disk.layer }),
-            changed: frozen.changed,
-        });
-    }
-    if snapshot.memory {
-        let point = cx.world().snapshot_point(snapshot.id, 0);
-        for (name, path) in [(MEMORY, point.memory), (STATE, point.state)] {
-            let opened = std::fs::File::open(&path).and_then(vault::source::Raw::new);
-            let source = opened
-                .map_err(|e| StepError::new(Code::Internal, format!("open {}: {e}", path.display())))?;
-            all.push(Part {
-                name: name.to_owned(),
-                source: Arc::new(source),
-                track: None,
-                changed: None,
-            });
-        }
-    }
-    Ok(all)
+/// What is to be copied, and what the copy will say of it.
+struct Reading {
+    parts: Vec<Part>,
+    /// The copy that what has not changed is taken over from.
+    parent: Option<vault::Copy>,
+    about: About,
+    /// The snapshot, where it is one of this server.
+    snapshot: Option<SnapshotId>,
 }
 
 /// Shows how far a copy has come, until it is dropped.
@@ -361,37 +247,32 @@ async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> 
         }
         e.into()
     };
-    let snapshot = copied(cx).await?;
-    let machine = vm(cx, spec.vm).await?;
-    let mut chains = Vec::new();
-    for disk in snapshot::disks(cx, snapshot.id).await? {
-        let chain = db::layers::chain_of(cx.db(), disk.layer).await?;
-        chains.push((disk, chain.iter().map(|l| l.id).collect::<Vec<_>>()));
-    }
     let writer = match opened.vault.begin(THREADS).await {
         Ok(writer) => writer,
         Err(e) => return Err(failed(e).await),
     };
-    let parent = parent(cx, &opened, &writer, &chains).await?;
-    let parts = parts(cx, &snapshot, &chains, parent.as_ref()).await?;
+    let reading = match &spec.outside {
+        None => local::reading(cx, &opened, &writer).await?,
+        Some(of) => outside::reading(cx, &opened, &writer, of).await?,
+    };
+    let (parts, parent) = (&reading.parts, reading.parent.as_ref());
     let total: u64 = parts.iter().map(|part| part.source.bytes()).sum();
-    told(cx, &target, &snapshot, &parts, parent.as_ref());
+    told(cx, &target, &reading);
     let cancel = CancellationToken::new();
     // Dropped with this future, the threads end.
     let _guard = cancel.clone().drop_guard();
     let mut disks = Vec::new();
     let work = async {
-        for part in &parts {
+        for part in parts {
             cx.message(part.name.clone());
             status(cx, &part.name, TaskStatus::Running);
-            let there = parent.as_ref().filter(|_| part.changed.is_some());
-            let there = there.and_then(|p| p.copy.disks.iter().find(|d| d.name == part.name));
+            let there = parent.filter(|_| part.changed.is_some());
+            let there = there.and_then(|p| p.disks.iter().find(|d| d.name == part.name));
             let change = match (there, &part.changed) {
                 (Some(parent), Some(ranges)) => Some(Change { parent, ranges }),
                 _ => None,
             };
-            let track = serde_json::to_value(&part.track).unwrap_or_default();
-            let disk = writer.disk(&part.name, part.source.clone(), change, track, &cancel);
+            let disk = writer.disk(&part.name, part.source.clone(), change, part.track.clone(), &cancel);
             disks.push(disk.await?);
             status(cx, &part.name, TaskStatus::Success);
         }
@@ -415,56 +296,33 @@ async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> 
             return Err(failed(e).await);
         }
     }
+    if let Err(e) = outside::still(parts) {
+        writer.leave().await;
+        return Err(e);
+    }
     let figures = about::figures(&writer.moved());
     cx.progress(figures.done_bytes, total);
-    let disk_of = |(disk, _): &(Disk, _)| CopyDisk {
-        name: about::disk_name(disk.number),
-        number: disk.number,
-        slot: disk.slot,
-        bytes: disk.virtual_bytes,
-    };
     Ok(Session {
         writer,
         disks,
-        parent: parent.map(|p| CopyId(p.copy.id)),
-        about: About {
-            vm: spec.vm,
-            vm_name: spec.vm_name,
-            snapshot: snapshot.id,
-            snapshot_name: snapshot.name,
-            snapshot_time: snapshot.create_time,
-            consistency: snapshot.consistency,
-            machine: CopiedMachine {
-                cpus: machine.cpus,
-                memory_mib: machine.memory_mib,
-                firmware: machine.firmware,
-                labels: machine.labels,
-                description: machine.description,
-                nics: machine.network_interfaces.len() as u32,
-            },
-            disks: chains.iter().map(disk_of).collect(),
-            policy: spec.policy,
-        },
+        parent: parent.map(|p| CopyId(p.id)),
+        about: reading.about,
         _turn: turn,
     })
     .inspect(|_| cx.log(format!("copied as {}", minted.copy)))
 }
 
 /// Notes what is copied, before it is.
-fn told(
-    cx: &Cx,
-    target: &shared::target::Target,
-    snapshot: &Snapshot,
-    parts: &[Part],
-    parent: Option<&Parent>,
-) {
+fn told(cx: &Cx, target: &shared::target::Target, reading: &Reading) {
+    let about = &reading.about;
     progress(cx, |p| {
-        p.snapshot = Some(snapshot.id);
-        p.snapshot_name = Some(snapshot.name.clone());
-        p.snapshot_time = Some(snapshot.create_time);
+        p.snapshot = reading.snapshot;
+        p.snapshot_name = Some(about.snapshot_name.clone());
+        p.snapshot_time = Some(about.snapshot_time);
         p.begin_time = p.begin_time.or(Some(now()));
-        p.parent = parent.map(|parent| CopyId(parent.copy.id));
-        p.disks = parts
+        p.parent = reading.parent.as_ref().map(|parent| CopyId(parent.id));
+        p.disks = reading
+            .parts
             .iter()
             .map(|part| SubTask {
                 name: part.name.clone(),
@@ -484,7 +342,7 @@ fn told(
             ),
         );
     }
-    match snapshot.consistency {
+    match about.consistency {
         Consistency::NoGuestAgent | Consistency::QuiesceFailed => {
             warn(
                 cx,
@@ -577,6 +435,7 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
 /// is wanted next is asked for. What changes the machine by jobs of its own.
 async fn let_go(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    outside::clean(cx).await?;
     let jobs = Jobs {
         inner: cx.inner.clone(),
     };
@@ -617,7 +476,8 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
 #[async_trait]
 impl Kind for CopySnapshot {
     fn plan(&self, spec: &JobSpec) -> Vec<Plan> {
-        let takes = matches!(spec, JobSpec::CopySnapshot(spec) if spec.snapshot.is_none());
+        let takes =
+            matches!(spec, JobSpec::CopySnapshot(spec) if spec.snapshot.is_none() && spec.outside.is_none());
         vec![
             Plan::always(step::MINTING),
             Plan::only_if(step::TAKING_SNAPSHOT, takes),
@@ -657,7 +517,7 @@ impl Kind for CopySnapshot {
                 if let Some(session) = cx.world().sessions.take(cx.id()) {
                     session.writer.leave().await;
                 }
-                Ok(())
+                outside::clean(cx).await
             }
             _ => Ok(()),
         }

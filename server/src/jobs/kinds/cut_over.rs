@@ -10,6 +10,7 @@ use crate::db::{self};
 use crate::jobs::migrations::cycle_is_over;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs};
+use crate::sources::Sources;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
@@ -116,7 +117,12 @@ async fn settle(cx: &Cx, cycle: JobId) -> Result<Job, StepError> {
 
 async fn shut_down(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
-    let source = super::vm(cx, spec.source_vm).await?;
+    let Some(source) = spec.source_vm else {
+        // What was exported does not run.
+        minted.off = minted.off.or(Some(db::now()));
+        return keep(cx, &minted).await;
+    };
+    let source = super::vm(cx, source).await?;
     cx.resource(Resource {
         noun: Noun::Vm,
         id: source.id.to_string(),
@@ -162,7 +168,7 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
         Some(cycle) => cycle,
         None => {
             let vm = migrating(cx).await?;
-            let source = super::vm(cx, spec.source_vm).await?;
+            let source = Sources::of(cx.world()).of_migration(&vm).await?;
             let job = jobs(cx).cycle(&vm, &source, by(cx)).await?.id;
             minted.sync = Some(job);
             cx.mint(&minted);
@@ -178,7 +184,10 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     };
     let job = settle(cx, cycle).await?;
     child::good(job)?;
-    still_off(cx, spec.source_vm).await
+    match spec.source_vm {
+        Some(source) => still_off(cx, source).await,
+        None => Ok(()),
+    }
 }
 
 /// Whether a step of a job is done.
@@ -251,8 +260,10 @@ async fn finish(cx: &Cx) -> Result<(), StepError> {
             vm.target_vm = product;
             db::migrations::save(tx, &vm).await?;
             // Two machines that are one must not come up together when the host starts.
-            if db::vms::get(tx.conn(), spec.source_vm).await?.is_some() {
-                db::hardware::patch(tx, spec.source_vm, &off).await?;
+            if let Some(source) = spec.source_vm
+                && db::vms::get(tx.conn(), source).await?.is_some()
+            {
+                db::hardware::patch(tx, source, &off).await?;
             }
             Ok(())
         })
@@ -290,7 +301,10 @@ async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
     if let Some(job) = minted.power_off {
         child::cancelled(cx, job).await?;
     }
-    let Some(source) = db::vms::by_id(cx.db(), spec.source_vm).await? else {
+    let Some(source) = spec.source_vm else {
+        return Ok(());
+    };
+    let Some(source) = db::vms::by_id(cx.db(), source).await? else {
         return Ok(());
     };
     if !spec.ran || source.state != VmState::Stopped {

@@ -4,6 +4,7 @@ use crate::db::migrations::become_;
 use crate::db::{self, now};
 use crate::jobs::check::check_labels;
 use crate::jobs::{By, Jobs};
+use crate::sources::{Origin, Sources};
 use shared::copy::{Copy, RestoreCopy, RestoreVm};
 use shared::job::{Job, JobSpec};
 use shared::migrate::can::{self, Verb};
@@ -15,7 +16,7 @@ use shared::migrate::{
 };
 use shared::place::NetworkKind;
 use shared::vm::{NewNic, VmState};
-use shared::{Code, CopyId, JobId, MigratingVmId, Name, SourceId, Status, Timestamp, VmId};
+use shared::{Code, CopyId, JobId, MigratingVmId, Name, SourceId, Status, Timestamp};
 use uuid::Uuid;
 
 /// A day, in microseconds.
@@ -28,7 +29,13 @@ impl Jobs {
     pub async fn create_source(&self, request: CreateSource) -> Result<SourceId, Status> {
         let source = Source {
             id: SourceId(Uuid::now_v7()),
-            place: request.place()?,
+            place: {
+                let place = request.place()?;
+                if let Some(folder) = &place.disks {
+                    Sources::of(self.world()).folder(&folder.path)?;
+                }
+                place
+            },
             name: request.name,
             migrating_vms: 0,
             create_time: now(),
@@ -69,7 +76,7 @@ impl Jobs {
         let source = db.reading(async |conn| db::migrations::source(conn, &request.source).await);
         let source = source.await?;
         let target = db::targets::known(db, &request.target).await?.target;
-        let found = db::vms::find(db, &request.source_vm).await?;
+        let found = Sources::of(self.world()).find(&source, &request.source_vm).await?;
         let found = found.ok_or_else(|| {
             let why = format_args!("{} has no machine {}", source.name, request.source_vm);
             Status::invalid("sourceVm", why)
@@ -80,8 +87,8 @@ impl Jobs {
             name: request.name,
             source: source.id,
             source_name: source.name,
-            source_vm: found.id.to_string(),
-            source_vm_name: found.name.to_string(),
+            source_vm: found.id(),
+            source_vm_name: found.name(),
             target: target.id,
             target_name: target.name,
             target_defaults: request.target_defaults,
@@ -393,12 +400,10 @@ impl Jobs {
         let db = &self.world().db;
         let vm = db.reading(async |conn| db::migrations::known(conn, reference).await);
         let vm = vm.await?;
-        let source: VmId = vm
-            .source_vm
-            .parse()
-            .map_err(|_| Status::not_found("VM", &vm.source_vm))?;
-        let machine = db::vms::by_id(db, source).await?;
-        let machine = machine.ok_or_else(|| Status::not_found("VM", &vm.source_vm_name))?;
+        let machine = match Sources::of(self.world()).of_migration(&vm).await? {
+            Origin::Local(machine) => Some(machine),
+            Origin::Exported(_) => None,
+        };
         let defaults = vm.target_defaults.with(&request.target);
         let name = defaults.name.as_ref().unwrap_or(&vm.name);
         // Said now: at the end of a cutover its machine is off.
@@ -409,8 +414,8 @@ impl Jobs {
         let spec = CutoverSpec {
             migrating_vm: vm.id,
             name: vm.name.clone(),
-            source_vm: source,
-            ran: machine.state != VmState::Stopped,
+            source_vm: machine.as_ref().map(|machine| machine.id),
+            ran: machine.is_some_and(|machine| machine.state != VmState::Stopped),
             request,
         };
         self.submit(JobSpec::CutOver(spec), None, None, by).await

@@ -6,12 +6,12 @@ use crate::jobs::Jobs;
 use crate::jobs::check::check_labels;
 use crate::jobs::kinds::boot_pattern;
 use shared::can::{self, limit};
-use shared::copy::{BootCopy, BootSpec, Copy, CopySpec, CreateCopyTask, RestoreCopy, RestoreSpec};
+use shared::copy::{BootCopy, BootSpec, Copy, CopySpec, CreateCopyTask, OutsideVm, RestoreCopy, RestoreSpec};
 use shared::job::{Job, JobSpec};
-use shared::migrate::{CloneOf, CycleOf};
+use shared::migrate::{CloneOf, CycleOf, MigratingVm};
 use shared::target::{PruneSpec, Target, VerifySpec, VerifyTarget};
 use shared::vm::Vm;
-use shared::{PolicyId, RunId, Status};
+use shared::{PolicyId, RunId, Status, VmId};
 
 /// What asks for a copy beside a person.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +64,36 @@ impl Jobs {
             policy: asked.policy,
             run: asked.run,
             migration: asked.migration,
+            outside: None,
+            request,
+        };
+        self.submit(JobSpec::CopySnapshot(spec), request_id, None, by)
+            .await
+    }
+
+    /// Uploads a machine that is not of this server.
+    pub(in crate::jobs) async fn copy_outside(
+        &self,
+        vm: &MigratingVm,
+        mut request: CreateCopyTask,
+        asked: Asked,
+        by: By,
+    ) -> Result<Job, Status> {
+        let request_id = request.request_id.take();
+        let spec = CopySpec {
+            // Its copies are known by the migration.
+            vm: VmId(vm.id.0),
+            vm_name: vm.name.clone(),
+            target: vm.target,
+            target_name: vm.target_name.clone(),
+            snapshot: None,
+            policy: None,
+            run: None,
+            migration: asked.migration,
+            outside: Some(OutsideVm {
+                source: vm.source,
+                id: vm.source_vm.clone(),
+            }),
             request,
         };
         self.submit(JobSpec::CopySnapshot(spec), request_id, None, by)
@@ -206,6 +236,7 @@ pub(super) async fn check(tx: &mut Tx, spec: &JobSpec, vm: Option<&Vm>) -> Resul
             };
             Ok(can::can_copy(vm, snapshot.as_ref(), spec.request.memory)?)
         }
+        (JobSpec::CopySnapshot(spec), None) => target_is_there(tx, &spec.target.to_string()).await,
         (JobSpec::RestoreCopy(spec), vm) => {
             let copy = db::copies::get(tx.conn(), spec.copy).await?;
             copy.ok_or_else(|| Status::not_found("copy", spec.copy))?;

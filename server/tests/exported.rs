@@ -1,0 +1,203 @@
+//! Exported machines, carried over from a directory: a real OVA, with a real guest in it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use server::inventory::migrations as inventory;
+use server::jobs::Jobs;
+use shared::api::ListQuery;
+use shared::job::JobState;
+use shared::migrate::views::ReplicationCycle;
+use shared::migrate::{
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, DisksSource, MigratingState,
+};
+use shared::vm::Firmware;
+use std::path::Path;
+use std::process::Command;
+use support::counting::{QEMU, counts};
+use support::migrating::{carry, is, synced, when};
+use support::{by, clean_up, dir, ended, engine_of, guest, quiet, target, vm_id};
+
+fn tool(program: &str, arguments: &[&str]) {
+    let out = Command::new(program).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{program} {arguments:?}: {said}");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+const OVF: &str = r#"<?xml version="1.0"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
+  xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
+  <References><File ovf:id="f" ovf:href="web-disk1.vmdk"/></References>
+  <DiskSection><Info/><Disk ovf:diskId="d" ovf:fileRef="f" ovf:capacity="1"/></DiskSection>
+  <VirtualSystem ovf:id="web"><Info/><Name>Web server</Name>
+    <OperatingSystemSection ovf:id="96"><Info/><Description>Demo guest</Description></OperatingSystemSection>
+    <VirtualHardwareSection><Info/>
+      <Item><rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>1</rasd:VirtualQuantity></Item>
+      <Item><rasd:AllocationUnits>byte * 2^20</rasd:AllocationUnits><rasd:ResourceType>4</rasd:ResourceType><rasd:VirtualQuantity>256</rasd:VirtualQuantity></Item>
+      <Item><rasd:HostResource>ovf:/disk/d</rasd:HostResource><rasd:ResourceType>17</rasd:ResourceType></Item>
+    </VirtualHardwareSection>
+  </VirtualSystem>
+</Envelope>"#;
+
+/// Exports the disk as another system would.
+fn export(work: &Path, disk: &Path, ova: &Path) {
+    let vmdk = work.join("web-disk1.vmdk");
+    let options = ["convert", "-O", "vmdk", "-o", "subformat=streamOptimized"];
+    tool("qemu-img", &[&options[..], &[text(disk), text(&vmdk)]].concat());
+    std::fs::write(work.join("web.ovf"), OVF).unwrap();
+    let half = work.join("half");
+    let files = ["web.ovf", "web-disk1.vmdk"];
+    tool("tar", &[&["--format=ustar", "-cf", text(&half), "-C", text(work)][..], &files].concat());
+    std::fs::rename(half, ova).unwrap();
+}
+
+async fn cycles(jobs: &Jobs) -> Vec<ReplicationCycle> {
+    let all = inventory::cycles(jobs.world(), "moved", &ListQuery::default()).await;
+    let mut cycles = all.unwrap().items;
+    cycles.reverse();
+    cycles
+}
+
+/// An engine that reads exports from below a directory, as a source called `here`, and has a target called `vault`.
+async fn site(dir: &Path, exports: &Path) -> Jobs {
+    std::fs::create_dir_all(exports).unwrap();
+    let roots = vec![exports.canonicalize().unwrap()];
+    let jobs = engine_of(dir, QEMU, None, |world| world.images.roots = roots).await;
+    target(&jobs, "vault").await;
+    let source = CreateSource {
+        name: "here".parse().unwrap(),
+        local: None,
+        disks: Some(DisksSource {
+            path: text(exports).into(),
+        }),
+    };
+    jobs.create_source(source).await.unwrap();
+    jobs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ova_is_carried_over_tried_and_cut_over() {
+    let dir = dir();
+    let (exports, work) = (dir.path().join("exports"), dir.path().join("work"));
+    std::fs::create_dir_all(&work).unwrap();
+    let jobs = site(dir.path(), &exports).await;
+    let (disk, ova) = (work.join("disk.qcow2"), exports.join("web.ova"));
+    std::fs::copy(guest("demo"), &disk).unwrap();
+    export(&work, &disk, &ova);
+    std::fs::write(exports.join("broken.qcow2"), "no image").unwrap();
+
+    let has = inventory::inventory(jobs.world(), "here").await.unwrap().vms;
+    let names: Vec<_> = has.iter().map(|vm| (vm.name.as_str(), vm.refusal.is_some())).collect();
+    assert_eq!(names, [("Web server", false), ("broken", true)]);
+    let web = &has[0];
+    assert_eq!((web.cpus, web.memory_mib, web.os.as_deref()), (Some(1), Some(256), Some("Demo guest")));
+
+    jobs.create_migrating_vm(carry("moved", "web.ova")).await.unwrap();
+    when(&jobs, |vm| vm.state == MigratingState::Ready).await;
+    synced(&jobs).await;
+    let first = &cycles(&jobs).await[0];
+    assert!(first.stored_bytes > 1 << 20, "{first:#?}");
+    // What was converted for it is gone.
+    let left = std::fs::read_dir(dir.path().join("uploads")).unwrap().count();
+    assert_eq!(left, 0);
+
+    // A file that nobody has written is not read again.
+    jobs.cycle_now("moved").await.unwrap();
+    when(&jobs, |vm| vm.cycles == 2 && vm.current_cycle.is_none()).await;
+    assert_eq!(cycles(&jobs).await[1].changed_bytes, 0);
+
+    // Of one that was written what has changed is stored.
+    tool("qemu-io", &["-f", "qcow2", "-c", "write -P 7 200M 1M", text(&disk)]);
+    export(&work, &disk, &ova);
+    jobs.cycle_now("moved").await.unwrap();
+    when(&jobs, |vm| vm.cycles == 3 && vm.current_cycle.is_none()).await;
+    let third = &cycles(&jobs).await[2];
+    assert!(third.changed_bytes > 0 && third.stored_bytes < 1 << 20, "{third:#?}");
+
+    let clone = jobs
+        .migration_clone("moved", CreateMigrationClone::default(), by())
+        .await
+        .unwrap();
+    let clone = ended(&jobs, clone.id).await;
+    assert_eq!(clone.state, JobState::Succeeded, "{clone:#?}");
+    let made = clone.resources.iter().find(|r| r.noun == shared::feed::Noun::Vm).unwrap();
+    counts(&jobs, made.id.parse().unwrap(), 3).await;
+
+    let cut = jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap();
+    let cut = ended(&jobs, cut.id).await;
+    assert_eq!(cut.state, JobState::Succeeded, "{cut:#?}");
+    assert_eq!(is(&jobs).await.state, MigratingState::Cutover);
+    counts(&jobs, vm_id(&jobs, "moved").await, 3).await;
+    quiet(&jobs).await;
+    let end = jobs.finalize_migration("moved", Default::default(), by()).await.unwrap();
+    assert_eq!(ended(&jobs, end.id).await.state, JobState::Succeeded);
+    assert!(ova.exists(), "the source is left as it is");
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
+    let dir = dir();
+    let exports = dir.path().join("exports");
+    let jobs = site(dir.path(), &exports).await;
+    let outside = CreateSource {
+        name: "outside".parse().unwrap(),
+        local: None,
+        disks: Some(DisksSource { path: "/etc".into() }),
+    };
+    let refused = jobs.create_source(outside).await.unwrap_err();
+    assert_eq!(refused.field(), Some("disks.path"), "{refused}");
+
+    // Of two disks, as they lie there: one raw, one qcow2; it boots by EFI.
+    let pair = exports.join("pair");
+    std::fs::create_dir(&pair).unwrap();
+    let raw = pair.join("a.raw");
+    let mut head = vec![0; 1 << 20];
+    head[512..520].copy_from_slice(b"EFI PART");
+    let kind = b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b";
+    head[1024..1040].copy_from_slice(kind);
+    std::fs::write(&raw, head).unwrap();
+    let second = pair.join("b.qcow2");
+    tool("qemu-img", &["create", "-q", "-f", "qcow2", text(&second), "3M"]);
+    tool("qemu-io", &["-f", "qcow2", "-c", "write -P 5 0 64k", text(&second)]);
+    jobs.create_migrating_vm(carry("moved", "pair")).await.unwrap();
+    when(&jobs, |vm| vm.state == MigratingState::Ready).await;
+    let synced = synced(&jobs).await;
+    let copy = server::db::copies::by_id(&jobs.world().db, synced.last_copy.unwrap());
+    let copy = copy.await.unwrap().unwrap();
+    assert_eq!(copy.machine.firmware, Firmware::Efi);
+    let sizes: Vec<_> = copy.disks.iter().map(|d| (d.bytes >> 20, d.slot == 0)).collect();
+    assert_eq!(sizes[..2], [(1, false), (3, false)]);
+    assert!(sizes.len() == 3 && sizes[2].1, "{sizes:?}");
+
+    // It goes away, and comes back.
+    std::fs::rename(&pair, exports.join(".away")).unwrap();
+    jobs.cycle_now("moved").await.unwrap();
+    let failed = when(&jobs, |vm| vm.failures == 1).await;
+    assert!(failed.error.unwrap().message.contains("not at here any more"));
+    assert_eq!(failed.last_copy, synced.last_copy);
+    std::fs::rename(exports.join(".away"), &pair).unwrap();
+    jobs.cycle_now("moved").await.unwrap();
+    when(&jobs, |vm| vm.failures == 0 && vm.current_cycle.is_none()).await;
+
+    std::fs::write(exports.join("bad.qcow2"), "no image").unwrap();
+    let bad = CreateMigratingVm {
+        target: "vault".into(),
+        ..carry("bad", "bad.qcow2")
+    };
+    jobs.create_migrating_vm(bad).await.unwrap();
+    let bad = loop {
+        let vm = inventory::migrating_vm(jobs.world(), "bad").await.unwrap();
+        if vm.state != MigratingState::Pending {
+            break vm;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(bad.state, MigratingState::Error);
+    assert!(bad.error.unwrap().message.contains("cannot be carried over"));
+    clean_up(&jobs).await;
+}
