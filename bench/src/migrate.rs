@@ -38,7 +38,8 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let target = json!({"name": "there", "local": {"path": dir.path().join("there")}, "passphrase": "a passphrase of the bench"});
     let taken = async {
         site.post("/api/v1/targets", target).await?;
-        site.post("/api/v1/sources", json!({"name": "here", "local": {}})).await?;
+        site.post("/api/v1/sources", json!({"name": "here", "local": {}}))
+            .await?;
         let mut all = cycles(&site, dir.path(), disk, size).await?;
         all.extend(test_clones(&site, size).await?);
         all.push(cutovers(&site, size).await?);
@@ -126,7 +127,14 @@ impl Cycles {
     async fn take(&mut self, site: &Site, dir: &Path, piece: u64, places: &[u64]) -> Result<()> {
         let vm = site.get("/api/v1/vms/wide").await?;
         let id = vm["id"].as_str().ok_or("a machine without an id")?;
-        let monitor = site.running.server.config.data_dir.join("run").join(id).join("watch");
+        let monitor = site
+            .running
+            .server
+            .config
+            .data_dir
+            .join("run")
+            .join(id)
+            .join("watch");
         let file = dir.join("piece");
         for place in places {
             random(&file, piece)?;
@@ -147,8 +155,10 @@ impl Cycles {
     }
 
     fn figures(self, ratio: &'static str, most: f64, seconds: &'static str, what: &str) -> [Figure; 2] {
-        let (ratios, taken): (Sample, Sample) =
-            (self.ratios.into_iter().collect(), self.seconds.into_iter().collect());
+        let (ratios, taken): (Sample, Sample) = (
+            self.ratios.into_iter().collect(),
+            self.seconds.into_iter().collect(),
+        );
         let noise = format!("median of {}, {}; {what}", ratios.len(), ratios.range(2));
         [
             Figure::new(ratio, ratios.median(), Limit::AtMost(most), noise),

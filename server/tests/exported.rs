@@ -51,7 +51,14 @@ fn export(work: &Path, disk: &Path, ova: &Path) {
     std::fs::write(work.join("web.ovf"), OVF).unwrap();
     let half = work.join("half");
     let files = ["web.ovf", "web-disk1.vmdk"];
-    tool("tar", &[&["--format=ustar", "-cf", text(&half), "-C", text(work)][..], &files].concat());
+    tool(
+        "tar",
+        &[
+            &["--format=ustar", "-cf", text(&half), "-C", text(work)][..],
+            &files,
+        ]
+        .concat(),
+    );
     std::fs::rename(half, ova).unwrap();
 }
 
@@ -91,10 +98,16 @@ async fn an_ova_is_carried_over_tried_and_cut_over() {
     std::fs::write(exports.join("broken.qcow2"), "no image").unwrap();
 
     let has = inventory::inventory(jobs.world(), "here").await.unwrap().vms;
-    let names: Vec<_> = has.iter().map(|vm| (vm.name.as_str(), vm.refusal.is_some())).collect();
+    let names: Vec<_> = has
+        .iter()
+        .map(|vm| (vm.name.as_str(), vm.refusal.is_some()))
+        .collect();
     assert_eq!(names, [("Web server", false), ("broken", true)]);
     let web = &has[0];
-    assert_eq!((web.cpus, web.memory_mib, web.os.as_deref()), (Some(1), Some(256), Some("Demo guest")));
+    assert_eq!(
+        (web.cpus, web.memory_mib, web.os.as_deref()),
+        (Some(1), Some(256), Some("Demo guest"))
+    );
 
     jobs.create_migrating_vm(carry("moved", "web.ova")).await.unwrap();
     when(&jobs, |vm| vm.state == MigratingState::Ready).await;
@@ -111,12 +124,18 @@ async fn an_ova_is_carried_over_tried_and_cut_over() {
     assert_eq!(cycles(&jobs).await[1].changed_bytes, 0);
 
     // Of one that was written what has changed is stored.
-    tool("qemu-io", &["-f", "qcow2", "-c", "write -P 7 200M 1M", text(&disk)]);
+    tool(
+        "qemu-io",
+        &["-f", "qcow2", "-c", "write -P 7 200M 1M", text(&disk)],
+    );
     export(&work, &disk, &ova);
     jobs.cycle_now("moved").await.unwrap();
     when(&jobs, |vm| vm.cycles == 3 && vm.current_cycle.is_none()).await;
     let third = &cycles(&jobs).await[2];
-    assert!(third.changed_bytes > 0 && third.stored_bytes < 1 << 20, "{third:#?}");
+    assert!(
+        third.changed_bytes > 0 && third.stored_bytes < 1 << 20,
+        "{third:#?}"
+    );
 
     let clone = jobs
         .migration_clone("moved", CreateMigrationClone::default(), by())
@@ -124,16 +143,26 @@ async fn an_ova_is_carried_over_tried_and_cut_over() {
         .unwrap();
     let clone = ended(&jobs, clone.id).await;
     assert_eq!(clone.state, JobState::Succeeded, "{clone:#?}");
-    let made = clone.resources.iter().find(|r| r.noun == shared::feed::Noun::Vm).unwrap();
+    let made = clone
+        .resources
+        .iter()
+        .find(|r| r.noun == shared::feed::Noun::Vm)
+        .unwrap();
     counts(&jobs, made.id.parse().unwrap(), 3).await;
 
-    let cut = jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap();
+    let cut = jobs
+        .cut_over("moved", CreateCutover::default(), by())
+        .await
+        .unwrap();
     let cut = ended(&jobs, cut.id).await;
     assert_eq!(cut.state, JobState::Succeeded, "{cut:#?}");
     assert_eq!(is(&jobs).await.state, MigratingState::Cutover);
     counts(&jobs, vm_id(&jobs, "moved").await, 3).await;
     quiet(&jobs).await;
-    let end = jobs.finalize_migration("moved", Default::default(), by()).await.unwrap();
+    let end = jobs
+        .finalize_migration("moved", Default::default(), by())
+        .await
+        .unwrap();
     assert_eq!(ended(&jobs, end.id).await.state, JobState::Succeeded);
     assert!(ova.exists(), "the source is left as it is");
     clean_up(&jobs).await;
@@ -163,7 +192,10 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     std::fs::write(&raw, head).unwrap();
     let second = pair.join("b.qcow2");
     tool("qemu-img", &["create", "-q", "-f", "qcow2", text(&second), "3M"]);
-    tool("qemu-io", &["-f", "qcow2", "-c", "write -P 5 0 64k", text(&second)]);
+    tool(
+        "qemu-io",
+        &["-f", "qcow2", "-c", "write -P 5 0 64k", text(&second)],
+    );
     jobs.create_migrating_vm(carry("moved", "pair")).await.unwrap();
     when(&jobs, |vm| vm.state == MigratingState::Ready).await;
     let synced = synced(&jobs).await;

@@ -12,8 +12,8 @@ use shared::api::ListQuery;
 use shared::job::{Job, JobState, step};
 use shared::migrate::views::{CutoverJob, MigrationClone, MoveState, MoveStepName, ReplicationCycle};
 use shared::migrate::{
-    CloneVerdict, CreateCutover, CreateMigrationClone, CyclePolicy,
-    CycleState, FinalizeMigration, JudgeClone, MigratingState, TargetDefaults,
+    CloneVerdict, CreateCutover, CreateMigrationClone, CyclePolicy, CycleState, FinalizeMigration,
+    JudgeClone, MigratingState, TargetDefaults,
 };
 use shared::vm::{PowerAction, VmState};
 use shared::{Code, Timestamp};

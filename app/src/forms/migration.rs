@@ -11,8 +11,8 @@ use shared::api::{
 };
 use shared::can::limit;
 use shared::migrate::{
-    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource, FinalizeMigration,
-    JudgeClone, LocalSource, PatchMigratingVm, TargetDefaults, can,
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource,
+    FinalizeMigration, JudgeClone, LocalSource, PatchMigratingVm, TargetDefaults, can,
 };
 use shared::vm::NewNic;
 use shared::{Name, Status};

@@ -31,7 +31,9 @@ pub async fn inventory(world: &World, reference: &str) -> Result<Inventory, Stat
     let carried = db::migrations::open(&world.db).await?;
     let mut vms = Sources::of(world).list(&source).await?;
     for vm in &mut vms {
-        let by = carried.iter().find(|c| c.source == source.id && c.source_vm == vm.id);
+        let by = carried
+            .iter()
+            .find(|c| c.source == source.id && c.source_vm == vm.id);
         vm.migrating_vm = by.map(|c| c.id);
     }
     Ok(Inventory { vms })

@@ -2,9 +2,9 @@
 //!
 //! What nobody fetches or goes on with is thrown away.
 
-use crate::disks::roots::below;
 use super::{By, Inner, Jobs};
 use crate::db::{self, DbError, Tx, now};
+use crate::disks::roots::below;
 use crate::inventory::images as inventory;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};

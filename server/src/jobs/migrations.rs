@@ -246,12 +246,7 @@ pub(super) async fn check(tx: &mut Tx, id: MigratingVmId, verb: Verb) -> Result<
 
 impl Jobs {
     /// The job of the next cycle of a machine: asked twice it is one.
-    pub(super) async fn cycle(
-        &self,
-        vm: &MigratingVm,
-        source: &Origin,
-        by: By,
-    ) -> Result<Job, Status> {
+    pub(super) async fn cycle(&self, vm: &MigratingVm, source: &Origin, by: By) -> Result<Job, Status> {
         let number = vm.cycles + 1;
         let request = CreateCopyTask {
             target: vm.target.to_string(),

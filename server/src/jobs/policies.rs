@@ -243,7 +243,6 @@ async fn task(
                 policy: Some(policy.id),
                 run: Some(run.id),
                 migration: None,
-        outside: None,
             };
             let request = CreateCopyTask {
                 request_id: Some(request_id),

@@ -25,11 +25,17 @@ const DISKS: [&str; 5] = ["qcow2", "raw", "img", "vmdk", "vhdx"];
 pub struct Machine {
     /// Where it is in the directory.
     pub id: String,
+    /// Its name, as its OVF or its file has it.
     pub name: String,
+    /// Its operating system, in the words of its OVF.
     pub os: Option<String>,
+    /// Processors.
     pub cpus: Option<u32>,
+    /// Memory, in MiB.
     pub memory_mib: Option<u32>,
+    /// Firmware.
     pub firmware: Option<Firmware>,
+    /// How many NICs it has.
     pub nics: Option<u32>,
     /// In the order in which the machine has them.
     pub disks: Vec<Disk>,
@@ -61,7 +67,10 @@ impl Disk {
 }
 
 fn modified(meta: &std::fs::Metadata) -> i64 {
-    let since = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    let since = meta
+        .modified()
+        .ok()
+        .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
     since.map_or(0, |since| since.as_micros() as i64)
 }
 
@@ -90,6 +99,7 @@ pub async fn list(disks: &Arc<dyn Disks>, dir: &Path, most: u64) -> Result<Vec<M
 
 /// Looks at the disks of a machine.
 async fn look(disks: &Arc<dyn Disks>, plan: Plan, most: u64) -> Result<Machine, SourceError> {
+    let says = plan.described != ovf::Described::default();
     let mut machine = Machine {
         id: plan.id,
         name: plan.described.name.unwrap_or(plan.called),
@@ -97,7 +107,7 @@ async fn look(disks: &Arc<dyn Disks>, plan: Plan, most: u64) -> Result<Machine, 
         cpus: plan.described.cpus,
         memory_mib: plan.described.memory_mib,
         firmware: plan.described.firmware,
-        nics: (plan.described != Default::default()).then_some(plan.described.nics),
+        nics: says.then_some(plan.described.nics),
         disks: Vec::new(),
         refusal: plan.refusal,
     };
@@ -120,13 +130,19 @@ async fn look(disks: &Arc<dyn Disks>, plan: Plan, most: u64) -> Result<Machine, 
     }
     if !plan.offsets.is_empty() {
         let place = |disk: &Disk| plan.offsets.iter().position(|at| *at == disk.found.offset);
-        machine.disks.sort_by_key(|disk| place(disk).unwrap_or(usize::MAX));
+        machine
+            .disks
+            .sort_by_key(|disk| place(disk).unwrap_or(usize::MAX));
     }
     if machine.disks.is_empty() {
         machine.refusal.get_or_insert_with(|| "it has no disk".to_owned());
     }
     if machine.disks.len() > limit::DISKS {
-        let why = format!("it has {} disks, and {} are allowed", machine.disks.len(), limit::DISKS);
+        let why = format!(
+            "it has {} disks, and {} are allowed",
+            machine.disks.len(),
+            limit::DISKS
+        );
         machine.refusal.get_or_insert(why);
     }
     Ok(machine)
@@ -141,7 +157,10 @@ fn is_disk(path: &Path) -> bool {
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The plain files and directories of a directory, by name.
@@ -237,7 +256,11 @@ fn described(dir: &Path, files: &[PathBuf]) -> Result<Vec<Plan>, SourceError> {
             }
         }
         all.push(Plan {
-            id: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            id: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             called: stem(path),
             described,
             files: disks,
@@ -251,7 +274,11 @@ fn described(dir: &Path, files: &[PathBuf]) -> Result<Vec<Plan>, SourceError> {
 /// The machine of an OVA.
 fn archive(path: &Path) -> Result<Plan, SourceError> {
     let mut plan = Plan {
-        id: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        id: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         called: stem(path),
         described: ovf::Described::default(),
         files: vec![path.to_owned()],
@@ -311,7 +338,12 @@ mod tests {
         let mut bytes = vec![0; 512];
         bytes[510..].copy_from_slice(b"\x55\xaa");
         std::fs::write(path, bytes).unwrap();
-        File::options().write(true).open(path).unwrap().set_len(mib << 20).unwrap();
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(mib << 20)
+            .unwrap();
     }
 
     #[tokio::test]
@@ -355,11 +387,19 @@ mod tests {
                 ("wild.ovf", "web", vec![], true),
             ]
         );
-        assert!(all[4].refusal.as_ref().unwrap().contains("not beside"), "{all:#?}");
+        assert!(
+            all[4].refusal.as_ref().unwrap().contains("not beside"),
+            "{all:#?}"
+        );
         let single = &all[2].disks[0];
         assert!(single.is_as_it_was().unwrap());
         let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
-        File::options().write(true).open(&single.path).unwrap().set_modified(later).unwrap();
+        File::options()
+            .write(true)
+            .open(&single.path)
+            .unwrap()
+            .set_modified(later)
+            .unwrap();
         assert!(!single.is_as_it_was().unwrap());
     }
 }

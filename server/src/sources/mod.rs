@@ -25,7 +25,9 @@ pub enum SourceError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path} has more than {most} entries: give the machines that are to be carried over a directory of their own")]
+    #[error(
+        "{path} has more than {most} entries: give the machines that are to be carried over a directory of their own"
+    )]
     Many { path: PathBuf, most: usize },
     #[error("read {path}: {why}")]
     Refused { path: PathBuf, why: String },
@@ -105,7 +107,11 @@ impl Origin {
                 cpus: machine.cpus,
                 memory_mib: machine.memory_mib,
                 firmware: machine.firmware,
-                disk_bytes: machine.disks.iter().map(|disk| disk.found.virtual_bytes).collect(),
+                disk_bytes: machine
+                    .disks
+                    .iter()
+                    .map(|disk| disk.found.virtual_bytes)
+                    .collect(),
                 os: machine.os.clone(),
                 refusal: machine.refusal.clone(),
                 ..base
@@ -135,7 +141,10 @@ impl<'a> Sources<'a> {
     pub fn folder(&self, path: &str) -> Result<PathBuf, Status> {
         let found = below(&self.images.roots, path).map_err(|e| Status::invalid("disks.path", e.message))?;
         if !found.is_dir() {
-            return Err(Status::invalid("disks.path", format_args!("{path} is no directory")));
+            return Err(Status::invalid(
+                "disks.path",
+                format_args!("{path} is no directory"),
+            ));
         }
         Ok(found)
     }
@@ -174,7 +183,9 @@ impl<'a> Sources<'a> {
     /// The machine that a migration is of; the reason where there is none, or it cannot be carried over.
     pub async fn of_migration(&self, vm: &MigratingVm) -> Result<Origin, Status> {
         let id = vm.source.to_string();
-        let source = self.db.reading(async |conn| db::migrations::source(conn, &id).await);
+        let source = self
+            .db
+            .reading(async |conn| db::migrations::source(conn, &id).await);
         let source = source.await?;
         let found = match (&source.place.disks, vm.source_vm.parse::<VmId>()) {
             (None, Ok(id)) => {

@@ -38,7 +38,9 @@ pub fn read(text: &str) -> Result<Described, String> {
     let document = Document::parse(text).map_err(|e| format!("its OVF is no XML: {e}"))?;
     let root = document.root_element();
     let named = |name: &'static str| root.descendants().filter(move |node| is(*node, name));
-    let machine = named("VirtualSystem").next().ok_or("its OVF describes no machine")?;
+    let machine = named("VirtualSystem")
+        .next()
+        .ok_or("its OVF describes no machine")?;
     let href = |disk: &str| {
         let disk = named("Disk").find(|d| attribute(*d, "diskId") == Some(disk))?;
         let file = attribute(disk, "fileRef")?;
@@ -50,7 +52,10 @@ pub fn read(text: &str) -> Result<Described, String> {
         os: child(machine, "OperatingSystemSection").and_then(|os| text_of(os, "Description")),
         ..Described::default()
     };
-    for item in machine.descendants().filter(|node| is(*node, "Item") || is(*node, "StorageItem")) {
+    for item in machine
+        .descendants()
+        .filter(|node| is(*node, "Item") || is(*node, "StorageItem"))
+    {
         let quantity = || text_of(item, "VirtualQuantity")?.parse::<u64>().ok();
         match text_of(item, "ResourceType").as_deref() {
             Some(kind::CPU) => {

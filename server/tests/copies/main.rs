@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::counting::{QEMU, counting, counts, off_and_gone, succeeded};
-use support::{by, clean_up, create, ended, engine, until, vm_id, quiet};
+use support::{by, clean_up, create, ended, engine, quiet, until, vm_id};
 
 fn tool(program: &str, arguments: &[&str]) -> String {
     let out = Command::new(program).args(arguments).output().unwrap();

@@ -360,7 +360,10 @@ impl Work {
             carried(jobs).await;
         }
         if self == Self::Finalize {
-            let job = jobs.cut_over("moved", CreateCutover::default(), by()).await.unwrap();
+            let job = jobs
+                .cut_over("moved", CreateCutover::default(), by())
+                .await
+                .unwrap();
             succeeded(jobs, job.id).await;
             quiet(jobs).await;
         }
@@ -769,7 +772,11 @@ async fn look(jobs: &Jobs, work: Work) -> Vec<String> {
         // What was uploaded stays, and the snapshot that it is of.
         Work::CutOver => {
             let mut all = support::slate_without_layers(jobs).await;
-            all.retain(|line| !["copies", "snapshots", "snapshot_disks"].iter().any(|t| line.starts_with(t)));
+            all.retain(|line| {
+                !["copies", "snapshots", "snapshot_disks"]
+                    .iter()
+                    .any(|t| line.starts_with(t))
+            });
             all
         }
         Work::Snapshot

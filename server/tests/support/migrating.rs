@@ -67,4 +67,3 @@ pub async fn synced(jobs: &Jobs) -> MigratingVm {
     })
     .await
 }
-

@@ -6,8 +6,8 @@
 mod local;
 mod outside;
 
-use super::snapshot::{self, With};
 use super::keep;
+use super::snapshot::{self, With};
 use crate::copies::about::{self, About};
 use crate::copies::{CopiesError, Turn};
 use crate::db::locks::LockMode;
@@ -272,7 +272,13 @@ async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> 
                 (Some(parent), Some(ranges)) => Some(Change { parent, ranges }),
                 _ => None,
             };
-            let disk = writer.disk(&part.name, part.source.clone(), change, part.track.clone(), &cancel);
+            let disk = writer.disk(
+                &part.name,
+                part.source.clone(),
+                change,
+                part.track.clone(),
+                &cancel,
+            );
             disks.push(disk.await?);
             status(cx, &part.name, TaskStatus::Success);
         }

@@ -17,7 +17,7 @@ use shared::image::{ImportFrom, ImportSpec};
 use shared::job::{JobSpec, Resource, ResourceRole, step};
 use shared::{Code, ImageId, LayerId, Name, Status, StorageId};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use uuid::Uuid;

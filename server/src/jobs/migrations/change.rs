@@ -76,7 +76,9 @@ impl Jobs {
         let source = db.reading(async |conn| db::migrations::source(conn, &request.source).await);
         let source = source.await?;
         let target = db::targets::known(db, &request.target).await?.target;
-        let found = Sources::of(self.world()).find(&source, &request.source_vm).await?;
+        let found = Sources::of(self.world())
+            .find(&source, &request.source_vm)
+            .await?;
         let found = found.ok_or_else(|| {
             let why = format_args!("{} has no machine {}", source.name, request.source_vm);
             Status::invalid("sourceVm", why)

@@ -73,7 +73,12 @@ pub(super) async fn reading(
         },
         (None, None) => Firmware::Bios,
     };
-    let mut disks: Vec<_> = machine.disks.iter().zip(0..).map(|(disk, n)| of_machine(n, n + 1, disk)).collect();
+    let mut disks: Vec<_> = machine
+        .disks
+        .iter()
+        .zip(0..)
+        .map(|(disk, n)| of_machine(n, n + 1, disk))
+        .collect();
     if firmware == Firmware::Efi {
         // What it remembered is not exported: it begins with nothing to remember.
         let template = &cx.world().efi()?.variables;
@@ -95,7 +100,12 @@ pub(super) async fn reading(
             file: None,
         });
     }
-    let newest = machine.disks.iter().map(|disk| disk.modified).max().unwrap_or_default();
+    let newest = machine
+        .disks
+        .iter()
+        .map(|disk| disk.modified)
+        .max()
+        .unwrap_or_default();
     let number = spec.migration.as_ref().map_or(0, |of| of.number);
     let name = format!("export-{number}");
     Ok(Reading {
@@ -106,7 +116,9 @@ pub(super) async fn reading(
             vm: spec.vm,
             vm_name: spec.vm_name,
             snapshot: SnapshotId(cx.id().0),
-            snapshot_name: name.parse().map_err(|e: shared::NameError| Status::invalid("name", e))?,
+            snapshot_name: name
+                .parse()
+                .map_err(|e: shared::NameError| Status::invalid("name", e))?,
             // What was exported shows the machine as of then, at the latest.
             snapshot_time: Timestamp::from_micros(newest),
             consistency: Consistency::Offline,
@@ -139,7 +151,10 @@ fn of_machine(number: u32, slot: u32, disk: &sources::Disk) -> CopyDisk {
 
 async fn machine(cx: &Cx, of: &OutsideVm) -> Result<Machine, StepError> {
     let id = of.source.to_string();
-    let source = cx.db().reading(async |conn| db::migrations::source(conn, &id).await).await?;
+    let source = cx
+        .db()
+        .reading(async |conn| db::migrations::source(conn, &id).await)
+        .await?;
     match Sources::of(cx.world()).find(&source, &of.id).await? {
         Some(Origin::Exported(machine)) => match machine.refusal {
             None => Ok(machine),
@@ -166,7 +181,12 @@ fn about_of(copy: &vault::Copy) -> Option<About> {
     serde_json::from_value(copy.about.clone()).ok()
 }
 
-async fn part(cx: &Cx, number: u32, disk: &sources::Disk, parent: Option<&vault::Copy>) -> Result<Part, StepError> {
+async fn part(
+    cx: &Cx,
+    number: u32,
+    disk: &sources::Disk,
+    parent: Option<&vault::Copy>,
+) -> Result<Part, StepError> {
     let name = about::disk_name(number);
     let track = FileTrack { file: disk.clone() };
     let before = parent.and_then(|copy| copy.disks.iter().find(|d| d.name == name));
@@ -209,7 +229,9 @@ async fn opened(cx: &Cx, number: u32, disk: &sources::Disk) -> Result<Arc<dyn So
     cx.message(format!("{} is converted", about::disk_name(number)));
     let progress = |done, of| cx.progress(done, of);
     let helper = &cx.world().images.helper;
-    cx.disks().import(helper, &disk.path, found, &file, &progress).await?;
+    cx.disks()
+        .import(helper, &disk.path, found, &file, &progress)
+        .await?;
     Ok(cx.disks().frozen(&[file], None).await?.source)
 }
 
@@ -223,7 +245,8 @@ pub(super) fn still(parts: &[Part]) -> Result<(), StepError> {
     for file in parts.iter().filter_map(|part| part.file.as_ref()) {
         if !file.is_as_it_was().map_err(Status::from)? {
             let path = file.path.display();
-            let text = format!("{path} was written while it was read: it is tried again when the export is done");
+            let text =
+                format!("{path} was written while it was read: it is tried again when the export is done");
             return Err(StepError::new(Code::Aborted, text));
         }
     }
@@ -235,7 +258,11 @@ pub(super) async fn clean(cx: &Cx) -> Result<(), StepError> {
     if spec(cx)?.outside.is_none() {
         return Ok(());
     }
-    for file in cx.world().converted_files(cx.id()).map_err(|e| failed("look for what was converted", &e))? {
+    for file in cx
+        .world()
+        .converted_files(cx.id())
+        .map_err(|e| failed("look for what was converted", &e))?
+    {
         cx.disks().remove(&file).await?;
     }
     Ok(())
