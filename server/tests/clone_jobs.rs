@@ -267,7 +267,7 @@ async fn what_the_snapshot_stood_on_stays_when_the_source_is_deleted() {
 /// The lines that the demo guest has printed so far: nonce and tick.
 fn ticks(log: &str) -> Vec<(String, u64)> {
     let line =
-        regex::Regex::new(r"(?m)^offshoot-guest nonce=([0-9a-f]{16}) tick=(\d+) host=\S+\r?$").unwrap();
+        regex::Regex::new(r"(?m)^offshoot-guest nonce=([0-9a-f]{16}) tick=(\d+) host=\S+\r*$").unwrap();
     line.captures_iter(log)
         .map(|c| (c[1].to_owned(), c[2].parse().unwrap()))
         .collect()

@@ -22,7 +22,8 @@ pub type Tick = (String, u64, String);
 /// Nonce and number of each whole tick that the serial port has, with the host's name.
 pub fn ticks(jobs: &Jobs, vm: VmId) -> Vec<Tick> {
     let log = std::fs::read(jobs.world().hypervisor.serial_log(vm)).unwrap_or_default();
-    let pattern = regex::Regex::new(r"^offshoot-guest nonce=(\w{16}) tick=(\d+) host=(\S+)\r$").unwrap();
+    // The shell on the same line may have its own carriage returns added.
+    let pattern = regex::Regex::new(r"^offshoot-guest nonce=(\w{16}) tick=(\d+) host=(\S+)\r+$").unwrap();
     let log = String::from_utf8_lossy(&log);
     let of = |line: &str| {
         let found = pattern.captures(line)?;

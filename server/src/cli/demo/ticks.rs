@@ -16,7 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
     reason = "a constant, compiled by every test of this file"
 )]
 static LINE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^offshoot-guest nonce=([0-9a-f]{16}) tick=(\d+) host=\S+\r?$").expect("a regex")
+    // The shell on the same line may have its own carriage returns added.
+    Regex::new(r"^offshoot-guest nonce=([0-9a-f]{16}) tick=(\d+) host=\S+\r*$").expect("a regex")
 });
 
 /// What the counter did since it was marked.
