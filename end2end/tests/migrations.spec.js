@@ -106,6 +106,38 @@ test('what is wrong stands where it was typed', async ({ page, server, complaint
   await expect(rest).toHaveValue('1');
 });
 
+test('what was asked is changed, and what no field shows stays', async ({ page, server }) => {
+  const name = await ready(server, 'edit-1', { targetDefaults: { cpus: 4, labels: { tier: 'gold' } } });
+  await open(page, `/migrations/${name}`, name);
+  await page.getByRole('link', { name: 'Edit…' }).click();
+  await expect(page.getByLabel('Processors')).toHaveValue('4');
+  await page.getByLabel('Processors').fill('2');
+  await page.getByLabel('Network', { exact: true }).selectOption('isolated');
+  await page.getByLabel('Group').fill('wave-2');
+  await page.getByLabel('Rest between cycles, in seconds').fill('90');
+  await accessible(page, 'the form');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await expect(h1(page)).toHaveText(name);
+  const now = await server.call('GET', `/api/v1/migratingVms/${name}`);
+  expect([now.group, now.policy.idleSeconds, now.targetDefaults.cpus]).toEqual(['wave-2', 90, 2]);
+  expect(now.targetDefaults.labels).toEqual({ tier: 'gold' });
+  expect(now.targetDefaults.networkInterfaces).toHaveLength(1);
+  await page.getByRole('link', { name: 'Edit…' }).click();
+  await expect(page.getByLabel('Network', { exact: true })).toHaveValue('isolated');
+});
+
+test('a directory that may not be read is said where it was typed', async ({ page, complaints }) => {
+  complaints.expected(/400 \(Bad Request\)/);
+  await open(page, '/migrations?do=add-source', 'Migration');
+  const dialog = page.getByRole('dialog', { name: 'Add a source' });
+  await dialog.getByLabel('Name', { exact: true }).fill('exports');
+  await dialog.getByLabel('Kind').selectOption('disks');
+  await dialog.getByLabel('Directory').fill('/etc');
+  await dialog.getByRole('button', { name: 'Add it' }).click();
+  await expect(dialog.getByLabel('Directory')).toHaveAttribute('aria-invalid', 'true');
+  await expect(dialog).toContainText('image_roots');
+});
+
 test('the board has each machine where it stands, and follows it', async ({ page, server }) => {
   const name = await ready(server, 'board-1', { group: 'board' });
   await ready(server, 'board-2', { group: 'other' });

@@ -253,7 +253,9 @@ fn about(vm: &MigratingVm) -> AnyView {
         w().quiesce_no
     };
     let from = view! {
-        {vm.source_vm_name.clone()} " · " <a href=format!("{SOURCES}/{source}")>{source.clone()}</a>
+        <span class="soft">
+            {vm.source_vm_name.clone()} " · " <a href=format!("{SOURCES}/{source}")>{source.clone()}</a>
+        </span>
     };
     let mut rows = vec![
         (w().source_vm, from.into_any()),

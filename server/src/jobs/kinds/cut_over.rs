@@ -50,7 +50,8 @@ fn jobs(cx: &Cx) -> Jobs {
 }
 
 fn by(cx: &Cx) -> By {
-    By(format!("cutover {}", cx.id()))
+    let name = spec(cx).map(|spec| spec.name.to_string()).unwrap_or_default();
+    By(format!("cutover {name}"))
 }
 
 async fn migrating(cx: &Cx) -> Result<MigratingVm, StepError> {
