@@ -67,7 +67,7 @@ body{max-width:60rem;margin:2rem auto;padding:0 1rem}
 code,pre{font-family:ui-monospace,monospace;font-size:.92em}
 h2{margin-top:2.5rem}
 details{border-top:1px solid #8884;padding:.4rem 0}
-summary{cursor:pointer}
+summary{cursor:pointer;overflow-wrap:anywhere}
 summary b{display:inline-block;min-width:4.5rem}
 table{border-collapse:collapse;margin:.5rem 0}
 td,th{text-align:left;vertical-align:top;padding:.15rem .9rem .15rem 0}
