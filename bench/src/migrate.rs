@@ -27,7 +27,7 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     };
     let noise = dir.path().join("noise.raw");
     random(&noise, disk.bytes)?;
-    let mut config = Config::simulated(&dir.path().join("data"));
+    let mut config = Config::simulated(dir.path().join("data"));
     config.sim = false;
     config.images = vec![
         format!("demo={}", demo.display()).parse()?,
@@ -182,7 +182,7 @@ async fn cycles(site: &Site, dir: &Path, disk: Disk, size: Size) -> Result<Vec<F
             .take(site, dir, BLOCK, &disk.places(BLOCK, 2 * turn + 1))
             .await?;
     }
-    let mib = disk.bytes / 100 >> 20;
+    let mib = (disk.bytes / 100) >> 20;
     let [runs, run_seconds] = runs.figures(
         "cycleBytesRatio",
         1.3,

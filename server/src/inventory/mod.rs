@@ -386,7 +386,7 @@ pub async fn changed(world: &World, change: &db::Change) -> Result<String, DbErr
             match found.await {
                 Ok(vm) => Some(db::to_json(&vm)),
                 Err(DbError::Refused(_)) => None,
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(e),
             }
         }
         // There are few, and they hardly change: who shows them asks again.

@@ -81,25 +81,23 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
         return Ok(None);
     }
     let now = jobs.world().clock.now();
-    if let Some(expires) = vm.expire_time.filter(|_| may_expire(vm.state)) {
-        if expires <= now {
-            let written = db.write(move |tx| {
-                Box::pin(async move {
-                    let mut vm = db::migrations::known(tx.conn(), &vm.id.to_string()).await?;
-                    if may_expire(vm.state) {
-                        become_(&mut vm, MigratingState::Expired, now);
-                        vm.next_time = None;
-                        db::migrations::save(tx, &vm).await?;
-                    }
-                    Ok(())
-                })
-            });
-            written.await?;
-            return Ok(None);
-        }
+    let expires = vm.expire_time.filter(|_| may_expire(vm.state));
+    if expires.is_some_and(|expires| expires <= now) {
+        let written = db.write(move |tx| {
+            Box::pin(async move {
+                let mut vm = db::migrations::known(tx.conn(), &vm.id.to_string()).await?;
+                if may_expire(vm.state) {
+                    become_(&mut vm, MigratingState::Expired, now);
+                    vm.next_time = None;
+                    db::migrations::save(tx, &vm).await?;
+                }
+                Ok(())
+            })
+        });
+        written.await?;
+        return Ok(None);
     }
     let due = vm.next_time.filter(|_| vm.state.cycles());
-    let expires = vm.expire_time.filter(|_| may_expire(vm.state));
     match due {
         Some(due) if due <= now => {
             begin(jobs, &vm).await?;
@@ -173,10 +171,10 @@ async fn begin(jobs: &Jobs, vm: &MigratingVm) -> Result<(), DbError> {
         })
     });
     let noted = written.await?;
-    if let Some(job) = begun.filter(|_| !noted) {
-        if let Err(e) = jobs.cancel(job).await {
-            tracing::info!(%job, error = %e, "a cycle that nobody waits for");
-        }
+    if let Some(job) = begun.filter(|_| !noted)
+        && let Err(e) = jobs.cancel(job).await
+    {
+        tracing::info!(%job, error = %e, "a cycle that nobody waits for");
     }
     Ok(())
 }
