@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Config;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -27,6 +28,10 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
     };
     let noise = dir.path().join("noise.raw");
     random(&noise, disk.bytes)?;
+    // A boot sector, by which a raw disk is known: its guest stands still at once.
+    let file = std::fs::File::options().write(true).open(&noise)?;
+    file.write_all_at(b"\xfa\xf4\xeb\xfd", 0)?;
+    file.write_all_at(b"\x55\xaa", 510)?;
     let mut config = Config::simulated(dir.path().join("data"));
     config.sim = false;
     config.images = vec![
