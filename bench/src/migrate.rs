@@ -12,10 +12,12 @@ use server::config::Config;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Of changes that are scattered, in bytes.
 const BLOCK: u64 = 64 << 10;
+/// How long a guest may take to boot.
+const BOOTS: Duration = Duration::from_secs(60);
 /// Of changes in runs, in bytes.
 const RUN: u64 = 1 << 20;
 
@@ -243,12 +245,30 @@ async fn test_clones(site: &Site, size: Size) -> Result<[Figure; 2]> {
     ])
 }
 
+/// Returns when the demo guest of a machine counts: before that it does not hear its power button.
+async fn booted(site: &Site, vm: &str) -> Result<()> {
+    let told = site.get(&format!("/api/v1/vms/{vm}")).await?;
+    let id = told["id"].as_str().ok_or("a machine without an id")?.parse()?;
+    let log = site.running.server.world().hypervisor.serial_log(id);
+    let begin = Instant::now();
+    while begin.elapsed() < BOOTS {
+        let said = std::fs::read(&log).unwrap_or_default();
+        if String::from_utf8_lossy(&said).contains(" tick=1 ") {
+            return Ok(());
+        }
+        // The log is a file that QEMU writes: nothing tells of it.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("the guest of {vm} does not count").into())
+}
+
 /// Cutovers of demo guests of which all is uploaded: from the end of the source until the target executes.
 async fn cutovers(site: &Site, size: Size) -> Result<Figure> {
     let mut downtimes = Vec::new();
     for n in 0..size.pick(5, 1) {
         let (vm, moved) = (format!("old-{n}"), format!("new-{n}"));
         create(site, &vm, "demo", 256, json!({})).await?;
+        booted(site, &vm).await?;
         carried(site, &vm, &moved).await?;
         cycle(site, &moved).await?;
         let path = format!("/api/v1/migratingVms/{moved}/cutoverJobs");
