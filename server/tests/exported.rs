@@ -206,6 +206,15 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     assert_eq!(sizes[..2], [(1, false), (3, false)]);
     assert!(sizes.len() == 3 && sizes[2].1, "{sizes:?}");
 
+    // One of its disks is written: the other is neither read again nor asked how it boots.
+    tool(
+        "qemu-io",
+        &["-f", "qcow2", "-c", "write -P 6 64k 64k", text(&second)],
+    );
+    jobs.cycle_now("moved").await.unwrap();
+    let synced = when(&jobs, |vm| vm.cycles == 2 && vm.current_cycle.is_none()).await;
+    assert_eq!(synced.failures, 0, "{synced:#?}");
+
     // It goes away, and comes back.
     std::fs::rename(&pair, exports.join(".away")).unwrap();
     jobs.cycle_now("moved").await.unwrap();

@@ -24,6 +24,7 @@ use shared::place::NetworkKind;
 use shared::vm::{NewNic, PauseReason};
 use shared::{Code, ExportId, LayerId, VmId};
 use std::convert::Infallible;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -31,8 +32,8 @@ use uuid::Uuid;
 
 pub(super) struct RestoreCopy;
 
-/// How long a machine is left alone that could not read, and may fail again at once.
-const READS_AGAIN: Duration = Duration::from_secs(1);
+/// How long a machine is left alone that could not read, and may fail again at once: at first and at most.
+const READS_AGAIN: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(60);
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Minted {
@@ -283,10 +284,12 @@ async fn go_on(cx: &Cx, id: VmId) -> bool {
 /// Keeps a machine going that runs from a copy.
 async fn keep_going(cx: &Cx, id: VmId) -> Infallible {
     let mut events = cx.hypervisor().events();
+    let mut wait = READS_AGAIN.start;
     loop {
         if go_on(cx, id).await {
-            // It may fail again at once.
-            tokio::time::sleep(READS_AGAIN).await;
+            // It may fail again at once: what is damaged stays so.
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(READS_AGAIN.end);
         } else if let Err(RecvError::Closed) = events.recv().await {
             return std::future::pending().await;
         }

@@ -63,13 +63,13 @@ pub(super) async fn reading(
     for (n, disk) in machine.disks.iter().enumerate() {
         parts.push(part(cx, n as u32, disk, parent.as_ref()).await?);
     }
-    let first = parts.first().map(|part| part.source.clone());
-    let firmware = match (machine.firmware, first) {
+    let firmware = match (machine.firmware, parts.first()) {
         (Some(said), _) => said,
         // Where nothing says so the disk itself tells how it boots.
         (None, Some(first)) => match parent.as_ref().and_then(about_of) {
-            Some(about) if parts.iter().all(|part| part.changed.is_some()) => about.machine.firmware,
-            _ => boots_by(&*first).map_err(|e| failed("look how the first disk boots", &e))?,
+            // One that is the same is not read.
+            Some(about) if first.changed.is_some() => about.machine.firmware,
+            _ => boots_by(&*first.source).map_err(|e| failed("look how the first disk boots", &e))?,
         },
         (None, None) => Firmware::Bios,
     };
