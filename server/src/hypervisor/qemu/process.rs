@@ -89,15 +89,16 @@ impl Process {
             process => process?,
         };
         // Read after the pidfd is open: from here on the pid cannot become another's.
-        let Ok(now) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        let Ok(arguments) = fs::read(format!("/proc/{pid}/cmdline")) else {
             return Ok(None);
         };
-        let Ok(arguments) = fs::read(format!("/proc/{pid}/cmdline")) else {
+        let Ok(now) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
             return Ok(None);
         };
         let alive =
             parse(&now).is_some_and(|(_, now)| now.start == then.start && !matches!(now.state, 'Z' | 'X'));
-        let marked = arguments.windows(mark.len()).any(|w| w == mark.as_bytes());
+        // `spawn` returns when files are closed for the new program, a moment before its arguments are there to be read.
+        let marked = arguments.is_empty() || arguments.windows(mark.len()).any(|w| w == mark.as_bytes());
         Ok((alive && marked).then_some(process))
     }
 
@@ -213,6 +214,18 @@ mod tests {
         started.ended().await;
         found.kill().await.unwrap();
         assert!(Process::find(&record, "tail-m1").unwrap().is_none(), "ended");
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_at_the_moment_in_which_it_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("process");
+        for _ in 0..200 {
+            let started = Process::spawn(waiting("tail-m1"), Vec::new(), &record).unwrap();
+            let found = Process::find(&record, "tail-m1").unwrap();
+            started.end().await.unwrap();
+            assert!(found.is_some());
+        }
     }
 
     #[tokio::test]
