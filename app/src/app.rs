@@ -78,6 +78,7 @@ fn inside(env: Env, routing: ReadSignal<bool>) -> AnyView {
                         <Route path=path!("/policies/:policy/edit") view={Lazy::<pages::EditPolicy>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/migrations") view={Lazy::<pages::Migrations>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/migrations/new") view={Lazy::<pages::NewMigration>::new()} ssr=SsrMode::Async/>
+                        <Route path=path!("/migration-groups/:group") view={Lazy::<pages::OneGroup>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/migrations/:vm") view={Lazy::<pages::OneMigration>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/migrations/:vm/edit") view={Lazy::<pages::EditMigration>::new()} ssr=SsrMode::Async/>
                         <Route path=path!("/sources/:source") view={Lazy::<pages::OneSource>::new()} ssr=SsrMode::Async/>

@@ -39,7 +39,8 @@
 //! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
 //! | `/do/sources/create`, `/do/sources/{source}/remove` | name kind disks.path | `PostSource`, `DeleteSource` |
 //! | `/do/migrations/create`, `/do/migrations/{vm}/edit` | name source sourceVm target group policy.… targetDefaults.… network storage | `PostMigratingVm`, `UpdateMigratingVm` |
-//! | `/do/migrations/{vm}/start` `pause` `resume` `cycle` `extend` `check` `delete` | | `StartMigration` … |
+//! | `/do/migrationGroups/{group}/act`, `/do/migrationGroups/{group}/cutover` | action wave; wave powerOffAfterSeconds | `PostGroupAction`, `PostGroupCutover` |
+//! | `/do/migrations/{vm}/start` `pause` `resume` `cycle` `extend` `check` `adapt` `delete` | | `StartMigration` … |
 //! | `/do/migrations/{vm}/clone`, `/do/migrations/{vm}/judge/{clone}` | target.name isolated start keepHours; action note | `PostMigrationClone`, `PostJudgement` |
 //! | `/do/migrations/{vm}/cutover` `finalize` | target.name powerOffAfterSeconds; keepCopies | `PostCutover`, `PostFinalize` |
 //! | `/do/images/import` | name, url or path, format sha256 | `PostImage` |
@@ -110,6 +111,9 @@ pub(crate) mod way {
 pub(crate) const SOURCE_LOCAL: &str = "local";
 /// Or exported machines in a directory.
 pub(crate) const SOURCE_DISKS: &str = "disks";
+/// What `adaptation` says: adapt uploads, or leave them as they are. Else as usual.
+pub(crate) const ADAPT_YES: &str = "adapt";
+pub(crate) const ADAPT_NO: &str = "skip";
 /// What `start` says: at once, from the copy; or when all is there. Else it stays off.
 pub(crate) const START_INSTANT: &str = "instant";
 pub(crate) const START_AFTER: &str = "after";

@@ -15,6 +15,7 @@ use crate::edit::EditVm;
 use crate::fork::{ForkPoint, InstantClone, MemoryUse};
 use crate::image::{CreateExport, CreateImage, CreateUpload, Export, PatchImage, Upload};
 use crate::job::{Job, LogLine};
+use crate::migrate::groups::{CutOverGroup, Group, GroupAction, GroupResults, Groups};
 use crate::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
 use crate::migrate::{
     CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory,
@@ -366,6 +367,10 @@ fn migrating_path(vm: &str, rest: &str) -> String {
     format!("/api/v1/migratingVms/{}{rest}", encode(vm))
 }
 
+fn group_path(group: &str, rest: &str) -> String {
+    format!("/api/v1/migrationGroups/{}{rest}", encode(group))
+}
+
 fn policy_path(policy: &str, rest: &str) -> String {
     format!("/api/v1/policies/{}{rest}", encode(policy))
 }
@@ -649,6 +654,18 @@ calls! {
     /// Cuts it over.
     PostCutover { vm: String, request: CreateCutover } -> CutoverJob:
         |c| Post migrating_path(&c.vm, "/cutoverJobs"), c.request;
+    /// Adapts its last upload again.
+    AdaptMigration { vm: String } -> Job: |c| Post migrating_path(&c.vm, "/adapt"), serde_json::json!({});
+    /// Groups of machines that are carried over, by name.
+    ListGroups {} -> Groups: |_c| Get "/api/v1/migrationGroups".to_owned();
+    /// One group, by name.
+    GetGroup { group: String } -> Group: |c| Get group_path(&c.group, "");
+    /// Asks something of all machines of a group, or of one of its waves.
+    PostGroupAction { group: String, request: GroupAction } -> GroupResults:
+        |c| Post group_path(&c.group, "/act"), c.request;
+    /// Cuts a group over, wave by wave.
+    PostGroupCutover { group: String, request: CutOverGroup } -> Job:
+        |c| Post group_path(&c.group, "/cutoverJobs"), c.request;
     /// What a cutover would do, and how long it would take by what was measured.
     GetForecast { vm: String } -> Forecast: |c| Get migrating_path(&c.vm, "/forecast");
 

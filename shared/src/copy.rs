@@ -10,7 +10,7 @@ use crate::job::{Job, JobKind, JobSpec, JobState, UnwindCause, step};
 use crate::migrate::{CloneOf, CycleOf};
 use crate::seed::copy_snapshot::{CopyRunStats, CopyStatus, KvmProtectionSource, ProtectionSource};
 use crate::snapshot::Consistency;
-use crate::vm::NewNic;
+use crate::vm::{CloudInit, NewNic};
 use crate::{
     CopyId, JobId, Name, PolicyId, RunId, SnapshotId, SourceId, Status, TargetId, Timestamp, VmId, words,
 };
@@ -613,6 +613,9 @@ pub struct Copy {
     /// The policy that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyId>,
+    /// The copy that it is, but for what OS adaptation changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapted_of: Option<CopyId>,
     /// The job that made it, where that was this server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
@@ -696,6 +699,9 @@ pub struct RestoreVm {
     /// Labels that it gets beside those that it had.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What cloud-init is told in it, by a seed disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<CloudInit>,
     /// Whether it is started.
     #[serde(default)]
     pub start: bool,

@@ -6,7 +6,8 @@ use crate::edit::EditVm;
 use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::image::{DeleteImageSpec, ExportSpec, ImportSpec, SnapshotImageSpec};
 use crate::later::Later;
-use crate::migrate::{CutoverSpec, FinalizeSpec};
+use crate::migrate::adapt::{AdaptSpec, Adapted};
+use crate::migrate::{CutoverSpec, FinalizeSpec, GroupCutoverSpec};
 use crate::snapshot::{RevertSnapshot, TakeSnapshot};
 use crate::target::{PruneSpec, VaultOutcome, VerifySpec};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
@@ -60,6 +61,10 @@ words! {
         CutOver = "CUT_OVER",
         /// Removes what a migration kept.
         FinalizeMigration = "FINALIZE_MIGRATION",
+        /// Adapts the operating system of an upload.
+        AdaptCopy = "ADAPT_COPY",
+        /// Cuts a group of machines over, wave by wave.
+        CutOverGroup = "CUT_OVER_GROUP",
     }
 
     /// How far a job has come, in one word.
@@ -336,6 +341,10 @@ pub enum JobSpec {
     CutOver(CutoverSpec),
     /// Remove what a migration kept.
     FinalizeMigration(FinalizeSpec),
+    /// Adapt the operating system of an upload.
+    AdaptCopy(AdaptSpec),
+    /// Cut a group over.
+    CutOverGroup(GroupCutoverSpec),
 }
 
 impl JobSpec {
@@ -364,6 +373,8 @@ impl JobSpec {
             Self::PruneTarget(_) => JobKind::PruneTarget,
             Self::CutOver(_) => JobKind::CutOver,
             Self::FinalizeMigration(_) => JobKind::FinalizeMigration,
+            Self::AdaptCopy(_) => JobKind::AdaptCopy,
+            Self::CutOverGroup(_) => JobKind::CutOverGroup,
         }
     }
 
@@ -374,7 +385,8 @@ impl JobSpec {
             Self::ImportImage(_) | Self::DeleteImage(_) => None,
             Self::BootCopy(_) | Self::VerifyTarget(_) | Self::PruneTarget(_) => None,
             // What they do with the machines they have other jobs do.
-            Self::CutOver(_) | Self::FinalizeMigration(_) => None,
+            Self::CutOver(_) | Self::FinalizeMigration(_) | Self::CutOverGroup(_) => None,
+            Self::AdaptCopy(_) => None,
             Self::CopySnapshot(s) if s.outside.is_some() => None,
             Self::CopySnapshot(s) => Some(s.vm),
             Self::RestoreCopy(s) => s.vm,
@@ -649,6 +661,7 @@ pub mod step {
     pub const PREVIOUS_CYCLE: &str = "previous-cycle";
     pub const SHUTTING_DOWN_SOURCE: &str = "shutting-down-source";
     pub const FINAL_SYNC: &str = "final-sync";
+    pub const CUTTING_OVER: &str = "cutting-over";
 }
 
 /// A step of a job.
@@ -727,6 +740,9 @@ pub struct Outcome {
     /// What was found in a vault, or taken out of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<Box<VaultOutcome>>,
+    /// What was found of an operating system, and done to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapted: Option<Box<Adapted>>,
 }
 
 /// A line of a job's log.

@@ -1,11 +1,14 @@
 //! Migration: machines that are carried over from a source. Cycles upload them to a target while they go on, test clones are
 //! made of what was uploaded, and a cutover takes the last step.
 
+pub mod adapt;
 pub mod can;
+pub mod groups;
 pub mod views;
 
-use crate::vm::NewNic;
+use crate::vm::{CloudInit, Firmware, NewNic};
 use crate::{CopyId, JobId, MigratingVmId, Name, SourceId, Status, TargetId, Timestamp, VmId, words};
+use adapt::{AdaptedUpload, LastAdaptation};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -212,6 +215,21 @@ pub struct TargetDefaults {
     /// Labels that it gets beside those that it had.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What cloud-init is told in the guest, by a seed disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<CloudInit>,
+    /// What the guest can read of itself in the seed's meta-data, beside its id and name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// How the guest calls itself: OS adaptation sets it, in the migration as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The firmware that it boots with: OS adaptation converts it where it had another, in the migration as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// Whether OS adaptation leaves the guest its machine id and SSH host keys; in the migration as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_identity: Option<bool>,
 }
 
 impl TargetDefaults {
@@ -220,6 +238,8 @@ impl TargetDefaults {
     pub fn with(&self, over: &Self) -> Self {
         let mut labels = self.labels.clone();
         labels.extend(over.labels.clone());
+        let mut metadata = self.metadata.clone();
+        metadata.extend(over.metadata.clone());
         Self {
             name: over.name.clone().or_else(|| self.name.clone()),
             cpus: over.cpus.or(self.cpus),
@@ -230,6 +250,36 @@ impl TargetDefaults {
                 .or_else(|| self.network_interfaces.clone()),
             storage: over.storage.clone().or_else(|| self.storage.clone()),
             labels,
+            cloud_init: over.cloud_init.clone().or_else(|| self.cloud_init.clone()),
+            metadata,
+            hostname: over.hostname.clone().or_else(|| self.hostname.clone()),
+            firmware: over.firmware.or(self.firmware),
+            keep_identity: over.keep_identity.or(self.keep_identity),
+        }
+    }
+
+    /// What the guest is told by a seed disk; none where there is nothing to tell.
+    pub fn seed(&self) -> Option<CloudInit> {
+        if self.metadata.is_empty() {
+            return self.cloud_init.clone();
+        }
+        let told: serde_json::Map<String, serde_json::Value> = self
+            .metadata
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into()))
+            .collect();
+        Some(CloudInit {
+            meta_data: Some(serde_json::Value::Object(told).to_string()),
+            ..self.cloud_init.clone().unwrap_or_default()
+        })
+    }
+
+    /// What OS adaptation is asked for.
+    pub fn wanted(&self) -> adapt::AdaptWanted {
+        adapt::AdaptWanted {
+            hostname: self.hostname.clone(),
+            firmware: self.firmware,
+            keep_identity: self.keep_identity.unwrap_or(false),
         }
     }
 }
@@ -251,6 +301,10 @@ pub struct CyclePolicy {
     /// After how many days without an extension it expires; never if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_days: Option<u32>,
+    /// Whether uploads are left as they are. If not given those of this server's own machines are, which run on the same
+    /// hardware already, and others are adapted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_os_adaptation: Option<bool>,
 }
 
 const fn an_hour() -> u32 {
@@ -268,6 +322,7 @@ impl Default for CyclePolicy {
             quiesce: false,
             keep_last: two(),
             expire_days: None,
+            skip_os_adaptation: None,
         }
     }
 }
@@ -294,6 +349,13 @@ pub struct CreateMigratingVm {
     /// The group that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Name>,
+    /// The wave of its group, from 1: a group is cut over wave by wave.
+    #[serde(default = "one")]
+    pub wave: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// A change of a migration; what is not given stays.
@@ -313,6 +375,9 @@ pub struct PatchMigratingVm {
     /// The group that it is in; an empty text takes it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The wave of its group, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<u32>,
 }
 
 /// A machine that is carried over.
@@ -343,6 +408,9 @@ pub struct MigratingVm {
     /// The group that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Name>,
+    /// The wave of its group, from 1.
+    #[serde(default = "one")]
+    pub wave: u32,
     /// How far it has come.
     pub state: MigratingState,
     /// Since when.
@@ -363,6 +431,15 @@ pub struct MigratingVm {
     /// What it uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_copy: Option<CopyId>,
+    /// The last OS adaptation of an upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptation: Option<LastAdaptation>,
+    /// Whether uploads are adapted.
+    #[serde(default)]
+    pub adapts: bool,
+    /// The last upload that is adapted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapted: Option<AdaptedUpload>,
     /// When the next cycle is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_time: Option<Timestamp>,
@@ -508,6 +585,12 @@ pub struct CutoverSpec {
     pub source_vm: Option<VmId>,
     /// Whether it ran when it was asked: then it is started again if the cutover does not come to its end.
     pub ran: bool,
+    /// Whether its last upload is adapted.
+    #[serde(default)]
+    pub adapts: bool,
+    /// How long its parts were likely to take when it was asked for.
+    #[serde(default)]
+    pub forecast: views::Forecast,
     /// What was asked, with what the migration says.
     pub request: CreateCutover,
 }
@@ -523,4 +606,30 @@ pub struct FinalizeSpec {
     pub name: Name,
     /// What was asked.
     pub request: FinalizeMigration,
+}
+
+/// A machine of a group that is cut over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct GroupMember {
+    /// The migration.
+    pub migrating_vm: MigratingVmId,
+    /// Its name at the time.
+    pub name: Name,
+    /// Its wave.
+    pub wave: u32,
+}
+
+/// Cut a group over, wave by wave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct GroupCutoverSpec {
+    /// The group.
+    pub group: Name,
+    /// Those that are cut over, by wave and name.
+    pub members: Vec<GroupMember>,
+    /// How long a guest may take to shut down until its power is taken away, in seconds.
+    pub power_off_after_seconds: u32,
 }

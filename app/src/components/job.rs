@@ -115,6 +115,8 @@ pub fn title(job: &Job) -> String {
         JobKind::PruneTarget => put(w().title_prune_target, &[&named("/pruneTarget/targetName")]),
         JobKind::CutOver => put(w().title_cut_over, &[&named("/cutOver/name")]),
         JobKind::FinalizeMigration => put(w().title_finalize, &[&named("/finalizeMigration/name")]),
+        JobKind::AdaptCopy => put(w().title_adapt, &[&named("/adaptCopy/name")]),
+        JobKind::CutOverGroup => put(w().title_cut_over_group, &[&named("/cutOverGroup/group")]),
     }
 }
 
@@ -153,6 +155,8 @@ pub fn kind_word(kind: JobKind) -> &'static str {
         JobKind::PruneTarget => w().kind_prune_target,
         JobKind::CutOver => w().kind_cut_over,
         JobKind::FinalizeMigration => w().kind_finalize,
+        JobKind::AdaptCopy => w().kind_adapt,
+        JobKind::CutOverGroup => w().kind_cut_over_group,
     }
 }
 
@@ -162,6 +166,7 @@ pub fn step_name(kind: JobKind, name: &str) -> String {
         // What other jobs do in a step of that name is something else.
         step::FINALIZING if kind == JobKind::CutOver => w().step_taking_over,
         step::LETTING_GO if kind == JobKind::FinalizeMigration => w().step_removing_kept,
+        step::CUTTING_OVER => w().step_cutting_over,
         step::MINTING => w().step_minting,
         step::TAKING_SNAPSHOT => w().step_taking_snapshot,
         step::FREEZING_DISKS => w().step_freezing_disks,

@@ -131,6 +131,7 @@ fn restore(form: Form<'_>) -> Result<RestoreCopy, Status> {
                 },
                 storage: form.get("storage").map(str::to_owned),
                 labels: Default::default(),
+                cloud_init: None,
                 start,
                 instant,
             });

@@ -2,19 +2,21 @@
 
 use super::machine::number;
 use super::parse::Form;
-use super::{NETWORK_NONE, NETWORK_SAME, SOURCE_DISKS, SOURCE_LOCAL};
+use super::{ADAPT_NO, ADAPT_YES, NETWORK_NONE, NETWORK_SAME, SOURCE_DISKS, SOURCE_LOCAL};
 use crate::words::w;
 use shared::api::{
-    Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration, PauseMigration,
-    PostCutover, PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, PostSource, RawCall,
-    ResumeMigration, StartMigration, UpdateMigratingVm,
+    AdaptMigration, Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration,
+    PauseMigration, PostCutover, PostFinalize, PostGroupAction, PostGroupCutover, PostJudgement,
+    PostMigratingVm, PostMigrationClone, PostSource, RawCall, ResumeMigration, StartMigration,
+    UpdateMigratingVm,
 };
 use shared::can::limit;
+use shared::migrate::groups::{CutOverGroup, GroupAction, GroupResults, MemberResult};
 use shared::migrate::{
     CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource,
     FinalizeMigration, JudgeClone, LocalSource, PatchMigratingVm, TargetDefaults, can,
 };
-use shared::vm::NewNic;
+use shared::vm::{CloudInit, NewNic};
 use shared::{Name, Status};
 
 pub fn source(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
@@ -62,6 +64,7 @@ pub fn parse(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
         "cycle" => CycleNow { vm }.raw(),
         "extend" => ExtendMigration { vm }.raw(),
         "check" => CheckMigration { vm }.raw(),
+        "adapt" => AdaptMigration { vm }.raw(),
         "clone" => {
             let request = clone(form)?;
             PostMigrationClone { vm, request }.raw()
@@ -101,6 +104,11 @@ fn policy(form: Form<'_>) -> Result<CyclePolicy, Status> {
         quiesce: form.is("policy.quiesce"),
         keep_last: number("policy.keepLast")?.unwrap_or(usual.keep_last),
         expire_days: number("policy.expireDays")?,
+        skip_os_adaptation: match form.get("adaptation") {
+            Some(ADAPT_YES) => Some(false),
+            Some(ADAPT_NO) => Some(true),
+            _ => None,
+        },
     })
 }
 
@@ -119,6 +127,17 @@ fn defaults(form: Form<'_>, now: TargetDefaults) -> Result<TargetDefaults, Statu
         },
         storage: form.get("storage").map(str::to_owned),
         labels: now.labels,
+        cloud_init: match (form.get("userData").map(str::to_owned), now.cloud_init) {
+            (None, None) => None,
+            (user_data, now) => {
+                let now = now.unwrap_or_default();
+                Some(CloudInit { user_data, ..now }).filter(|ci| *ci != CloudInit::default())
+            }
+        },
+        metadata: now.metadata,
+        hostname: form.get("targetDefaults.hostname").map(str::to_owned),
+        firmware: form.parse("targetDefaults.firmware")?,
+        keep_identity: form.is("keepIdentity").then_some(true),
     })
 }
 
@@ -134,6 +153,7 @@ fn edit(form: Form<'_>) -> Result<PatchMigratingVm, Status> {
         target_defaults: Some(defaults),
         policy: Some(policy),
         group: Some(group.map(|name| name.to_string()).unwrap_or_default()),
+        wave: form.parse("wave")?,
     })
 }
 
@@ -146,6 +166,7 @@ fn create(form: Form<'_>) -> Result<CreateMigratingVm, Status> {
         target_defaults: defaults(form, TargetDefaults::default())?,
         policy: policy(form)?,
         group: form.parse("group")?,
+        wave: form.parse("wave")?.unwrap_or(1),
     };
     can::migration(&request)?;
     Ok(request)
@@ -171,9 +192,47 @@ fn clone(form: Form<'_>) -> Result<CreateMigrationClone, Status> {
     })
 }
 
+pub fn group(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
+    let (group, action) = match *rest {
+        [group, action] => (group.to_owned(), action),
+        _ => return Err(Status::not_found("form", rest.join("/"))),
+    };
+    let wave = form.parse("wave")?;
+    Ok(match action {
+        "act" => {
+            let request = GroupAction {
+                verb: form.need("action")?,
+                wave,
+                keep_hours: None,
+                keep_copies: false,
+            };
+            PostGroupAction { group, request }.raw()
+        }
+        "cutover" => {
+            let usual = CutOverGroup::default().power_off_after_seconds;
+            let request = CutOverGroup {
+                wave,
+                power_off_after_seconds: form.parse("powerOffAfterSeconds")?.unwrap_or(usual),
+            };
+            PostGroupCutover { group, request }.raw()
+        }
+        _ => return Err(Status::not_found("action", action)),
+    })
+}
+
+/// What became of it for each machine of a group.
+pub fn each(answer: &str) -> Option<Vec<crate::backend::Outcome>> {
+    let all: GroupResults = serde_json::from_str(answer).ok()?;
+    let one = |member: MemberResult| match member.error {
+        Some(why) => Err(why),
+        None => Ok(String::new()),
+    };
+    Some(all.results.into_iter().map(one).collect())
+}
+
 /// Whether what answers has the id of a job that does what was asked.
 pub fn is_job(rest: &[&str]) -> bool {
-    matches!(rest, [_, "clone" | "cutover" | "finalize"])
+    matches!(rest, [_, "clone" | "cutover" | "finalize" | "adapt"])
 }
 
 /// What a page says when it was done.
@@ -188,6 +247,7 @@ pub fn done(rest: &[&str]) -> &'static str {
         [_, "cycle"] => w().flash_cycle,
         [_, "extend"] => w().flash_extended,
         [_, "check"] => w().flash_checked,
+        [_, "adapt"] => w().flash_adapt,
         [_, "clone"] => w().flash_test_clone,
         [_, "cutover"] => w().flash_cut_over,
         [_, "finalize"] => w().flash_finalize,

@@ -96,6 +96,7 @@ pub fn parse(path: &str, fields: &Fields) -> Result<Action, Status> {
         ["policies", ref rest @ ..] => policy::parse(rest, form)?,
         ["sources", ref rest @ ..] => migration::source(rest, form)?,
         ["migrations", ref rest @ ..] => migration::parse(rest, form)?,
+        ["migrationGroups", ref rest @ ..] => migration::group(rest, form)?,
         ["images" | "uploads" | "exports", ..] => image::act(&parts, form)?,
         ["forkPoints", point, "fork"] => PostPointClone {
             point: point.to_owned(),
@@ -170,6 +171,12 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         inline: form.is("inline"),
         ..Flash::default()
     };
+    // What is asked of a group each of its machines answers for itself.
+    let each = match (&parts[..], results) {
+        (["migrationGroups", _, "act"], [Ok(answer)]) => migration::each(answer),
+        _ => None,
+    };
+    let results = each.as_deref().unwrap_or(results);
     let failed = results.iter().filter(|r| r.is_err()).count();
     if let Some(Err(first)) = results.iter().find(|r| r.is_err()) {
         let mut error = first.clone();
@@ -224,6 +231,8 @@ pub fn after(path: &str, fields: &Fields, results: &[crate::backend::Outcome]) -
         ["notices", ref rest @ ..] => notice::done(rest).to_owned(),
         ["policies", ref rest @ ..] => policy::done(rest).to_owned(),
         ["sources" | "migrations", ref rest @ ..] => migration::done(rest).to_owned(),
+        ["migrationGroups", _, "cutover"] => w().flash_group_cut_over.to_owned(),
+        ["migrationGroups", ..] => w().flash_group.to_owned(),
         ["tokens", ..] => w().flash_token.to_owned(),
         _ => people::done(&parts).unwrap_or(w().flash_password).to_owned(),
     };

@@ -6,6 +6,7 @@ mod cycles;
 mod dialogs;
 pub mod edit;
 mod form;
+pub mod group;
 pub mod new;
 pub mod one;
 pub mod sources;
@@ -27,7 +28,8 @@ use leptos::prelude::*;
 use leptos_meta::Title;
 use shared::access::Privilege;
 use shared::api::{
-    Call, ListMigratingVms, ListQuery, ListSources, MAX_PAGE_SIZE, MigratingVmPage, SourcePage, encode,
+    Call, ListGroups, ListMigratingVms, ListQuery, ListSources, MAX_PAGE_SIZE, MigratingVmPage, SourcePage,
+    encode,
 };
 use shared::can::Verdict;
 use shared::feed::Noun;
@@ -36,11 +38,14 @@ use shared::migrate::MigratingState::{
     Pending, Ready,
 };
 use shared::migrate::can::{Verb, can};
+use shared::migrate::groups::{Group, Groups};
 use shared::migrate::{MigratingState, MigratingVm, Source, SourcePlace};
 use shared::{Status, Timestamp};
 use std::collections::BTreeSet;
 
 pub const HERE: &str = "/migrations";
+/// Where groups have theirs.
+const GROUPS: &str = "/migration-groups";
 /// Where sources have their pages.
 const SOURCES: &str = "/sources";
 
@@ -94,6 +99,7 @@ fn whole() -> ListQuery {
 struct Data {
     vms: Vec<MigratingVm>,
     sources: Vec<Source>,
+    groups: Vec<Group>,
 }
 
 pub fn page() -> AnyView {
@@ -111,7 +117,11 @@ pub fn page() -> AnyView {
             move || looks.get().to_string(),
             move |_| {
                 let (query, sources) = (whole(), whole());
-                all([ListMigratingVms { query }.raw(), ListSources { query: sources }.raw()])
+                all([
+                    ListMigratingVms { query }.raw(),
+                    ListSources { query: sources }.raw(),
+                    ListGroups {}.raw(),
+                ])
             },
             read,
             |old, new| *old = new,
@@ -146,17 +156,49 @@ fn read(bodies: &Bodies) -> Result<Data, Status> {
     Ok(Data {
         vms: body::<MigratingVmPage>(bodies, 0)?.migrating_vms,
         sources: body::<SourcePage>(bodies, 1)?.sources,
+        groups: body::<Groups>(bodies, 2)?.groups,
     })
+}
+
+/// How far the groups have come.
+fn groups_of(groups: &[Group]) -> AnyView {
+    let rows: Vec<_> = groups
+        .iter()
+        .map(|of| {
+            let name = of.name.to_string();
+            view! {
+                <li>
+                    <span class="what">
+                        <a href=format!("{GROUPS}/{name}")>
+                            <b>{name.clone()}</b>
+                        </a>
+                        {group::progress(of)}
+                    </span>
+                </li>
+            }
+        })
+        .collect();
+    view! {
+        <section class="panel list" aria-labelledby="groups-title">
+            <header>
+                <h2 id="groups-title">{w().groups}</h2>
+            </header>
+            <ul class="short">{rows}</ul>
+        </section>
+    }
+    .into_any()
 }
 
 fn shown(data: RwSignal<Data>, typed: Memo<String>, group: Memo<String>) -> AnyView {
     // None while there is nothing to look through.
     let groups = Memo::new(move |_| data.with(|d| (!d.vms.is_empty()).then(|| groups(&d.vms))));
     let board = move || data.with(|d| typed.with(|typed| group.with(|group| board(d, typed, group))));
+    let of_groups = move || data.with(|d| (!d.groups.is_empty()).then(|| groups_of(&d.groups)));
     let sources = move || data.with(|d| (!d.sources.is_empty()).then(|| sources_of(&d.sources)));
     view! {
         {move || groups.get().map(|all| filter(typed, group, all))}
         {board}
+        {of_groups}
         {sources}
     }
     .into_any()
@@ -284,7 +326,8 @@ fn card(vm: &MigratingVm) -> AnyView {
 /// The group that it is in.
 fn group(vm: &MigratingVm) -> Option<AnyView> {
     let group = vm.group.as_ref()?.to_string();
-    Some(view! { <span class="tag">{group}</span> }.into_any())
+    let to = format!("{GROUPS}/{group}");
+    Some(view! { <a class="tag" href=to>{group}</a> }.into_any())
 }
 
 /// How far it has come.

@@ -117,6 +117,8 @@ lazy! {
         OneMigration: migrations::one::page;
         /// `/migrations/{vm}/edit`
         EditMigration: migrations::edit::page;
+        /// `/migration-groups/{group}`
+        OneGroup: migrations::group::page;
         /// `/sources/{source}`
         OneSource: migrations::sources::page;
         /// `/targets`

@@ -29,6 +29,9 @@ pub struct About {
     /// The policy that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyId>,
+    /// The copy that it is, but for what OS adaptation changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapted_of: Option<CopyId>,
 }
 
 /// What a disk of a copy is told by, to know what has changed since.
@@ -88,6 +91,7 @@ pub fn copy(target: TargetId, target_name: &Name, found: &vault::Copy) -> Option
         legal_hold: false,
         policy: about.policy,
         job: None,
+        adapted_of: about.adapted_of,
         generation: 0,
     })
 }

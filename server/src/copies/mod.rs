@@ -3,6 +3,7 @@
 //! What machines and jobs are, this room does not know; what a vault is, the crate `vault` says.
 
 pub mod about;
+mod adapt;
 mod browse;
 pub mod files;
 mod remote;
@@ -12,6 +13,7 @@ mod seal;
 mod shows;
 mod targets;
 
+pub use adapt::Overlay;
 pub use browse::{Look, Open};
 pub use seal::{SealError, Sealer};
 pub use shows::Show;

@@ -97,10 +97,11 @@ pub async fn by_id(db: &Db, id: CopyId) -> Result<Option<Copy>, DbError> {
     db.reading(async |conn| get(conn, id).await).await
 }
 
-/// The newest copies of a machine at a target, the newest first.
+/// The newest copies of a machine at a target, the newest first; without those that are adapted, which no machine has written.
 pub async fn newest(db: &Db, target: TargetId, vm: VmId, most: u32) -> Result<Vec<CopyId>, DbError> {
     let rows = sqlx::query(
-        "SELECT id FROM copies WHERE target = $1 AND vm = $2 ORDER BY snapshot_time DESC, create_time DESC LIMIT $3",
+        "SELECT id FROM copies WHERE target = $1 AND vm = $2 AND json_extract(body, '$.adaptedOf') IS NULL
+         ORDER BY snapshot_time DESC, create_time DESC LIMIT $3",
     )
     .bind(target.to_string())
     .bind(vm.to_string())
@@ -109,6 +110,22 @@ pub async fn newest(db: &Db, target: TargetId, vm: VmId, most: u32) -> Result<Ve
     .await
     .map_err(sql("look for the newest copies"))?;
     rows.iter().map(|r| word(r, "id")).collect()
+}
+
+/// The copies that are adapted of a machine at a target, with what each is but for that.
+pub async fn adapted(db: &Db, target: TargetId, vm: VmId) -> Result<Vec<(CopyId, CopyId)>, DbError> {
+    let rows = sqlx::query(
+        "SELECT id, json_extract(body, '$.adaptedOf') AS adapted_of FROM copies
+         WHERE target = $1 AND vm = $2 AND json_extract(body, '$.adaptedOf') IS NOT NULL",
+    )
+    .bind(target.to_string())
+    .bind(vm.to_string())
+    .fetch_all(db.read())
+    .await
+    .map_err(sql("look for copies that are adapted"))?;
+    rows.iter()
+        .map(|row| Ok((word(row, "id")?, word(row, "adapted_of")?)))
+        .collect()
 }
 
 /// The ids of all copies of a target.

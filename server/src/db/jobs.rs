@@ -274,6 +274,7 @@ const fn migration(spec: &JobSpec) -> Option<MigratingVmId> {
         }) => Some(of.migrating_vm),
         JobSpec::CutOver(spec) => Some(spec.migrating_vm),
         JobSpec::FinalizeMigration(spec) => Some(spec.migrating_vm),
+        JobSpec::AdaptCopy(spec) => Some(spec.migrating_vm),
         _ => None,
     }
 }

@@ -5,9 +5,10 @@ use super::{Db, DbError, Tx, json, sql, time, to_json, word, word_opt};
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::Job;
+use shared::migrate::adapt::{AdaptedUpload, LastAdaptation};
 use shared::migrate::views::Judged;
-use shared::migrate::{CyclePolicy, MigratingState, MigratingVm, Source, TargetDefaults};
-use shared::{CopyId, JobId, MigratingVmId, SourceId, Status, TargetId, Timestamp, VmId};
+use shared::migrate::{CyclePolicy, MigratingState, MigratingVm, Source, SourcePlace, TargetDefaults};
+use shared::{CopyId, JobId, MigratingVmId, Name, SourceId, Status, TargetId, Timestamp, VmId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
@@ -15,7 +16,7 @@ const SOURCE: &str = "SELECT sources.*, COALESCE(changes.generation, 0) AS gener
         (SELECT COUNT(*) FROM migrating_vms WHERE source = sources.id) AS migrating_vms
     FROM sources LEFT JOIN changes ON changes.noun = 'source' AND changes.id = sources.id WHERE 1 = 1";
 
-const SELECT: &str = "SELECT migrating_vms.*, sources.name AS source_name, targets.name AS target_name,
+const SELECT: &str = "SELECT migrating_vms.*, sources.name AS source_name, sources.place AS source_place, targets.name AS target_name,
         COALESCE(changes.generation, 0) AS generation
     FROM migrating_vms JOIN sources ON sources.id = migrating_vms.source JOIN targets ON targets.id = migrating_vms.target
     LEFT JOIN changes ON changes.noun = 'migratingVm' AND changes.id = migrating_vms.id WHERE 1 = 1";
@@ -86,10 +87,20 @@ struct Body {
     current_cycle: Option<JobId>,
     last_sync_time: Option<Timestamp>,
     last_copy: Option<CopyId>,
+    #[serde(default)]
+    adaptation: Option<LastAdaptation>,
+    #[serde(default)]
+    adapted: Option<AdaptedUpload>,
     next_time: Option<Timestamp>,
     cutover_job: Option<JobId>,
     target_vm: Option<VmId>,
     expire_time: Option<Timestamp>,
+    #[serde(default = "first_wave")]
+    wave: u32,
+}
+
+const fn first_wave() -> u32 {
+    1
 }
 
 fn body(vm: &MigratingVm) -> Result<String, DbError> {
@@ -103,10 +114,13 @@ fn body(vm: &MigratingVm) -> Result<String, DbError> {
         current_cycle: vm.current_cycle,
         last_sync_time: vm.last_sync_time,
         last_copy: vm.last_copy,
+        adaptation: vm.adaptation.clone(),
+        adapted: vm.adapted,
         next_time: vm.next_time,
         cutover_job: vm.cutover_job,
         target_vm: vm.target_vm,
         expire_time: vm.expire_time,
+        wave: vm.wave,
     })
 }
 
@@ -123,6 +137,9 @@ fn read_source(row: &SqliteRow) -> Result<Source, DbError> {
 
 fn read(row: &SqliteRow) -> Result<MigratingVm, DbError> {
     let body: Body = json(row, "body")?;
+    let source: SourcePlace = json(row, "source_place")?;
+    // What lives on this server runs on the same hardware already.
+    let skips = body.policy.skip_os_adaptation.unwrap_or(source.local.is_some());
     Ok(MigratingVm {
         id: word(row, "id")?,
         name: word(row, "name")?,
@@ -135,6 +152,7 @@ fn read(row: &SqliteRow) -> Result<MigratingVm, DbError> {
         target_defaults: body.target_defaults,
         policy: body.policy,
         group: word_opt(row, "in_group")?,
+        wave: body.wave,
         state: word(row, "state")?,
         state_time: time(row, "state_time")?,
         error: body.error,
@@ -143,6 +161,9 @@ fn read(row: &SqliteRow) -> Result<MigratingVm, DbError> {
         current_cycle: body.current_cycle,
         last_sync_time: body.last_sync_time,
         last_copy: body.last_copy,
+        adaptation: body.adaptation,
+        adapts: !skips,
+        adapted: body.adapted,
         next_time: body.next_time,
         cutover_job: body.cutover_job,
         target_vm: body.target_vm,
@@ -204,6 +225,32 @@ pub async fn delete_source(tx: &mut Tx, id: SourceId) -> Result<(), DbError> {
 pub async fn list(db: &Db, listing: &Listing) -> Result<Page<MigratingVm>, DbError> {
     let from = "FROM migrating_vms WHERE 1 = 1";
     listing.run(db, SELECT, from, "migrating_vms.id", read).await
+}
+
+/// Those of a group, or all that are in one, by name.
+pub async fn in_group(conn: &mut SqliteConnection, group: Option<&str>) -> Result<Vec<MigratingVm>, DbError> {
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    match group {
+        Some(group) => query.push(" AND migrating_vms.in_group = ").push_bind(group),
+        None => query.push(" AND migrating_vms.in_group IS NOT NULL"),
+    };
+    query.push(" ORDER BY migrating_vms.name");
+    let rows = query.build().fetch_all(conn).await;
+    let rows = rows.map_err(sql("read the machines of a group"))?;
+    rows.iter().map(read).collect()
+}
+
+/// The job that cuts a group over, or did the last time.
+pub async fn group_cutover(conn: &mut SqliteConnection, group: &Name) -> Result<Option<JobId>, DbError> {
+    let row = sqlx::query(
+        "SELECT id FROM jobs WHERE kind = 'CUT_OVER_GROUP' AND json_extract(spec, '$.cutOverGroup.group') = $1
+         ORDER BY create_time DESC LIMIT 1",
+    )
+    .bind(group.as_str())
+    .fetch_optional(conn)
+    .await
+    .map_err(sql("look for the job of a group"))?;
+    row.map(|row| word(&row, "id")).transpose()
 }
 
 /// Those that are not finalized, by name.

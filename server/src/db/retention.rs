@@ -10,7 +10,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 /// only copy of the machine there that has booted.
 const HELD: &str = "SELECT copies.id, copies.snapshot_time, copies.legal_hold,
              EXISTS (SELECT 1 FROM layers WHERE copy_of IS NOT NULL AND copy_of LIKE '%' || copies.id || '%')
-             OR EXISTS (SELECT 1 FROM jobs WHERE end_time IS NULL AND kind IN ('RESTORE_COPY', 'BOOT_COPY')
+             OR EXISTS (SELECT 1 FROM jobs WHERE end_time IS NULL AND kind IN ('RESTORE_COPY', 'BOOT_COPY', 'ADAPT_COPY')
                  AND spec LIKE '%' || copies.id || '%')
              OR (json_extract(copies.booted, '$.booted') = 1 AND NOT EXISTS (
                  SELECT 1 FROM copies AS other WHERE other.vm = copies.vm AND other.target = copies.target

@@ -173,6 +173,9 @@ pub trait Disks: Send + Sync {
     /// from what so many of the lowest show.
     async fn frozen(&self, chain: &[LayerFile], below: Option<usize>) -> Result<FrozenDisk, DiskError>;
 
+    /// What an overlay has itself, whatever it stands on, to be read when nobody writes it any more.
+    async fn written(&self, overlay: &Path) -> Result<FrozenDisk, DiskError>;
+
     /// Writes what a chain shows (the base first) to a file of this format.
     async fn export(
         &self,

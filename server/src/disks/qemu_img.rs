@@ -202,6 +202,25 @@ impl Drop for Promise {
     }
 }
 
+/// Opens a chain whose uppermost layer is `top`, away from the runtime.
+async fn frozen(
+    top: &Path,
+    open: impl FnOnce() -> Result<(Frozen, Option<Vec<Range<u64>>>), FrozenError> + Send + 'static,
+) -> Result<FrozenDisk, DiskError> {
+    let refused = |why: String| DiskError::Refused {
+        path: top.to_owned(),
+        why,
+    };
+    let (source, changed) = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|e| refused(e.to_string()))?
+        .map_err(|e| refused(crate::db::chain(&e)))?;
+    Ok(FrozenDisk {
+        source: Arc::new(source),
+        changed,
+    })
+}
+
 #[async_trait]
 impl Disks for QemuImg {
     async fn create_blank(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
@@ -377,21 +396,22 @@ impl Disks for QemuImg {
     async fn frozen(&self, chain: &[LayerFile], below: Option<usize>) -> Result<FrozenDisk, DiskError> {
         let files: Vec<PathBuf> = chain.iter().map(|layer| layer.path.clone()).collect();
         let top = files.last().cloned().unwrap_or_default();
-        let read = move || {
+        frozen(&top, move || {
             let frozen = Frozen::open(&files)?;
             let changed = below.map(|below| frozen.changed_above(below)).transpose()?;
-            Ok::<_, FrozenError>(FrozenDisk {
-                source: Arc::new(frozen),
-                changed,
-            })
-        };
-        let read = tokio::task::spawn_blocking(read).await;
-        let refused = |why: String| DiskError::Refused {
-            path: top.clone(),
-            why,
-        };
-        read.map_err(|e| refused(e.to_string()))?
-            .map_err(|e| refused(crate::db::chain(&e)))
+            Ok((frozen, changed))
+        })
+        .await
+    }
+
+    async fn written(&self, overlay: &Path) -> Result<FrozenDisk, DiskError> {
+        let path = overlay.to_owned();
+        frozen(overlay, move || {
+            let frozen = Frozen::open_overlay(&path)?;
+            let changed = frozen.changed_above(1)?;
+            Ok((frozen, Some(changed)))
+        })
+        .await
     }
 
     async fn export(

@@ -245,6 +245,14 @@ impl Disks for SimDisks {
         })
     }
 
+    async fn written(&self, overlay: &Path) -> Result<FrozenDisk, DiskError> {
+        // The simulation adapts nothing.
+        Err(DiskError::Refused {
+            path: overlay.to_owned(),
+            why: "the simulation has no overlays".into(),
+        })
+    }
+
     async fn export(
         &self,
         chain: &[LayerFile],

@@ -6,10 +6,12 @@ use crate::jobs::World;
 use crate::sources::Sources;
 use shared::api::ListQuery;
 use shared::job::{Job, JobKind, StepState, step};
+use shared::migrate::groups::{Group, Groups};
 use shared::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
 use shared::migrate::{Inventory, MigratingVm, Source};
 use shared::vm::VmState;
-use shared::{Status, Timestamp, VmId};
+use shared::{Name, Status, Timestamp, VmId};
+use std::collections::BTreeMap;
 
 /// A page of sources.
 pub async fn sources(world: &World, query: &ListQuery) -> Result<Page<Source>, Status> {
@@ -65,6 +67,45 @@ pub async fn migrating_vm(world: &World, reference: &str) -> Result<MigratingVm,
         .db
         .reading(async |conn| db::migrations::known(conn, reference).await);
     Ok(found.await?)
+}
+
+/// All groups, by name.
+pub async fn groups(world: &World) -> Result<Groups, Status> {
+    let all = world
+        .db
+        .reading(async |conn| db::migrations::in_group(conn, None).await)
+        .await?;
+    let mut by_name: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for vm in all {
+        if let Some(group) = vm.group.clone() {
+            by_name.entry(group).or_default().push(vm);
+        }
+    }
+    let mut groups = Vec::new();
+    for (name, vms) in by_name {
+        groups.push(of_group(world, name, &vms).await?);
+    }
+    Ok(Groups { groups })
+}
+
+/// The group with this name.
+pub async fn group(world: &World, name: &str) -> Result<Group, Status> {
+    let vms = world
+        .db
+        .reading(async |conn| db::migrations::in_group(conn, Some(name)).await)
+        .await?;
+    match vms.first().and_then(|vm| vm.group.clone()) {
+        Some(name) => of_group(world, name, &vms).await,
+        None => Err(Status::not_found("group", name)),
+    }
+}
+
+async fn of_group(world: &World, name: Name, vms: &[MigratingVm]) -> Result<Group, Status> {
+    let job = world
+        .db
+        .reading(async |conn| db::migrations::group_cutover(conn, &name).await)
+        .await?;
+    Ok(Group::of(name, vms, job))
 }
 
 /// A page of the jobs of a migration that are of this kind.
@@ -131,10 +172,11 @@ fn took(job: &Job, from: &str, to: &str) -> Option<u64> {
 pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status> {
     let vm = migrating_vm(world, reference).await?;
     let last = async |kind| db::migrations::last_good(&world.db, vm.id, kind).await;
-    let (cycle, clone, cutover) = (
+    let (cycle, clone, cutover, adaptation) = (
         last(JobKind::CopySnapshot).await?,
         last(JobKind::RestoreCopy).await?,
         last(JobKind::CutOver).await?,
+        last(JobKind::AdaptCopy).await?,
     );
     let off = match vm.source_vm.parse::<VmId>() {
         Ok(id) => db::vms::by_id(&world.db, id)
@@ -147,6 +189,10 @@ pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status
     Ok(Forecast {
         shutting_down_millis: if off { Some(0) } else { before },
         final_sync_millis: cycle.and_then(|job| took(&job, step::MINTING, step::FINALIZING)),
+        adapting_millis: match vm.adapts {
+            true => adaptation.and_then(|job| took(&job, step::MINTING, step::LETTING_GO)),
+            false => Some(0),
+        },
         instantiating_millis: clone.and_then(|job| took(&job, step::MINTING, step::INSTANTIATING)),
     })
 }

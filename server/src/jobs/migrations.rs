@@ -3,6 +3,7 @@
 //! What is due is only looked at, never counted: whatever was missed while no server ran, one cycle makes up for all of it.
 
 mod change;
+mod groups;
 
 use super::{Asked, By, Jobs, changed, request_of};
 use crate::db::migrations::become_;
@@ -10,10 +11,11 @@ use crate::db::{self, DbError, Tx};
 use crate::sources::{Origin, Sources};
 use shared::copy::CreateCopyTask;
 use shared::feed::Noun;
-use shared::job::{Job, JobState};
+use shared::job::{Job, JobSpec, JobState};
+use shared::migrate::adapt::{AdaptSpec, AdaptedUpload, LastAdaptation};
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CycleOf, MigratingState, MigratingVm};
-use shared::{CopyId, MigratingVmId, Status, Timestamp};
+use shared::{CopyId, JobId, MigratingVmId, Name, Status, Timestamp};
 use uuid::Uuid;
 
 /// How long after the database has failed it is asked again, in microseconds.
@@ -80,6 +82,9 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
         // What comes next is seen when that is over: it changes the row.
         return Ok(None);
     }
+    if look_after_adaptation(jobs, &vm).await? {
+        return Ok(None);
+    }
     let now = jobs.world().clock.now();
     let expires = vm.expire_time.filter(|_| may_expire(vm.state));
     if expires.is_some_and(|expires| expires <= now) {
@@ -105,6 +110,79 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
         }
         due => Ok(due.into_iter().chain(expires).min()),
     }
+}
+
+/// Goes on with the adaptation of its last upload; whether that has changed something, so that it is looked at again.
+async fn look_after_adaptation(jobs: &Jobs, vm: &MigratingVm) -> Result<bool, DbError> {
+    let db = &jobs.world().db;
+    let id = vm.id.to_string();
+    if let Some(last) = vm.adaptation.as_ref().filter(|last| !last.over) {
+        let job = db::jobs::by_id(db, last.job).await?.map(|stored| stored.job);
+        if job.as_ref().is_some_and(|job| !job.state.is_final()) {
+            return Ok(false);
+        }
+        let of = last.job;
+        let written =
+            db.write(move |tx| Box::pin(async move { adaptation_is_over(tx, &id, of, job.as_ref()).await }));
+        written.await?;
+        return Ok(true);
+    }
+    let begun = vm.adaptation.as_ref().map(|last| last.upload);
+    let upload = vm.last_copy.filter(|upload| begun != Some(*upload));
+    let idle = matches!(vm.state, MigratingState::Active | MigratingState::Paused);
+    let Some(upload) = upload.filter(|_| vm.adapts && idle) else {
+        return Ok(false);
+    };
+    // Of this upload: asked twice it is one.
+    let once = request_of([vm.id.0, upload.0]);
+    match jobs.adapt(vm, upload, once, migration(vm)).await {
+        Ok(_) => Ok(true),
+        Err(e) => {
+            tracing::warn!(vm = %vm.name, error = %e, "an upload cannot be adapted");
+            let why = LastAdaptation {
+                job: JobId(once),
+                upload,
+                over: true,
+                error: Some(e),
+            };
+            let written = db.write(move |tx| {
+                Box::pin(async move {
+                    let mut vm = db::migrations::known(tx.conn(), &id).await?;
+                    vm.adaptation = Some(why);
+                    db::migrations::save(tx, &vm).await
+                })
+            });
+            written.await?;
+            Ok(true)
+        }
+    }
+}
+
+/// Notes how an adaptation ended, once: whoever waits for it may do that.
+pub(super) async fn adaptation_is_over(
+    tx: &mut Tx,
+    id: &str,
+    of: JobId,
+    job: Option<&Job>,
+) -> Result<(), DbError> {
+    let mut vm = db::migrations::known(tx.conn(), id).await?;
+    let Some(last) = vm.adaptation.as_mut().filter(|last| last.job == of && !last.over) else {
+        return Ok(());
+    };
+    last.over = true;
+    match job {
+        Some(job) if job.state == JobState::Succeeded => {
+            let upload = last.upload;
+            let copy = CopyId(job.id.0);
+            vm.adapted = Some(AdaptedUpload { upload, copy });
+        }
+        job => {
+            let why = job.and_then(|job| job.error.clone());
+            let cancelled = || Status::new(shared::Code::Cancelled, "it was cancelled");
+            last.error = Some(why.unwrap_or_else(cancelled));
+        }
+    }
+    db::migrations::save(tx, &vm).await
 }
 
 const fn may_expire(state: MigratingState) -> bool {
@@ -192,7 +270,7 @@ fn failed(vm: &mut MigratingVm, why: Status, now: Timestamp) {
 pub(super) async fn cycle_is_over(
     tx: &mut Tx,
     id: &str,
-    cycle: shared::JobId,
+    cycle: JobId,
     job: Option<&Job>,
     now: Timestamp,
 ) -> Result<(), DbError> {
@@ -242,7 +320,59 @@ pub(super) async fn check(tx: &mut Tx, id: MigratingVmId, verb: Verb) -> Result<
     }
 }
 
+/// Whether a group may be cut over now; one job at a time.
+pub(super) async fn check_group(tx: &mut Tx, group: &Name) -> Result<(), DbError> {
+    let Some(id) = db::migrations::group_cutover(tx.conn(), group).await? else {
+        return Ok(());
+    };
+    match db::jobs::get(tx.conn(), id).await? {
+        Some(stored) if !stored.job.state.is_final() => {
+            let message = format!("job {id} cuts {group} over already: wait until it is over");
+            Err(Status::precondition(message).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Jobs {
+    /// Adapts an upload, and notes that; asked twice with the same id it is one job.
+    pub(super) async fn adapt(
+        &self,
+        vm: &MigratingVm,
+        upload: CopyId,
+        once: Uuid,
+        by: By,
+    ) -> Result<Job, Status> {
+        let spec = AdaptSpec {
+            migrating_vm: vm.id,
+            name: vm.name.clone(),
+            target: vm.target,
+            upload,
+            wanted: vm.target_defaults.wanted(),
+        };
+        let job = self
+            .submit(JobSpec::AdaptCopy(spec), Some(once), None, by)
+            .await?;
+        let (id, of) = (vm.id.to_string(), job.id);
+        let noted = self.world().db.write(move |tx| {
+            Box::pin(async move {
+                let mut vm = db::migrations::known(tx.conn(), &id).await?;
+                if vm.adaptation.as_ref().is_none_or(|last| last.job != of) {
+                    vm.adaptation = Some(LastAdaptation {
+                        job: of,
+                        upload,
+                        over: false,
+                        error: None,
+                    });
+                    db::migrations::save(tx, &vm).await?;
+                }
+                Ok(())
+            })
+        });
+        noted.await?;
+        Ok(job)
+    }
+
     /// The job of the next cycle of a machine: asked twice it is one.
     pub(super) async fn cycle(&self, vm: &MigratingVm, source: &Origin, by: By) -> Result<Job, Status> {
         let number = vm.cycles + 1;

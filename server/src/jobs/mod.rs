@@ -425,6 +425,8 @@ fn gate_names(job: &Job) -> Vec<String> {
         JobSpec::PruneTarget(spec) => vec![spec.target_name.to_string()],
         JobSpec::CutOver(spec) => vec![spec.name.to_string()],
         JobSpec::FinalizeMigration(spec) => vec![spec.name.to_string()],
+        JobSpec::AdaptCopy(spec) => vec![spec.name.to_string()],
+        JobSpec::CutOverGroup(spec) => vec![spec.group.to_string()],
         JobSpec::CopySnapshot(_)
         | JobSpec::PowerVm(_)
         | JobSpec::ConnectVm(_)

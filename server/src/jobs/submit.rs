@@ -558,6 +558,7 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
             JobSpec::CopySnapshot(_)
             | JobSpec::RestoreCopy(_)
             | JobSpec::BootCopy(_)
+            | JobSpec::AdaptCopy(_)
             | JobSpec::VerifyTarget(_)
             | JobSpec::PruneTarget(_),
             vm,
@@ -570,6 +571,7 @@ async fn check_state(tx: &mut Tx, spec: &mut JobSpec, vm: Option<&Vm>) -> Result
             let (id, verb) = (spec.migrating_vm, Verb::Finalize);
             super::migrations::check(tx, id, verb).await
         }
+        (JobSpec::CutOverGroup(spec), _) => super::migrations::check_group(tx, &spec.group).await,
         (JobSpec::DeleteVm(_), Some(vm)) => Ok(can::can_delete(vm)?),
         (JobSpec::CloneVm(spec), Some(vm)) => {
             if let Some(mib) = spec.request.target.as_ref().and_then(|t| t.memory_mib) {

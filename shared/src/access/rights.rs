@@ -88,6 +88,7 @@ impl Privilege {
             JobKind::RestoreCopy => Self::CopyRestore,
             JobKind::VerifyTarget | JobKind::PruneTarget => Self::TargetManage,
             JobKind::CutOver | JobKind::FinalizeMigration => Self::MigrationManage,
+            JobKind::AdaptCopy | JobKind::CutOverGroup => Self::MigrationManage,
         }
     }
 }

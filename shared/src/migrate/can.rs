@@ -30,6 +30,8 @@ crate::words! {
         Cycle = "CYCLE",
         /// A test clone.
         Clone = "CLONE",
+        /// Adapt the last upload again.
+        Adapt = "ADAPT",
         /// The last step.
         CutOver = "CUT_OVER",
         /// Remove what the migration kept.
@@ -42,6 +44,13 @@ crate::words! {
         Edit = "EDIT",
         /// Take it off the books.
         Delete = "DELETE",
+    }
+}
+
+impl MigratingVm {
+    /// Whether an upload of it is being adapted.
+    pub fn is_adapted_now(&self) -> bool {
+        self.adaptation.as_ref().is_some_and(|last| !last.over)
     }
 }
 
@@ -70,6 +79,11 @@ impl MigratingState {
         matches!(self, FirstSync | Active)
     }
 
+    /// Whether it runs where it was to go.
+    pub const fn has_moved(self) -> bool {
+        matches!(self, Cutover | Finalizing | Finalized)
+    }
+
     /// Whether a job is at its last steps with it.
     pub const fn is_busy(self) -> bool {
         matches!(self, CuttingOver | FinalSync | Finalizing)
@@ -92,12 +106,25 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
             "{name} is finalized: nothing of it is left but its story"
         ));
     }
+    if let (Verb::CutOver, true, Some(e)) = (
+        verb,
+        vm.adapts,
+        vm.adaptation.as_ref().and_then(|a| a.error.as_ref()),
+    ) {
+        return refuse(format!(
+            "the system of {name} could not be adapted: {}. Mend that and adapt it again, or have its policy skip OS adaptation",
+            e.message.trim_end_matches('.')
+        ));
+    }
     let fits = match verb {
         Verb::Start => state == Ready,
         Verb::Pause => state.cycles(),
         Verb::Resume => matches!(state, Paused | Cutover),
         Verb::Cycle => state.cycles() && vm.current_cycle.is_none(),
         Verb::Clone => vm.last_copy.is_some(),
+        Verb::Adapt => {
+            matches!(state, Active | Paused) && vm.last_copy.is_some() && vm.adapts && !vm.is_adapted_now()
+        }
         Verb::CutOver => matches!(state, Active | Paused) && vm.last_copy.is_some(),
         Verb::Finalize => state == Cutover,
         Verb::Extend => vm.expire_time.is_some(),
@@ -112,10 +139,14 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         return Ok(());
     }
     refuse(match (verb, state) {
-        (Verb::Clone | Verb::CutOver, _) if vm.last_copy.is_none() => {
+        (Verb::Clone | Verb::CutOver | Verb::Adapt, _) if vm.last_copy.is_none() => {
             format!("nothing of {name} is uploaded yet: wait for its first cycle")
         }
         (Verb::Cycle, FirstSync | Active) => format!("a cycle of {name} is at work already"),
+        (Verb::Adapt, FirstSync | Active | Paused) if !vm.adapts => {
+            format!("uploads of {name} are not adapted: its policy skips that")
+        }
+        (Verb::Adapt, FirstSync | Active | Paused) => format!("an upload of {name} is being adapted already"),
         (Verb::Start, FirstSync | Active) => format!("{name} is started already"),
         (Verb::Start | Verb::Cycle, Paused) => format!("{name} is paused: resume it instead"),
         (Verb::Pause, Paused) => format!("{name} is paused already"),
@@ -137,6 +168,7 @@ pub fn migration(asked: &CreateMigratingVm) -> Verdict {
     limit::length("sourceVm", &asked.source_vm, 1024)?;
     limit::length("target", &asked.target, 256)?;
     policy(&asked.policy)?;
+    wave("wave", asked.wave)?;
     defaults("targetDefaults", &asked.target_defaults)
 }
 
@@ -167,5 +199,54 @@ pub fn defaults(field: &str, asked: &TargetDefaults) -> Verdict {
     if let Some(n) = asked.memory_mib {
         limit::memory(&format!("{field}.memoryMib"), n)?;
     }
+    if let Some(hostname) = &asked.hostname
+        && !is_hostname(hostname)
+    {
+        let why = "a hostname is of labels of letters, digits and hyphens with dots between, and at most 64 characters long";
+        return Err(Status::invalid(&format!("{field}.hostname"), why));
+    }
+    let told = asked.cloud_init.as_ref().and_then(|ci| ci.meta_data.as_ref());
+    if told.is_some() && !asked.metadata.is_empty() {
+        let why = "cloudInit.metaData says the same: give one of both";
+        return Err(Status::invalid(&format!("{field}.metadata"), why));
+    }
+    for (name, value) in &asked.metadata {
+        limit::length(&format!("{field}.metadata"), name, 128)?;
+        limit::length(&format!("{field}.metadata.{name}"), value, 16 << 10)?;
+    }
     Ok(())
+}
+
+/// Whether a machine in one job can be so, where that differs from the migration's own.
+pub fn overrides(field: &str, asked: &TargetDefaults) -> Verdict {
+    let whole = [
+        ("hostname", asked.hostname.is_some()),
+        ("firmware", asked.firmware.is_some()),
+        ("keepIdentity", asked.keep_identity.is_some()),
+    ];
+    for (name, given) in whole {
+        if given {
+            let why = "OS adaptation sets it, in the migration as a whole: set it in its targetDefaults";
+            return Err(Status::invalid(&format!("{field}.{name}"), why));
+        }
+    }
+    defaults(field, asked)
+}
+
+fn is_hostname(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 64 && text.split('.').all(label)
+}
+
+/// Most waves of a group.
+pub const MOST_WAVES: u32 = 100;
+
+/// Whether there can be such a wave.
+pub fn wave(field: &str, n: u32) -> Verdict {
+    limit::within(field, u64::from(n), 1, u64::from(MOST_WAVES), "waves")
 }

@@ -26,6 +26,8 @@ words! {
         ShuttingDownSourceVm = "SHUTTING_DOWN_SOURCE_VM",
         /// What has changed last is uploaded.
         FinalSync = "FINAL_SYNC",
+        /// Its operating system is adapted.
+        AdaptingOs = "ADAPTING_OS",
         /// Its disks are got ready.
         PreparingVmDisks = "PREPARING_VM_DISKS",
         /// It is started.
@@ -330,6 +332,9 @@ pub struct Forecast {
     /// To upload what has changed last: as long as the last cycle took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_sync_millis: Option<u64>,
+    /// To adapt its system: as long as that took the last time, nothing where that is skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapting_millis: Option<u64>,
     /// To get its disks ready and to start it: as long as the last test clone took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instantiating_millis: Option<u64>,
@@ -338,7 +343,12 @@ pub struct Forecast {
 impl Forecast {
     /// How long nothing of the machine runs: all of it, if all of it was measured.
     pub fn downtime_millis(&self) -> Option<u64> {
-        Some(self.shutting_down_millis? + self.final_sync_millis? + self.instantiating_millis?)
+        Some(
+            self.shutting_down_millis?
+                + self.final_sync_millis?
+                + self.adapting_millis?
+                + self.instantiating_millis?,
+        )
     }
 }
 
@@ -358,6 +368,10 @@ pub struct CutoverJob {
     /// What it is doing, in a few words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_message: Option<String>,
+    /// How far it has come, in hundredths of the time that its parts were likely to take by what was measured before; not
+    /// told where one of them was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_percent: Option<u32>,
     /// What was asked.
     pub request: CreateCutover,
     /// The machine, once it has an id.
@@ -366,6 +380,9 @@ pub struct CutoverJob {
     /// How long the machine was off: from the source's end to the target executing, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_millis: Option<u64>,
+    /// Whether its last upload is adapted.
+    #[serde(default)]
+    pub adapts: bool,
     /// Whether it can be cancelled no more.
     pub no_return: bool,
     /// Why it failed.
@@ -391,6 +408,7 @@ impl CutoverJob {
             step::PREVIOUS_CYCLE => Some(MoveStepName::PreviousReplicationCycle),
             step::SHUTTING_DOWN_SOURCE => Some(MoveStepName::ShuttingDownSourceVm),
             step::FINAL_SYNC => Some(MoveStepName::FinalSync),
+            step::ADAPTING_OS => Some(MoveStepName::AdaptingOs),
             step::PREPARING_VM_DISKS => Some(MoveStepName::PreparingVmDisks),
             step::INSTANTIATING => Some(MoveStepName::InstantiatingMigratedVm),
             _ => None,
@@ -402,13 +420,41 @@ impl CutoverJob {
             state: state_of(job),
             steps: steps_of(job, name),
             state_message: job.current_step().and_then(|step| step.message.clone()),
+            progress_percent: percent(job, &spec.forecast),
             request: spec.request.clone(),
             target: job.resource(ResourceRole::Product, Noun::Vm).cloned(),
             downtime_millis: outcome.downtime_millis,
+            adapts: spec.adapts,
             no_return: job.no_return,
             error: job.error.clone(),
             create_time: job.create_time,
             end_time: job.end_time,
         })
     }
+}
+
+/// How far a cutover has come: each part weighs as long as it was likely to take, and counts as far as it tells its bytes.
+fn percent(job: &Job, forecast: &Forecast) -> Option<u32> {
+    if job.state == JobState::Succeeded {
+        return Some(100);
+    }
+    let all = forecast.downtime_millis().filter(|all| *all > 0)?;
+    let weighs = |name: &str| match name {
+        step::SHUTTING_DOWN_SOURCE => forecast.shutting_down_millis.unwrap_or(0),
+        step::FINAL_SYNC => forecast.final_sync_millis.unwrap_or(0),
+        step::ADAPTING_OS => forecast.adapting_millis.unwrap_or(0),
+        step::INSTANTIATING => forecast.instantiating_millis.unwrap_or(0),
+        _ => 0,
+    };
+    let come = |step: &Step| match (step.state, step.done_bytes, step.total_bytes) {
+        (StepState::Done | StepState::Skipped, ..) => 1.0,
+        (StepState::Running, Some(done), Some(total)) if total > 0 => done as f64 / total as f64,
+        _ => 0.0,
+    };
+    let done: f64 = job
+        .steps
+        .iter()
+        .map(|step| weighs(&step.name) as f64 * come(step))
+        .sum();
+    Some(((done / all as f64 * 100.0) as u32).min(99))
 }

@@ -13,6 +13,7 @@ use shared::clone::{CloneMode, CloneVm};
 use shared::feed::Noun;
 use shared::fork::{ForkNics, Identity, InstantClone};
 use shared::job::{Job, JobKind, JobSpec, Resource, ResourceRole, Step};
+use shared::migrate::adapt::{Adapted, LicenceType};
 
 pub(super) fn figure(number: AnyView, unit: AnyView, label: String) -> AnyView {
     view! {
@@ -111,6 +112,8 @@ fn copied_what(job: &Job, step: &Step) -> String {
         | JobKind::VerifyTarget
         | JobKind::PruneTarget
         | JobKind::CutOver
+        | JobKind::CutOverGroup
+        | JobKind::AdaptCopy
         | JobKind::FinalizeMigration => step_name(job.kind, &step.name),
         _ => w().fig_copying.to_owned(),
     }
@@ -372,6 +375,19 @@ pub fn target(job: &Job) -> AnyView {
             rows.push(of_migration(spec.migrating_vm, spec.name.to_string()));
             rows.push((w().finalize_keep, yes_no(spec.request.keep_copies).into_any()));
         }
+        Some(JobSpec::AdaptCopy(spec)) => {
+            rows.push(of_migration(spec.migrating_vm, spec.name.to_string()));
+            rows.push(copies::of_copy(spec.upload, &spec.name));
+            if let Some(adapted) = job.outcome.read().and_then(|outcome| outcome.adapted) {
+                rows.extend(adapted_rows(&adapted));
+            }
+        }
+        Some(JobSpec::CutOverGroup(spec)) => {
+            let to = format!("/migration-groups/{}", spec.group);
+            let link = view! { <a href=to>{spec.group.to_string()}</a> };
+            rows.push((w().group, link.into_any()));
+            rows.push((w().power_off_after, spec.power_off_after_seconds.into_any()));
+        }
         Some(
             JobSpec::PowerVm(_)
             | JobSpec::ConnectVm(_)
@@ -469,4 +485,33 @@ fn clone_rows(request: &CloneVm, rows: &mut Vec<(&'static str, AnyView)>) {
 
 pub(super) fn yes_no(yes: bool) -> &'static str {
     if yes { w().yes } else { w().no }
+}
+
+/// What OS adaptation found and did.
+fn adapted_rows(adapted: &Adapted) -> Vec<(&'static str, AnyView)> {
+    let mut rows = Vec::new();
+    if let Some(os) = &adapted.os {
+        rows.push((w().adapt_os, os.product.clone().into_any()));
+    }
+    if let Some(licence) = &adapted.applied_license {
+        let text = match licence.kind {
+            LicenceType::None => w().licence_none.to_owned(),
+            LicenceType::Byol => put(w().licence_byol, &[&licence.os_license]),
+        };
+        rows.push((w().adapt_licence, text.into_any()));
+    }
+    let list = |lines: &[String]| {
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| view! { <li>{line.clone()}</li> })
+            .collect();
+        view! { <ul class="plain">{lines}</ul> }.into_any()
+    };
+    if !adapted.done.is_empty() {
+        rows.push((w().adapt_changes, list(&adapted.done)));
+    }
+    if !adapted.warnings.is_empty() {
+        rows.push((w().adapt_warnings, list(&adapted.warnings)));
+    }
+    rows
 }

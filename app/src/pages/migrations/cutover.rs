@@ -97,6 +97,10 @@ fn plan(vm: &MigratingVm, forecast: &Forecast) -> AnyView {
             put(w().plan_final_sync, &[vm.target_name.as_str()]),
             Some(about(forecast.final_sync_millis)),
         ),
+        match vm.adapts {
+            true => step(w().plan_adapt.to_owned(), Some(about(forecast.adapting_millis))),
+            false => ().into_any(),
+        },
         step(w().plan_disks.to_owned(), None),
         step(
             put(w().plan_start, &[becomes]),
@@ -123,6 +127,7 @@ fn step_word(step: MoveStepName) -> &'static str {
         MoveStepName::PreviousReplicationCycle => w().step_previous_cycle,
         MoveStepName::ShuttingDownSourceVm => w().step_shutting_down_source,
         MoveStepName::FinalSync => w().step_final_sync,
+        MoveStepName::AdaptingOs => w().step_adapting_os,
         MoveStepName::PreparingVmDisks => w().step_preparing_disks,
         MoveStepName::InstantiatingMigratedVm => w().step_instantiating,
     }
@@ -130,16 +135,24 @@ fn step_word(step: MoveStepName) -> &'static str {
 
 /// A cutover at work, by its steps.
 fn progress(job: &CutoverJob) -> AnyView {
-    let rows: Vec<_> = MoveStepName::ALL.iter().map(|name| step(job, *name)).collect();
+    let rows: Vec<_> = MoveStepName::ALL
+        .iter()
+        .filter(|name| job.adapts || **name != MoveStepName::AdaptingOs)
+        .map(|name| step(job, *name))
+        .collect();
     let stop = Button {
         to: format!("/jobs/{}?do=cancel", job.id),
         label: w().cancel_dots,
         ..Button::default()
     };
+    let percent = job.progress_percent.map(|n| {
+        let text = put(w().percent_done, &[&n.to_string()]);
+        view! { <progress max="100" value=n.to_string() aria-label=w().cutover></progress> " " {text} " " }
+    });
     let mark = job.no_return.then(|| pill(Tone::Warn, w().no_return));
     view! {
         <p role="status">
-            {clones::state(job.state)} " " {mark} " "
+            {clones::state(job.state)} " " {percent} {mark} " "
             <a href=format!("/jobs/{}", job.id)>{w().see_job}</a>
         </p>
         <ol class="steps">{rows}</ol>

@@ -86,7 +86,7 @@ fn shown(data: RwSignal<Data>) -> AnyView {
                 {name}
                 {form::rhythm(&fields, &vm.policy)}
                 {form::becomes(&fields, &vm.target_defaults, &places)}
-                {form::group(&fields, group)}
+                {form::group(&fields, group, vm.wave)}
             </div>
             <footer>
                 <a class="button" href=here>

@@ -3,16 +3,16 @@
 use crate::components::field::{Fields, Line};
 use crate::components::load::{Bodies, body};
 use crate::components::place;
-use crate::forms::{NETWORK_NONE, NETWORK_SAME};
+use crate::forms::{ADAPT_NO, ADAPT_YES, NETWORK_NONE, NETWORK_SAME};
 use crate::words::w;
 use leptos::prelude::*;
 use shared::Status;
 use shared::api::{Call, ListNetworks, ListStorages, NetworkPage, RawCall, StoragePage};
 use shared::can::limit;
-use shared::migrate::can::{LEAST_IDLE, MOST_DAYS, MOST_IDLE, MOST_KEPT};
+use shared::migrate::can::{LEAST_IDLE, MOST_DAYS, MOST_IDLE, MOST_KEPT, MOST_WAVES};
 use shared::migrate::{CyclePolicy, TargetDefaults};
 use shared::place::{Network, Storage};
-use shared::vm::NewNic;
+use shared::vm::{Firmware, NewNic};
 
 /// Where a machine may go.
 #[derive(Clone)]
@@ -85,10 +85,31 @@ pub fn rhythm(fields: &Fields, policy: &CyclePolicy) -> AnyView {
                 <div class="two">{rest} {kept}</div>
                 {expires}
                 {fields.tick("policy.quiesce", w().quiesce.to_owned(), w().quiesce_hint, policy.quiesce)}
+                {adaptation(fields, policy.skip_os_adaptation)}
             </div>
         </fieldset>
     }
     .into_any()
+}
+
+fn adaptation(fields: &Fields, skip: Option<bool>) -> AnyView {
+    let options = vec![
+        (String::new(), w().adapt_usual.to_owned()),
+        (ADAPT_YES.to_owned(), w().adapt_yes.to_owned()),
+        (ADAPT_NO.to_owned(), w().adapt_no.to_owned()),
+    ];
+    let now = match skip {
+        None => "",
+        Some(false) => ADAPT_YES,
+        Some(true) => ADAPT_NO,
+    };
+    fields.choice(
+        "adaptation",
+        w().os_adaptation,
+        w().adapt_policy_hint.to_owned(),
+        options,
+        now,
+    )
 }
 
 fn number(n: Option<u32>) -> String {
@@ -133,8 +154,45 @@ pub fn becomes(fields: &Fields, now: &TargetDefaults, places: &Places) -> AnyVie
                 <div class="two">{cpus} {memory}</div>
                 {networks(fields, now.network_interfaces.as_deref(), &places.networks)}
                 {storages(fields, now.storage.as_deref(), &places.storages)}
+                {system(fields, now)}
             </div>
         </fieldset>
+    }
+    .into_any()
+}
+
+/// What OS adaptation and cloud-init set in its system.
+fn system(fields: &Fields, now: &TargetDefaults) -> AnyView {
+    let hostname = fields.line(Line {
+        name: "targetDefaults.hostname",
+        label: w().hostname,
+        hint: w().hostname_hint.to_owned(),
+        value: now.hostname.clone().unwrap_or_default(),
+        ..Line::default()
+    });
+    let firmwares = vec![
+        (String::new(), w().firmware_as_source.to_owned()),
+        (Firmware::Bios.word().to_owned(), "BIOS".to_owned()),
+        (Firmware::Efi.word().to_owned(), "EFI".to_owned()),
+    ];
+    let firmware = fields.choice(
+        "targetDefaults.firmware",
+        w().firmware,
+        w().firmware_converted.to_owned(),
+        firmwares,
+        now.firmware.map_or("", |firmware| firmware.word()),
+    );
+    let told = now.cloud_init.as_ref().and_then(|ci| ci.user_data.clone());
+    view! {
+        <div class="two">{hostname} {firmware}</div>
+        {fields
+            .tick(
+                "keepIdentity",
+                w().keep_identity.to_owned(),
+                w().keep_identity_hint,
+                now.keep_identity.unwrap_or(false),
+            )}
+        {fields.text_of("userData", w().user_data, w().seed_user_data_hint, told.unwrap_or_default())}
     }
     .into_any()
 }
@@ -175,14 +233,25 @@ fn storages(fields: &Fields, now: Option<&str>, all: &[Storage]) -> Option<AnyVi
     place::storage_now(fields, all, w().default_where, now.as_deref().unwrap_or_default())
 }
 
-/// Which group it is in.
-pub fn group(fields: &Fields, now: String) -> AnyView {
-    fields.line(Line {
+/// Which group it is in, and which wave of it.
+pub fn group(fields: &Fields, now: String, wave: u32) -> AnyView {
+    let wave = fields.line(Line {
+        name: "wave",
+        label: w().wave,
+        hint: w().wave_hint.to_owned(),
+        kind: "number",
+        min: Some(1),
+        max: Some(MOST_WAVES),
+        value: wave.to_string(),
+        ..Line::default()
+    });
+    let group = fields.line(Line {
         name: "group",
         label: w().group,
         hint: w().group_hint.to_owned(),
         value: now,
         is_name: true,
         ..Line::default()
-    })
+    });
+    view! { <div class="two">{group} {wave}</div> }.into_any()
 }

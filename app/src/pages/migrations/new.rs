@@ -174,7 +174,7 @@ fn shown(data: &Data, chosen: &str) -> AnyView {
                 {target(&fields, data.targets.as_deref())}
                 {form::rhythm(&fields, &CyclePolicy::default())}
                 {form::becomes(&fields, &TargetDefaults::default(), &data.places)}
-                {form::group(&fields, String::new())}
+                {form::group(&fields, String::new(), 1)}
             </div>
             <footer>
                 <a class="button" href=HERE>

@@ -1,6 +1,8 @@
 //! One machine that is carried over: how far it has come, its cycles, its test clones, its cutover.
 
-use super::{HERE, SOURCES, became, clones, cutover, cycles, dialogs, group, lag, looks, may_ask, state};
+use super::{
+    GROUPS, HERE, SOURCES, became, clones, cutover, cycles, dialogs, group, lag, looks, may_ask, state,
+};
 use crate::components::button::{self, Button};
 use crate::components::copies::facts;
 use crate::components::error;
@@ -119,6 +121,7 @@ fn is_of(job: &Job, id: &str) -> bool {
         JobKind::RestoreCopy => "/restoreCopy/migration/migratingVm",
         JobKind::CutOver => "/cutOver/migratingVm",
         JobKind::FinalizeMigration => "/finalizeMigration/migratingVm",
+        JobKind::AdaptCopy => "/adaptCopy/migratingVm",
         _ => return false,
     };
     job.spec.peek::<String>(of).is_some_and(|of| of == id)
@@ -205,6 +208,7 @@ fn actions(vm: &MigratingVm) -> AnyView {
         {post("resume", w().resume, Verb::Resume)}
         {post("cycle", w().cycle_now, Verb::Cycle)}
         {post("check", w().check_again, Verb::Check)}
+        {vm.adapts.then(|| post("adapt", w().adapt_again, Verb::Adapt))}
         {post("extend", w().extend, Verb::Extend)}
         {button::link(edit, &may_ask(Verb::Edit, vm))}
         {go("finalize", w().finalize_dots, "", Verb::Finalize)}
@@ -287,8 +291,9 @@ fn about(vm: &MigratingVm) -> AnyView {
         (w().file_systems, quiesce.into_any()),
     ]);
     if let Some(group) = &vm.group {
-        let link = view! { <a href=format!("{HERE}?group={group}")>{group.to_string()}</a> };
+        let link = view! { <a href=format!("{GROUPS}/{group}")>{group.to_string()}</a> };
         rows.push((w().group, link.into_any()));
+        rows.push((w().wave, vm.wave.into_any()));
     }
     let expires = match vm.expire_time {
         Some(time) => moment(time),
@@ -329,6 +334,36 @@ fn becomes(vm: &MigratingVm) -> AnyView {
         };
         rows.push((w().network, text.into_any()));
     }
+    if let Some(hostname) = &asked.hostname {
+        rows.push((w().hostname, hostname.clone().into_any()));
+    }
+    if let Some(firmware) = asked.firmware {
+        rows.push((w().firmware, firmware.word().into_any()));
+    }
+    rows.push((w().os_adaptation, adaptation(vm)));
     rows.extend(became(vm).map(|machine| (w().machine, machine)));
     facts(rows)
+}
+
+/// How far the last upload is adapted.
+fn adaptation(vm: &MigratingVm) -> AnyView {
+    if !vm.adapts {
+        return w().adapt_skipped.into_any();
+    }
+    let Some(last) = &vm.adaptation else {
+        return w().adapt_waits.into_any();
+    };
+    let (tone, word) = match (&last.error, last.over) {
+        (Some(_), _) => (Tone::Bad, w().adapt_failed),
+        (None, false) => (Tone::Busy, w().adapt_running),
+        (None, true) => (Tone::Good, w().adapt_done),
+    };
+    let job = view! { <a href=format!("/jobs/{}", last.job)>{w().see_job}</a> };
+    let why = last.error.as_ref().map(|why| {
+        view! {
+            <span class="sub">{error::sentence(error::said(why))}</span>
+            <span class="sub">{w().adapt_advice}</span>
+        }
+    });
+    view! { {pill(tone, word)} " " {job} {why} }.into_any()
 }

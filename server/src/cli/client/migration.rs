@@ -1,19 +1,21 @@
 //! `offshoot migration …`: machines that are carried over from a source, and what becomes of them.
 
 mod asked;
+mod group;
 mod told;
 
 use super::http::{self, Client};
 use super::{Api, Failure, List, Wait, job};
 use asked::{CloneArgs, CreateArgs, EditArgs, Said};
 use clap::Subcommand;
+use group::GroupCommand;
 use serde::Serialize;
 use shared::JobId;
 use shared::api::{
-    CheckMigration, CycleNow, DeleteMigratingVm, ExtendMigration, GetForecast, GetJob, GetMigratingVm,
-    ListCutovers, ListCycles, ListMigratingVms, ListMigrationClones, PauseMigration, PostCutover,
-    PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, ResumeMigration, StartMigration,
-    UpdateMigratingVm,
+    AdaptMigration, CheckMigration, CycleNow, DeleteMigratingVm, ExtendMigration, GetForecast, GetJob,
+    GetMigratingVm, ListCutovers, ListCycles, ListMigratingVms, ListMigrationClones, PauseMigration,
+    PostCutover, PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, ResumeMigration,
+    StartMigration, UpdateMigratingVm,
 };
 use shared::job::{Job, JobSpec};
 use shared::migrate::views::{CutoverJob, Judged, MigrationClone};
@@ -67,6 +69,16 @@ pub enum MigrationCommand {
         /// Its name or id.
         migration: String,
     },
+    /// Adapts the system of its last upload again, alone. After each cycle it is done by itself, unless that is skipped.
+    Adapt {
+        /// Its name or id.
+        migration: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Groups: what is asked of many at once.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Gives it more time until it expires.
     Extend {
         /// Its name or id.
@@ -139,7 +151,7 @@ impl MigrationCommand {
                 api.show(&ListMigratingVms { query }, told::table).await
             }
             Self::Create(args) => {
-                let request = args.request();
+                let request = args.request()?;
                 api.show(&PostMigratingVm { request }, |vm| shown(&vm)).await
             }
             Self::Show { migration: vm } => api.show(&GetMigratingVm { vm }, |vm| shown(&vm)).await,
@@ -153,6 +165,8 @@ impl MigrationCommand {
             Self::Resume { migration: vm } => api.show(&ResumeMigration { vm }, |vm| line(&vm)).await,
             Self::Cycle { migration: vm } => api.show(&CycleNow { vm }, |vm| line(&vm)).await,
             Self::Check { migration: vm } => api.show(&CheckMigration { vm }, |vm| line(&vm)).await,
+            Self::Adapt { migration: vm, wait } => api.begin(&AdaptMigration { vm }, wait).await,
+            Self::Group(command) => command.run(api).await,
             Self::Extend { migration: vm } => api.show(&ExtendMigration { vm }, |vm| line(&vm)).await,
             Self::Cycles { migration: vm, list } => {
                 let query = list.into();

@@ -326,6 +326,7 @@ impl Show<'_> {
             target_defaults: TargetDefaults::default(),
             policy: CyclePolicy::default(),
             group: None,
+            wave: 1,
         };
         let vm = self
             .client

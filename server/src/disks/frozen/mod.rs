@@ -67,8 +67,30 @@ pub struct Frozen {
 }
 
 enum Layer {
-    Raw { path: PathBuf, raw: Raw },
+    Raw {
+        path: PathBuf,
+        raw: Raw,
+    },
     Qcow2(Qcow2),
+    /// What an overlay stands on that is not here to be read.
+    Unread(Unread),
+}
+
+/// A disk of so many bytes that nobody reads: what is copied of it is known to be there already.
+pub struct Unread(pub u64);
+
+impl Source for Unread {
+    fn bytes(&self) -> u64 {
+        self.0
+    }
+
+    fn data(&self, _offset: u64, _end: u64) -> io::Result<Option<Range<u64>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn read(&self, _offset: u64, _buffer: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Frozen {
@@ -93,6 +115,16 @@ impl Frozen {
             .map_err(FrozenError::io("open", base))?;
         let path = base.to_owned();
         Self::above(vec![Layer::Raw { path, raw }], chain)
+    }
+
+    /// Opens an overlay whose backing file is not read: only what it has itself can be, see [`Self::changed_above`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_overlay(path: &Path) -> Result<Self, FrozenError> {
+        let bytes = Qcow2::open(path)?.bytes;
+        Self::above(vec![Layer::Unread(Unread(bytes))], &[path.to_owned()])
     }
 
     fn above(mut layers: Vec<Layer>, chain: &[PathBuf]) -> Result<Self, FrozenError> {
@@ -173,6 +205,7 @@ impl Layer {
         match self {
             Self::Raw { raw, .. } => raw.bytes(),
             Self::Qcow2(qcow2) => qcow2.bytes,
+            Self::Unread(unread) => unread.bytes(),
         }
     }
 
@@ -189,6 +222,7 @@ impl Layer {
                     Some(data) => (data.end, Extent::Data(from)),
                 })
             }
+            Self::Unread(_) => Ok((end, Extent::Data(from))),
         }
     }
 
@@ -196,6 +230,10 @@ impl Layer {
         match self {
             Self::Qcow2(qcow2) => qcow2.read(place, buffer),
             Self::Raw { path, raw } => raw.read(place, buffer).map_err(FrozenError::io("read", path)),
+            Self::Unread(unread) => {
+                let what = Path::new("what an overlay stands on");
+                unread.read(place, buffer).map_err(FrozenError::io("read", what))
+            }
         }
     }
 }

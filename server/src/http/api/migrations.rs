@@ -14,6 +14,7 @@ use axum::{Extension, Json};
 use shared::access::Privilege;
 use shared::api::{CutoverPage, CyclePage, ListQuery, MigratingVmPage, MigrationClonePage, SourcePage};
 use shared::job::Job;
+use shared::migrate::groups::{CutOverGroup, Group, GroupAction, GroupResults, GroupVerb, Groups};
 use shared::migrate::views::{CutoverJob, Forecast, Judged, MigrationClone};
 use shared::migrate::{
     CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, FinalizeMigration, Inventory,
@@ -48,6 +49,11 @@ pub(super) fn routes(api: Api) -> Api {
         .route(read, routes!(list_cutovers))
         .route(manage, routes!(create_cutover))
         .route(read, routes!(get_forecast))
+        .route(manage, routes!(adapt_migration))
+        .route(read, routes!(list_groups))
+        .route(read, routes!(get_group))
+        .route(manage, routes!(act_on_group))
+        .route(manage, routes!(cut_over_group))
 }
 
 /// Where machines live that are carried over.
@@ -234,6 +240,67 @@ async fn check_migration(
     Body(Nothing {}): Body<Nothing>,
 ) -> ApiResult<Json<MigratingVm>> {
     now(&server, server.jobs.check_migration(&vm).await?).await
+}
+
+/// Adapts the last upload of a migration again, alone. After each cycle it is done by itself, unless the policy skips it.
+#[utoipa::path(post, path = "/api/v1/migratingVms/{vm}/adapt", tag = "migration",
+    responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
+async fn adapt_migration(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> ApiResult<Response> {
+    let job = server.jobs.adapt_migration(&vm, by(&caller)).await?;
+    Ok(accepted_job(&job))
+}
+
+/// Groups of machines that are carried over, by name. A group is there as long as a migration names it.
+#[utoipa::path(get, path = "/api/v1/migrationGroups", tag = "migration", responses((status = 200, body = Groups)))]
+async fn list_groups(State(server): State<Server>) -> ApiResult<Json<Groups>> {
+    Ok(Json(inventory::groups(server.world()).await?))
+}
+
+/// One group: its waves, and how far it has come.
+#[utoipa::path(get, path = "/api/v1/migrationGroups/{group}", tag = "migration",
+    responses((status = 200, body = Group)), params(("group" = String, Path, description = "Its name")))]
+async fn get_group(State(server): State<Server>, Path(group): Path<String>) -> ApiResult<Json<Group>> {
+    Ok(Json(inventory::group(server.world(), &group).await?))
+}
+
+/// Asks something of all machines of a group, or of one of its waves: each answers for itself. What is asked of each asks for
+/// the same privileges here.
+#[utoipa::path(post, path = "/api/v1/migrationGroups/{group}/act", tag = "migration", request_body = GroupAction,
+    responses((status = 200, body = GroupResults)), params(("group" = String, Path, description = "Its name")))]
+async fn act_on_group(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(group): Path<String>,
+    Body(request): Body<GroupAction>,
+) -> ApiResult<Json<GroupResults>> {
+    if request.verb == GroupVerb::Clone {
+        caller.must(Privilege::VmCreate, None)?;
+    }
+    Ok(Json(
+        server.jobs.act_on_group(&group, request, by(&caller)).await?,
+    ))
+}
+
+/// Cuts a group over, wave by wave: those of a wave at the same time, and the next when all of them run where they were to go.
+/// It asks for `vm.create` and `vm.power`, too.
+#[utoipa::path(post, path = "/api/v1/migrationGroups/{group}/cutoverJobs", tag = "migration",
+    request_body = CutOverGroup, responses((status = 202, body = Job)),
+    params(("group" = String, Path, description = "Its name")))]
+async fn cut_over_group(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(group): Path<String>,
+    Body(request): Body<CutOverGroup>,
+) -> ApiResult<Response> {
+    caller.must(Privilege::VmCreate, None)?;
+    caller.must(Privilege::VmPower, None)?;
+    let job = server.jobs.cut_over_group(&group, request, by(&caller)).await?;
+    Ok(accepted_job(&job))
 }
 
 /// Removes what a migration kept, after its cutover.

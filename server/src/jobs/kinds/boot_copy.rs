@@ -59,6 +59,7 @@ async fn minting(cx: &Cx) -> Result<(), StepError> {
                     vmgenid: Uuid::new_v4(),
                     nics: Vec::new(),
                     networks: Vec::new(),
+                    seed_slot: None,
                 },
                 disks,
             }

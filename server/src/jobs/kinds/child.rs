@@ -15,6 +15,17 @@ struct Aside {
     job: JobId,
 }
 
+impl Aside {
+    fn of(cx: &Cx) -> Self {
+        cx.inner.queue().step_aside(cx.id());
+        cx.inner.wake.notify_one();
+        Self {
+            inner: cx.inner.clone(),
+            job: cx.id(),
+        }
+    }
+}
+
 impl Drop for Aside {
     fn drop(&mut self) {
         self.inner.queue().step_in(self.job, None);
@@ -28,12 +39,7 @@ pub(super) async fn until(
     enough: impl Fn(&Job) -> bool + Send,
 ) -> Result<Job, StepError> {
     let mut changes = cx.db().subscribe();
-    cx.inner.queue().step_aside(cx.id());
-    let _aside = Aside {
-        inner: cx.inner.clone(),
-        job: cx.id(),
-    };
-    cx.inner.wake.notify_one();
+    let _aside = Aside::of(cx);
     loop {
         let stored = db::jobs::by_id(cx.db(), id).await?;
         let job = stored.ok_or_else(|| super::is_now("job", id))?.job;
@@ -49,6 +55,35 @@ pub(super) async fn until(
             if let Some(message) = &step.message {
                 cx.message(message.clone());
             }
+        }
+        changed(&mut changes, Noun::Job).await;
+    }
+}
+
+/// Waits until all of these jobs are over. `told` gets those that are, whenever there are more.
+pub(super) async fn all(
+    cx: &Cx,
+    ids: &[JobId],
+    mut told: impl FnMut(&[Job]) + Send,
+) -> Result<Vec<Job>, StepError> {
+    let mut changes = cx.db().subscribe();
+    let _aside = Aside::of(cx);
+    let mut seen = 0;
+    loop {
+        let mut over = Vec::new();
+        for id in ids {
+            let stored = db::jobs::by_id(cx.db(), *id).await?;
+            let job = stored.ok_or_else(|| super::is_now("job", id))?.job;
+            if job.state.is_final() {
+                over.push(job);
+            }
+        }
+        if over.len() > seen {
+            seen = over.len();
+            told(&over);
+        }
+        if over.len() == ids.len() {
+            return Ok(over);
         }
         changed(&mut changes, Noun::Job).await;
     }
@@ -75,6 +110,19 @@ pub(super) fn good(job: Job) -> Result<Job, StepError> {
 /// Cancels a job that is not over, and waits until it is: what it did is undone then. One that is past its point of no return
 /// comes to its end.
 pub(super) async fn cancelled(cx: &Cx, id: JobId) -> Result<Job, StepError> {
+    cancel(cx, id).await?;
+    until(cx, id, |_| false).await
+}
+
+/// As [`cancelled`], of several at once.
+pub(super) async fn all_cancelled(cx: &Cx, ids: &[JobId]) -> Result<Vec<Job>, StepError> {
+    for id in ids {
+        cancel(cx, *id).await?;
+    }
+    all(cx, ids, |_| {}).await
+}
+
+async fn cancel(cx: &Cx, id: JobId) -> Result<(), StepError> {
     let jobs = crate::jobs::Jobs {
         inner: cx.inner.clone(),
     };
@@ -85,5 +133,5 @@ pub(super) async fn cancelled(cx: &Cx, id: JobId) -> Result<Job, StepError> {
     {
         cx.log(format!("job {id} is not cancelled: {e}"));
     }
-    until(cx, id, |_| false).await
+    Ok(())
 }

@@ -64,6 +64,9 @@ pub(super) struct MintedVm {
     pub vmgenid: Uuid,
     pub nics: Vec<Nic>,
     pub networks: Vec<NetworkId>,
+    /// The slot of the disk that cloud-init reads, where it is told something.
+    #[serde(default)]
+    pub seed_slot: Option<u32>,
 }
 
 pub(super) async fn copy(cx: &Cx, id: CopyId) -> Result<Copy, StepError> {
@@ -89,7 +92,11 @@ pub(super) async fn show(cx: &Cx, copy: &Copy, disks: &[MintedDisk]) -> Result<(
         copy: copy.id,
         disks: disks.iter().map(|disk| disk.of.name.clone()).collect(),
     };
-    match cx.world().copies.show(&show).await {
+    show_these(cx, &show).await
+}
+
+pub(super) async fn show_these(cx: &Cx, show: &Show) -> Result<(), StepError> {
+    match cx.world().copies.show(show).await {
         Ok(()) => Ok(()),
         // The target is away: it comes back, and the job goes on then.
         Err(crate::copies::CopiesError::Refused(why)) if why.code == shared::Code::Unavailable => {
@@ -169,8 +176,8 @@ pub(super) async fn announce(
         vm,
         hidden: db::vms::Hidden {
             vmgenid: new.vmgenid,
-            has_seed: false,
-            seed_slot: 0,
+            has_seed: new.seed_slot.is_some(),
+            seed_slot: new.seed_slot.unwrap_or(0),
             config: Default::default(),
         },
         networks: new.networks.clone(),

@@ -462,7 +462,7 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
         keep::apply(cx, &jobs, policy, (spec.vm, spec.target)).await?;
     }
     if let Some(of) = &spec.migration {
-        keep::uploads(cx, &jobs, of.migrating_vm, spec.target).await?;
+        keep::uploads(cx, &jobs, of.migrating_vm, (spec.vm, spec.target)).await?;
     }
     if spec.request.boot {
         let job = JobSpec::BootCopy(shared::copy::BootSpec {

@@ -7,18 +7,19 @@ use super::child;
 use crate::db::locks::LockMode;
 use crate::db::migrations::become_;
 use crate::db::{self};
-use crate::jobs::migrations::cycle_is_over;
+use crate::jobs::migrations::{adaptation_is_over, cycle_is_over};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
-use crate::jobs::{By, Jobs};
+use crate::jobs::{By, Jobs, request_of};
 use crate::sources::Sources;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{Job, JobSpec, Resource, ResourceRole, StepState, step};
+use shared::migrate::adapt::AdaptedUpload;
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CutoverSpec, MigratingState, MigratingVm};
 use shared::vm::{PatchVm, PowerAction, VmState};
-use shared::{Code, JobId, Timestamp, VmId};
+use shared::{Code, CopyId, JobId, Timestamp, VmId};
 
 pub(super) struct CutOver;
 
@@ -31,6 +32,8 @@ struct Minted {
     /// When the source was off.
     off: Option<Timestamp>,
     sync: Option<JobId>,
+    #[serde(default)]
+    adapt: Option<JobId>,
     restore: Option<JobId>,
     power_on: Option<JobId>,
     remove: Option<JobId>,
@@ -191,6 +194,52 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     }
 }
 
+/// Adapts what was uploaded last, unless that was done ahead: what has not changed since stays as it was adapted.
+async fn adapt(cx: &Cx) -> Result<(), StepError> {
+    let mut minted: Minted = cx.minted()?;
+    let vm = migrating(cx).await?;
+    let none = || StepError::new(Code::Internal, "nothing was uploaded");
+    let upload = vm.last_copy.ok_or_else(none)?;
+    if vm.adapted.is_some_and(|adapted| adapted.upload == upload) {
+        return Ok(());
+    }
+    if let Some(adapted) = vm.adapted
+        && is_the_same(cx, upload, adapted.upload).await?
+    {
+        cx.message("nothing has changed since it was adapted");
+        let adapted = AdaptedUpload { upload, ..adapted };
+        return become_state(cx, vm.state, move |vm| vm.adapted = Some(adapted)).await;
+    }
+    let job = match minted.adapt {
+        Some(job) => job,
+        None => {
+            if let Some(last) = vm.adaptation.as_ref().filter(|last| !last.over) {
+                // Of an earlier upload: nobody needs it any more.
+                child::cancelled(cx, last.job).await?;
+            }
+            let once = request_of([cx.id().0, upload.0]);
+            let job = jobs(cx).adapt(&vm, upload, once, by(cx)).await?.id;
+            minted.adapt = Some(job);
+            keep(cx, &minted).await?;
+            job
+        }
+    };
+    let ended = child::until(cx, job, |_| false).await?;
+    let (id, of) = (spec(cx)?.migrating_vm, ended.clone());
+    cx.commit(move |tx| {
+        Box::pin(async move { adaptation_is_over(tx, &id.to_string(), job, Some(&of)).await })
+    })
+    .await?;
+    child::good(ended).map(drop)
+}
+
+/// Whether an upload has what another has: its cycle found nothing that had changed since.
+async fn is_the_same(cx: &Cx, upload: CopyId, earlier: CopyId) -> Result<bool, StepError> {
+    let stored = db::jobs::by_id(cx.db(), JobId(upload.0)).await?;
+    let progress = stored.and_then(|stored| stored.job.outcome.read()?.copy);
+    Ok(progress.is_some_and(|p| p.parent == Some(earlier) && p.figures.read_bytes == 0))
+}
+
 /// Whether a step of a job is done.
 fn has_done(job: &Job, name: &str) -> bool {
     job.steps
@@ -330,11 +379,13 @@ async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
 
 #[async_trait]
 impl Kind for CutOver {
-    fn plan(&self, _spec: &JobSpec) -> Vec<Plan> {
+    fn plan(&self, spec: &JobSpec) -> Vec<Plan> {
+        let adapts = matches!(spec, JobSpec::CutOver(spec) if spec.adapts);
         vec![
             Plan::always(step::PREVIOUS_CYCLE),
             Plan::always(step::SHUTTING_DOWN_SOURCE),
             Plan::always(step::FINAL_SYNC),
+            Plan::only_if(step::ADAPTING_OS, adapts),
             Plan::always(step::PREPARING_VM_DISKS),
             Plan::always(step::INSTANTIATING),
             Plan::no_return(step::FINALIZING),
@@ -351,6 +402,7 @@ impl Kind for CutOver {
             step::PREVIOUS_CYCLE => previous_cycle(cx).await,
             step::SHUTTING_DOWN_SOURCE => shut_down(cx).await,
             step::FINAL_SYNC => final_sync(cx).await,
+            step::ADAPTING_OS => adapt(cx).await,
             step::PREPARING_VM_DISKS => prepare(cx).await,
             step::INSTANTIATING => instantiate(cx).await,
             _ => finish(cx).await,
@@ -363,6 +415,10 @@ impl Kind for CutOver {
         };
         match name {
             step::PREPARING_VM_DISKS => unmake(cx, &mut minted).await,
+            step::ADAPTING_OS => match minted.adapt {
+                Some(job) => child::cancelled(cx, job).await.map(drop),
+                None => Ok(()),
+            },
             step::FINAL_SYNC => match minted.sync {
                 Some(cycle) => {
                     child::cancelled(cx, cycle).await?;

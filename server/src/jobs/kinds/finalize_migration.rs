@@ -43,8 +43,16 @@ async fn become_state(cx: &Cx, state: MigratingState) -> Result<(), StepError> {
 /// Removes the uploads. One that a machine still runs from is waited for: its disks are coming home.
 async fn remove_uploads(cx: &Cx) -> Result<(), StepError> {
     let spec = spec(cx)?;
-    for held in db::retention::uploads(cx.db(), spec.migrating_vm).await? {
-        let Some(copy) = db::copies::by_id(cx.db(), held.id).await? else {
+    let uploads = db::retention::uploads(cx.db(), spec.migrating_vm).await?;
+    let mut all: Vec<_> = uploads.iter().map(|held| held.id).collect();
+    if let Some(first) = all.first()
+        && let Some(upload) = db::copies::by_id(cx.db(), *first).await?
+    {
+        let adapted = db::copies::adapted(cx.db(), upload.target, upload.vm).await?;
+        all.extend(adapted.iter().map(|(copy, _)| *copy));
+    }
+    for id in all {
+        let Some(copy) = db::copies::by_id(cx.db(), id).await? else {
             continue;
         };
         if copy.legal_hold {

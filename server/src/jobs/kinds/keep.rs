@@ -6,6 +6,7 @@ use crate::db;
 use crate::jobs::step::{Cx, StepError};
 use crate::jobs::{By, Jobs, request_of};
 use shared::job::JobSpec;
+use shared::migrate::MigratingVm;
 use shared::target::PruneSpec;
 use shared::{CopyId, MigratingVmId, PolicyId, TargetId, Timestamp, VmId};
 use uuid::Uuid;
@@ -80,14 +81,32 @@ pub(super) async fn uploads(
     cx: &Cx,
     jobs: &Jobs,
     migration: MigratingVmId,
-    target: TargetId,
+    (of, target): (VmId, TargetId),
 ) -> Result<(), StepError> {
     let vm = db::migrations::by_id(cx.db(), migration).await?;
     let now = cx.world().clock.now();
     let all = retention::uploads(cx.db(), migration, vm.policy.keep_last, now).await?;
     let dropped: Vec<_> = all.iter().filter(|verdict| !verdict.keep).collect();
     remove(cx, dropped.iter().map(|verdict| verdict.copy), vm.name.as_str()).await?;
+    adapted(cx, &vm, of, target).await?;
     prune(cx, jobs, target, now).await
+}
+
+/// Removes what was adapted of uploads that are gone, and what was adapted anew since.
+async fn adapted(cx: &Cx, vm: &MigratingVm, of: VmId, target: TargetId) -> Result<(), StepError> {
+    let mut all = db::copies::adapted(cx.db(), target, of).await?;
+    // The newest of an upload first.
+    all.sort_by(|a, b| b.cmp(a));
+    let (mut seen, mut dropped) = (Vec::new(), Vec::new());
+    for (copy, upload) in all {
+        let there = db::copies::by_id(cx.db(), upload).await?.is_some();
+        let in_use = vm.adapted.is_some_and(|adapted| adapted.copy == copy);
+        if !in_use && (!there || seen.contains(&upload)) {
+            dropped.push(copy);
+        }
+        seen.push(upload);
+    }
+    remove(cx, dropped.into_iter(), vm.name.as_str()).await
 }
 
 /// Removes copies that somebody keeps no longer; what cannot be removed now is, with the next copy.

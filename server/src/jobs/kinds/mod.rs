@@ -1,5 +1,6 @@
 //! One file for each kind of job, and what several of them share.
 
+mod adapt_copy;
 mod boot_copy;
 mod chain;
 mod child;
@@ -9,6 +10,7 @@ mod copied;
 mod copy_snapshot;
 mod create_vm;
 mod cut_over;
+mod cut_over_group;
 mod delete;
 mod edit_vm;
 mod export_disk;
@@ -67,6 +69,8 @@ pub(super) fn of(kind: JobKind) -> &'static dyn Kind {
         JobKind::PruneTarget => &upkeep::PruneTarget,
         JobKind::CutOver => &cut_over::CutOver,
         JobKind::FinalizeMigration => &finalize_migration::FinalizeMigration,
+        JobKind::AdaptCopy => &adapt_copy::AdaptCopy,
+        JobKind::CutOverGroup => &cut_over_group::CutOverGroup,
     }
 }
 

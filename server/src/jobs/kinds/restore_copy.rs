@@ -134,6 +134,10 @@ async fn mint_vm(cx: &Cx, asked: &RestoreVm, copy: &Copy, taken: &mut Taken) -> 
         vmgenid: Uuid::new_v4(),
         nics,
         networks,
+        seed_slot: match asked.cloud_init {
+            Some(_) => Some(taken.slot()?),
+            None => None,
+        },
     })
 }
 
@@ -180,10 +184,19 @@ async fn attach(cx: &Cx) -> Result<(), StepError> {
     if instant(&spec) {
         copied::make_overlays(cx, &minted.disks).await?;
     }
-    match &minted.vm {
-        Some(vm) => copied::put_disks(cx, vm.id, &minted.disks).await,
-        None => Ok(()),
+    let Some(vm) = &minted.vm else { return Ok(()) };
+    let told = spec
+        .request
+        .vm
+        .as_ref()
+        .and_then(|asked| asked.cloud_init.as_ref());
+    if let Some(told) = told {
+        let file = cx.world().seed_file(vm.id);
+        cx.disks()
+            .write_seed(&file, &vm.id.to_string(), vm.name.as_str(), told)
+            .await?;
     }
+    copied::put_disks(cx, vm.id, &minted.disks).await
 }
 
 fn file(cx: &Cx) -> Result<(ExportId, PathBuf), StepError> {

@@ -2,7 +2,7 @@
 
 use crate::db::migrations::become_;
 use crate::db::{self, now};
-use crate::jobs::check::check_labels;
+use crate::jobs::check::{check_cloud_init, check_labels};
 use crate::jobs::{By, Jobs};
 use crate::sources::{Origin, Sources};
 use shared::copy::{Copy, RestoreCopy, RestoreVm};
@@ -15,7 +15,7 @@ use shared::migrate::{
     TargetDefaults,
 };
 use shared::place::NetworkKind;
-use shared::vm::{NewNic, VmState};
+use shared::vm::{Firmware, NewNic, VmState};
 use shared::{Code, CopyId, JobId, MigratingVmId, Name, SourceId, Status, Timestamp};
 use uuid::Uuid;
 
@@ -96,6 +96,7 @@ impl Jobs {
             target_defaults: request.target_defaults,
             policy: request.policy,
             group: request.group,
+            wave: request.wave,
             state: MigratingState::Pending,
             state_time: time,
             error: None,
@@ -104,6 +105,9 @@ impl Jobs {
             current_cycle: None,
             last_sync_time: None,
             last_copy: None,
+            adaptation: None,
+            adapts: false,
+            adapted: None,
             next_time: None,
             cutover_job: None,
             target_vm: None,
@@ -119,8 +123,11 @@ impl Jobs {
 
     /// What a machine is to be, with networks and storages by id.
     async fn check_defaults(&self, field: &str, asked: &mut TargetDefaults) -> Result<(), Status> {
-        can::defaults(field, asked)?;
         check_labels(&format!("{field}.labels"), &asked.labels)?;
+        check_cloud_init(&format!("{field}.cloudInit"), asked.cloud_init.as_ref())?;
+        if asked.firmware == Some(Firmware::Efi) {
+            self.world().efi()?;
+        }
         self.resolve_storage(asked.storage.as_mut()).await?;
         let nics = format!("{field}.networkInterfaces");
         self.resolve_nics(&nics, asked.network_interfaces.as_mut()).await
@@ -153,10 +160,14 @@ impl Jobs {
         mut patch: PatchMigratingVm,
     ) -> Result<MigratingVm, Status> {
         if let Some(defaults) = &mut patch.target_defaults {
+            can::defaults("targetDefaults", defaults)?;
             self.check_defaults("targetDefaults", defaults).await?;
         }
         if let Some(policy) = &patch.policy {
             can::policy(policy)?;
+        }
+        if let Some(wave) = patch.wave {
+            can::wave("wave", wave)?;
         }
         let group = match patch.group.as_deref() {
             None => None,
@@ -171,7 +182,14 @@ impl Jobs {
                 vm.name = name;
             }
             if let Some(defaults) = patch.target_defaults {
+                if defaults.wanted() != vm.target_defaults.wanted() {
+                    // The last upload is adapted anew.
+                    (vm.adaptation, vm.adapted) = (None, None);
+                }
                 vm.target_defaults = defaults;
+            }
+            if let Some(wave) = patch.wave {
+                vm.wave = wave;
             }
             if let Some(group) = group {
                 vm.group = group;
@@ -291,6 +309,8 @@ impl Jobs {
         isolated: bool,
     ) -> Result<RestoreVm, Status> {
         let defaults = vm.target_defaults.with(asked);
+        can::defaults("target", &defaults)?;
+        let cloud_init = defaults.seed();
         let networks = db::places::networks(&self.world().db).await?;
         let on = |kind| {
             let network = networks.iter().find(|network| network.kind == kind);
@@ -307,6 +327,7 @@ impl Jobs {
             cpus: defaults.cpus,
             memory_mib: defaults.memory_mib,
             network_interfaces,
+            cloud_init,
             storage: defaults.storage,
             labels: defaults.labels,
             start: true,
@@ -321,6 +342,7 @@ impl Jobs {
         mut request: CreateMigrationClone,
         by: By,
     ) -> Result<Job, Status> {
+        can::overrides("target", &request.target)?;
         self.check_defaults("target", &mut request.target).await?;
         if let Some(hours) = request.keep_hours {
             shared::can::limit::within("keepHours", u64::from(hours), 1, MOST_HOURS, "hours")?;
@@ -350,17 +372,51 @@ impl Jobs {
         self.restore_for(&copy, request, Some(of), by).await
     }
 
-    /// The upload that is named, or the latest.
+    /// What machines are made of: the upload that is named, or the latest; where uploads are adapted, as it is then.
     async fn uploaded(&self, vm: &MigratingVm, asked: Option<CopyId>) -> Result<Copy, Status> {
         let db = &self.world().db;
-        let id = asked.or(vm.last_copy);
-        let id = id.ok_or_else(|| Status::precondition(format!("nothing of {} is uploaded yet", vm.name)))?;
-        if asked.is_some() && !db::migrations::is_upload(db, id, vm.id).await? {
+        let none = || Status::precondition(format!("nothing of {} is uploaded yet", vm.name));
+        if let Some(id) = asked
+            && !db::migrations::is_upload(db, id, vm.id).await?
+        {
             let why = format_args!("{id} is no upload of {}, or not any more", vm.name);
             return Err(Status::invalid("copy", why));
         }
+        let id = match (vm.adapts, asked) {
+            (false, asked) => asked.or(vm.last_copy).ok_or_else(none)?,
+            (true, None) => vm
+                .adapted
+                .map(|adapted| adapted.copy)
+                .ok_or_else(|| unadapted(vm))?,
+            (true, Some(asked)) => {
+                let upload = db::copies::by_id(db, asked).await?.ok_or_else(none)?;
+                let all = db::copies::adapted(db, upload.target, upload.vm).await?;
+                // The newest, where it was adapted more than once.
+                let of = all
+                    .iter()
+                    .filter(|(_, of)| *of == asked)
+                    .map(|(copy, _)| *copy)
+                    .max();
+                of.ok_or_else(|| {
+                    let why = format_args!("{asked} is not adapted: take a later upload of {}", vm.name);
+                    Status::invalid("copy", why)
+                })?
+            }
+        };
         let found = db::copies::by_id(db, id).await?;
         found.ok_or_else(|| Status::not_found("copy", id))
+    }
+
+    /// Adapts the last upload again, alone.
+    pub async fn adapt_migration(&self, reference: &str, by: By) -> Result<Job, Status> {
+        let db = &self.world().db;
+        let vm = db.reading(async |conn| db::migrations::known(conn, reference).await);
+        let vm = vm.await?;
+        can::can(Verb::Adapt, &vm)?;
+        let upload = vm.last_copy;
+        let none = || Status::precondition(format!("nothing of {} is uploaded yet", vm.name));
+        self.adapt(&vm, upload.ok_or_else(none)?, Uuid::new_v4(), by)
+            .await
     }
 
     /// Notes what a person says of a test clone.
@@ -394,7 +450,19 @@ impl Jobs {
     }
 
     /// Cuts a machine over.
-    pub async fn cut_over(&self, reference: &str, mut request: CreateCutover, by: By) -> Result<Job, Status> {
+    pub async fn cut_over(&self, reference: &str, request: CreateCutover, by: By) -> Result<Job, Status> {
+        self.cut_over_once(reference, request, None, by).await
+    }
+
+    /// As [`Self::cut_over`]; asked twice with the same id it is one job.
+    pub(in crate::jobs) async fn cut_over_once(
+        &self,
+        reference: &str,
+        mut request: CreateCutover,
+        once: Option<Uuid>,
+        by: By,
+    ) -> Result<Job, Status> {
+        can::overrides("target", &request.target)?;
         self.check_defaults("target", &mut request.target).await?;
         let most = u64::from(shared::can::limit::BOOT_TIMEOUT_SECONDS);
         let seconds = u64::from(request.power_off_after_seconds);
@@ -418,9 +486,11 @@ impl Jobs {
             name: vm.name.clone(),
             source_vm: machine.as_ref().map(|machine| machine.id),
             ran: machine.is_some_and(|machine| machine.state != VmState::Stopped),
+            adapts: vm.adapts,
+            forecast: crate::inventory::migrations::forecast(self.world(), reference).await?,
             request,
         };
-        self.submit(JobSpec::CutOver(spec), None, None, by).await
+        self.submit(JobSpec::CutOver(spec), once, None, by).await
     }
 
     /// The machine that a cutover makes of its final sync.
@@ -466,6 +536,19 @@ impl Jobs {
         self.submit(JobSpec::FinalizeMigration(spec), None, None, by)
             .await
     }
+}
+
+/// Why there is nothing adapted to make a machine of.
+fn unadapted(vm: &MigratingVm) -> Status {
+    let why = vm.adaptation.as_ref().and_then(|last| last.error.as_ref());
+    Status::precondition(match why {
+        Some(why) => format!(
+            "the system of {} could not be adapted: {}. Mend that and adapt it again, or have its policy skip OS adaptation",
+            vm.name,
+            why.message.trim_end_matches('.')
+        ),
+        None => format!("no upload of {} is adapted yet: wait until one is", vm.name),
+    })
 }
 
 /// When a migration expires that lives for so many days from now on.

@@ -92,6 +92,7 @@ impl Restore {
                 network_interfaces: nics(self.network),
                 storage: self.storage,
                 labels: Default::default(),
+                cloud_init: None,
                 start,
                 instant,
             }),

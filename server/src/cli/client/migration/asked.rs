@@ -1,14 +1,16 @@
 //! What `offshoot migration create`, `edit` and `clone` are told.
 
 use crate::cli::Failure;
-use crate::cli::client::vm::{label, nics};
+use crate::cli::client::vm::{cloud_init, label, nics};
 use crate::cli::client::{Api, Wait};
 use clap::{Args, ValueEnum};
 use shared::api::GetMigratingVm;
 use shared::migrate::{
     CloneVerdict, CreateMigratingVm, CreateMigrationClone, CyclePolicy, PatchMigratingVm, TargetDefaults,
 };
+use shared::vm::Firmware;
 use shared::{CopyId, Name};
+use std::path::PathBuf;
 
 /// What a person says of a test clone.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -50,18 +52,53 @@ pub struct There {
     /// A label that it gets beside those that it had, as key=value.
     #[arg(long, value_parser = label)]
     label: Vec<(String, String)>,
+    /// File with the user-data that cloud-init is told in it, by a seed disk.
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    /// What the guest can read of itself in the seed's meta-data, as key=value.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    metadata: Vec<(String, String)>,
 }
 
 impl There {
     /// As the server is asked.
-    fn asked(self) -> TargetDefaults {
-        TargetDefaults {
+    fn asked(self) -> Result<TargetDefaults, Failure> {
+        Ok(TargetDefaults {
             name: self.name_there,
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             network_interfaces: nics(self.network),
             storage: self.storage,
             labels: self.label.into_iter().collect(),
+            cloud_init: cloud_init(self.user_data)?,
+            metadata: self.metadata.into_iter().collect(),
+            ..TargetDefaults::default()
+        })
+    }
+}
+
+/// What OS adaptation sets in its system, in the migration as a whole.
+#[derive(Args)]
+#[group(skip)]
+pub struct System {
+    /// How its system calls itself; as it was if not given.
+    #[arg(long)]
+    hostname: Option<String>,
+    /// The firmware that it boots with, which OS adaptation converts: BIOS or EFI; as it was if not given.
+    #[arg(long)]
+    firmware: Option<Firmware>,
+    /// Whether it keeps its machine id and SSH host keys: true or false.
+    #[arg(long)]
+    keep_identity: Option<bool>,
+}
+
+impl System {
+    fn onto(self, there: TargetDefaults) -> TargetDefaults {
+        TargetDefaults {
+            hostname: self.hostname,
+            firmware: self.firmware,
+            keep_identity: self.keep_identity,
+            ..there
         }
     }
 }
@@ -92,30 +129,41 @@ pub struct CreateArgs {
     /// After how many days it expires unless it is extended; never if not given.
     #[arg(long, value_name = "DAYS")]
     expire_days: Option<u32>,
+    /// Leave its uploads as they are, or not: true or false. Those of this server's own machines are, if not given, and others
+    /// are adapted.
+    #[arg(long)]
+    skip_os_adaptation: Option<bool>,
     /// The group that it is in.
     #[arg(long)]
     group: Option<Name>,
+    /// The wave of its group: a group is cut over wave by wave.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    wave: u32,
     #[command(flatten)]
     there: There,
+    #[command(flatten)]
+    system: System,
 }
 
 impl CreateArgs {
     /// What the server is asked.
-    pub fn request(self) -> CreateMigratingVm {
-        CreateMigratingVm {
+    pub fn request(self) -> Result<CreateMigratingVm, Failure> {
+        Ok(CreateMigratingVm {
             name: self.name,
             source: self.source,
             source_vm: self.vm,
             target: self.target,
-            target_defaults: self.there.asked(),
+            target_defaults: self.system.onto(self.there.asked()?),
             policy: CyclePolicy {
                 idle_seconds: self.idle_seconds,
                 quiesce: self.quiesce,
                 keep_last: self.keep_last,
                 expire_days: self.expire_days,
+                skip_os_adaptation: self.skip_os_adaptation,
             },
             group: self.group,
-        }
+            wave: self.wave,
+        })
     }
 }
 
@@ -135,6 +183,9 @@ struct Cycles {
     /// After how many days it expires unless it is extended; 0 for never.
     #[arg(long, value_name = "DAYS")]
     expire_days: Option<u32>,
+    /// Whether its uploads are left as they are: true or false.
+    #[arg(long)]
+    skip_os_adaptation: Option<bool>,
 }
 
 impl Cycles {
@@ -146,6 +197,7 @@ impl Cycles {
             quiesce: self.quiesce.unwrap_or(policy.quiesce),
             keep_last: self.keep_last.unwrap_or(policy.keep_last),
             expire_days: days.unwrap_or(policy.expire_days),
+            skip_os_adaptation: self.skip_os_adaptation.or(policy.skip_os_adaptation),
         }
     }
 }
@@ -166,11 +218,16 @@ pub struct EditArgs {
     /// Take it out of its group.
     #[arg(long, conflicts_with = "group")]
     no_group: bool,
+    /// The wave of its group.
+    #[arg(long, value_name = "N")]
+    wave: Option<u32>,
     /// Let the machine be where it goes as it was, but for what is given here.
     #[arg(long)]
     as_it_was: bool,
     #[command(flatten)]
     there: There,
+    #[command(flatten)]
+    system: System,
 }
 
 impl EditArgs {
@@ -183,13 +240,14 @@ impl EditArgs {
             true => TargetDefaults::default(),
             false => now.target_defaults.clone(),
         };
-        let there = there.with(&self.there.asked());
+        let there = there.with(&self.system.onto(self.there.asked()?));
         let group = self.group.map(|group| group.to_string());
         let request = PatchMigratingVm {
             name: self.name,
             target_defaults: (there != now.target_defaults).then_some(there),
             policy: (policy != now.policy).then_some(policy),
             group: group.or_else(|| self.no_group.then(String::new)),
+            wave: self.wave,
         };
         Ok((self.migration, request))
     }
@@ -251,6 +309,7 @@ mod tests {
             keep_last: None,
             quiesce: None,
             expire_days,
+            skip_os_adaptation: None,
         };
         let wanted = CyclePolicy {
             idle_seconds: 60,

@@ -76,9 +76,30 @@ fn there(asked: &TargetDefaults) -> String {
     all.extend(nics.map(|nic| format!("nic on {}", nic.network)));
     let labels = asked.labels.iter();
     all.extend(labels.map(|(key, value)| format!("label {key}={value}")));
+    all.extend(asked.hostname.as_ref().map(|name| format!("hostname {name}")));
+    all.extend(asked.firmware.map(|firmware| format!("firmware {firmware}")));
+    if asked.keep_identity == Some(true) {
+        all.push("identity kept".to_owned());
+    }
+    if asked.seed().is_some() {
+        all.push("cloud-init seed".to_owned());
+    }
     match all.is_empty() {
         true => "as it was".to_owned(),
         false => joined(all),
+    }
+}
+
+/// How far the last upload is adapted.
+fn adaptation(vm: &MigratingVm) -> String {
+    match (&vm.adaptation, vm.adapts) {
+        (_, false) => "OS adaptation is skipped".to_owned(),
+        (None, true) => "the next upload is the first that is adapted".to_owned(),
+        (Some(last), true) => match (&last.error, last.over) {
+            (Some(why), _) => format!("not adapted: {}", why.message),
+            (None, true) => format!("adapted by job {}", last.job),
+            (None, false) => format!("being adapted by job {}", last.job),
+        },
     }
 }
 
@@ -101,7 +122,9 @@ pub fn shown(vm: &MigratingVm) -> String {
     field("source", Some(vm.source_name.to_string()));
     field("target", Some(vm.target_name.to_string()));
     field("there", Some(there(&vm.target_defaults)));
-    field("group", vm.group.as_ref().map(ToString::to_string));
+    let group = vm.group.as_ref();
+    field("group", group.map(|group| format!("{group}, wave {}", vm.wave)));
+    field("system", Some(adaptation(vm)));
     field("cycles", Some(format!("{}, {}", vm.cycles, rests(&vm.policy))));
     field("at work", vm.current_cycle.map(|job| format!("cycle, job {job}")));
     field("synced", vm.last_sync_time.map(|time| time.to_string()));
@@ -269,6 +292,7 @@ mod tests {
         let all = Forecast {
             shutting_down_millis: Some(5000),
             final_sync_millis: Some(2000),
+            adapting_millis: Some(0),
             instantiating_millis: Some(500),
         };
         assert!(forecast(&all).ends_with(" 7.5 s"), "{}", forecast(&all));

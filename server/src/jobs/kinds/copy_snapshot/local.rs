@@ -52,6 +52,7 @@ pub(super) async fn reading(cx: &Cx, opened: &Opened, writer: &vault::Writer) ->
             },
             disks: chains.iter().map(disk_of).collect(),
             policy: spec.policy,
+            adapted_of: None,
         },
     })
 }

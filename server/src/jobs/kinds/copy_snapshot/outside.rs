@@ -6,7 +6,7 @@ use crate::copies::Opened;
 use crate::copies::about::{self, About};
 use crate::db;
 use crate::disks::LayerFile;
-use crate::disks::frozen::{Frozen, FrozenError};
+use crate::disks::frozen::{Frozen, FrozenError, Unread};
 use crate::jobs::step::{Cx, StepError};
 use crate::sources::{self, Machine, Origin, Sources};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,6 @@ use shared::snapshot::Consistency;
 use shared::vm::Firmware;
 use shared::{Code, LayerId, SnapshotId, Status, Timestamp};
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use vault::Source;
 use vault::source::Raw;
@@ -30,23 +29,6 @@ const MEMORY_MIB: u32 = 2048;
 #[serde(rename_all = "camelCase")]
 struct FileTrack {
     file: sources::Disk,
-}
-
-/// A disk that is the same as the copy before has it: nobody reads it.
-struct Same(u64);
-
-impl Source for Same {
-    fn bytes(&self) -> u64 {
-        self.0
-    }
-
-    fn data(&self, _offset: u64, _end: u64) -> io::Result<Option<Range<u64>>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn read(&self, _offset: u64, _buffer: &mut [u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
 }
 
 /// What is read of an exported machine.
@@ -132,6 +114,7 @@ pub(super) async fn reading(
             },
             disks,
             policy: None,
+            adapted_of: None,
         },
     })
 }
@@ -194,7 +177,8 @@ async fn part(
     let same = before.is_some_and(|before| before == track);
     Ok(Part {
         source: match same {
-            true => Arc::new(Same(disk.found.virtual_bytes)),
+            // Nobody reads it.
+            true => Arc::new(Unread(disk.found.virtual_bytes)),
             false => opened(cx, number, disk).await?,
         },
         changed: same.then(Vec::new),
