@@ -4,7 +4,7 @@
 
 mod change;
 
-use super::{Asked, By, Jobs, changed, request_of};
+use super::{Asked, By, Jobs, changed};
 use crate::db::migrations::become_;
 use crate::db::{self, DbError, Tx};
 use crate::sources::{Origin, Sources};
@@ -13,8 +13,7 @@ use shared::feed::Noun;
 use shared::job::{Job, JobState};
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CycleOf, MigratingState, MigratingVm};
-use shared::{CopyId, MigratingVmId, Status, Timestamp};
-use uuid::Uuid;
+use shared::{CopyId, JobId, MigratingVmId, Status, Timestamp};
 
 /// How long after the database has failed it is asked again, in microseconds.
 const AGAIN_MICROS: i64 = 60 * 1_000_000;
@@ -31,12 +30,13 @@ pub(super) async fn run(jobs: Jobs) {
     let clock = jobs.world().clock.clone();
     let mut changes = jobs.world().db.subscribe();
     loop {
+        let seen = clock.now();
         let next = look(&jobs).await.unwrap_or_else(|e| {
             tracing::error!(error = %db::chain(&e), "look after the machines that are carried over");
             Some(clock.now().plus_micros(AGAIN_MICROS))
         });
         tokio::select! {
-            () = clock.until_some(next) => {}
+            () = clock.until_or_set_back(next, seen) => {}
             () = changed(&mut changes, Noun::MigratingVm) => {}
             () = jobs.inner.stop.cancelled() => return,
         }
@@ -47,7 +47,12 @@ pub(super) async fn run(jobs: Jobs) {
 async fn look(jobs: &Jobs) -> Result<Option<Timestamp>, DbError> {
     let mut next: Option<Timestamp> = None;
     for vm in db::migrations::open(&jobs.world().db).await? {
-        let due = look_after(jobs, vm).await?;
+        let name = vm.name.clone();
+        let due = look_after(jobs, vm).await.unwrap_or_else(|e| {
+            // The others are looked after all the same.
+            tracing::error!(migration = %name, error = %db::chain(&e), "look after a machine that is carried over");
+            Some(jobs.world().clock.now().plus_micros(AGAIN_MICROS))
+        });
         next = next.into_iter().chain(due).min();
     }
     Ok(next)
@@ -98,6 +103,20 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
         return Ok(None);
     }
     let due = vm.next_time.filter(|_| vm.state.cycles());
+    let most = now.plus_micros(idle_micros(&vm));
+    if due.is_some_and(|due| due > most) {
+        // The clock was set back: nobody waits for longer than the rest is.
+        let id = vm.id;
+        let written = db.write(move |tx| {
+            Box::pin(async move {
+                let mut vm = db::migrations::known(tx.conn(), &id.to_string()).await?;
+                vm.next_time = vm.next_time.map(|next| next.min(most));
+                db::migrations::save(tx, &vm).await
+            })
+        });
+        written.await?;
+        return Ok(None);
+    }
     match due {
         Some(due) if due <= now => {
             begin(jobs, &vm).await?;
@@ -139,60 +158,63 @@ async fn looked_at(
 
 /// Begins a cycle.
 async fn begin(jobs: &Jobs, vm: &MigratingVm) -> Result<(), DbError> {
-    let db = &jobs.world().db;
     let asked = match Sources::of(jobs.world()).of_migration(vm).await {
         Ok(source) => jobs.cycle(vm, &source, migration(vm)).await,
         Err(why) => Err(why),
     };
+    let Err(why) = asked else { return Ok(()) };
     let now = jobs.world().clock.now();
     let (id, was) = (vm.id.to_string(), vm.cycles);
-    let begun = asked.as_ref().map(|job| job.id).ok();
-    let written = db.write(move |tx| {
+    let written = jobs.world().db.write(move |tx| {
         Box::pin(async move {
             let mut vm = db::migrations::known(tx.conn(), &id).await?;
             // Paused, or begun by somebody else, since it was looked at.
-            if !vm.state.cycles() || vm.current_cycle.is_some() || vm.cycles != was {
-                if vm.cycles == was && asked.is_ok() {
-                    // That number is taken: the next cycle is another job.
-                    vm.cycles += 1;
-                    db::migrations::save(tx, &vm).await?;
-                }
-                return Ok(false);
+            if vm.state.cycles() && vm.current_cycle.is_none() && vm.cycles == was {
+                failed(&mut vm, why, now);
+                db::migrations::save(tx, &vm).await?;
             }
-            match asked {
-                Ok(job) => {
-                    (vm.current_cycle, vm.next_time) = (Some(job.id), None);
-                    vm.cycles += 1;
-                }
-                Err(why) => failed(&mut vm, why, now),
-            }
-            db::migrations::save(tx, &vm).await?;
-            Ok(true)
+            Ok(())
         })
     });
-    let noted = written.await?;
-    if let Some(job) = begun.filter(|_| !noted)
-        && let Err(e) = jobs.cancel(job).await
-    {
-        tracing::info!(%job, error = %e, "a cycle that nobody waits for");
+    written.await
+}
+
+/// Notes that a cycle begins, with the job that it is: neither is there without the other.
+pub(super) async fn begun(tx: &mut Tx, of: &CycleOf, job: JobId) -> Result<(), DbError> {
+    let mut vm = db::migrations::known(tx.conn(), &of.migrating_vm.to_string()).await?;
+    let its_turn = vm.state.cycles() || vm.state == MigratingState::FinalSync;
+    if !its_turn || vm.current_cycle.is_some() || vm.cycles + 1 != of.number {
+        let message = format!(
+            "cycle {} of {} cannot begin now: ask the migration for a cycle",
+            of.number, vm.name
+        );
+        return Err(Status::precondition(message).into());
     }
-    Ok(())
+    (vm.current_cycle, vm.next_time) = (Some(job), None);
+    vm.cycles = of.number;
+    db::migrations::save(tx, &vm).await
+}
+
+fn idle_micros(vm: &MigratingVm) -> i64 {
+    i64::from(vm.policy.idle_seconds) * 1_000_000
 }
 
 /// Notes that a cycle failed, and when it is tried again.
 fn failed(vm: &mut MigratingVm, why: Status, now: Timestamp) {
-    let idle = i64::from(vm.policy.idle_seconds) * 1_000_000;
     let doubled = BACK_OFF_MICROS << vm.failures.min(20);
     vm.failures += 1;
     vm.error = Some(why);
-    vm.next_time = vm.state.cycles().then(|| now.plus_micros(doubled.min(idle)));
+    vm.next_time = vm
+        .state
+        .cycles()
+        .then(|| now.plus_micros(doubled.min(idle_micros(vm))));
 }
 
 /// Notes how a cycle ended, once: whoever waits for it may do that.
 pub(super) async fn cycle_is_over(
     tx: &mut Tx,
     id: &str,
-    cycle: shared::JobId,
+    cycle: JobId,
     job: Option<&Job>,
     now: Timestamp,
 ) -> Result<(), DbError> {
@@ -201,7 +223,7 @@ pub(super) async fn cycle_is_over(
         return Ok(());
     }
     vm.current_cycle = None;
-    let idle = i64::from(vm.policy.idle_seconds) * 1_000_000;
+    let idle = idle_micros(&vm);
     match job {
         Some(job) if job.state == JobState::Succeeded => {
             let progress = job.outcome.copy.as_deref();
@@ -243,7 +265,7 @@ pub(super) async fn check(tx: &mut Tx, id: MigratingVmId, verb: Verb) -> Result<
 }
 
 impl Jobs {
-    /// The job of the next cycle of a machine: asked twice it is one.
+    /// Begins the next cycle of a machine.
     pub(super) async fn cycle(&self, vm: &MigratingVm, source: &Origin, by: By) -> Result<Job, Status> {
         let number = vm.cycles + 1;
         let request = CreateCopyTask {
@@ -252,7 +274,7 @@ impl Jobs {
             memory: false,
             quiesce: vm.policy.quiesce && matches!(source, Origin::Local(_)),
             boot: false,
-            request_id: Some(request_of([vm.id.0, Uuid::from_u128(number.into())])),
+            request_id: None,
         };
         let asked = Asked {
             migration: Some(CycleOf {

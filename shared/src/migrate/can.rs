@@ -100,7 +100,8 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         Verb::Clone => vm.last_copy.is_some(),
         Verb::CutOver => matches!(state, Active | Paused) && vm.last_copy.is_some(),
         Verb::Finalize => state == Cutover,
-        Verb::Extend => vm.expire_time.is_some(),
+        // One that is to expire no more, but has, goes on by that.
+        Verb::Extend => vm.expire_time.is_some() || state == Expired,
         Verb::Check => matches!(state, Ready | Error),
         Verb::Edit => true,
         Verb::Delete => matches!(
@@ -169,3 +170,6 @@ pub fn defaults(field: &str, asked: &TargetDefaults) -> Verdict {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,22 +3,26 @@
 //! What is done with the machines other jobs do, which this one asks for and waits for. Until the last step all of it can be
 //! taken back: what was made is removed, and the source is started again if it ran.
 
-use super::child;
+use super::{child, power_off};
 use crate::db::locks::LockMode;
 use crate::db::migrations::become_;
 use crate::db::{self};
+use crate::hypervisor::RunState;
 use crate::jobs::migrations::cycle_is_over;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
-use crate::jobs::{By, Jobs};
+use crate::jobs::{By, Jobs, observe, request_of};
 use crate::sources::Sources;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
-use shared::job::{Job, JobSpec, Resource, ResourceRole, StepState, step};
+use shared::job::{Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, StepState, step};
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CutoverSpec, MigratingState, MigratingVm};
 use shared::vm::{PatchVm, PowerAction, VmState};
 use shared::{Code, JobId, Timestamp, VmId};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use uuid::Uuid;
 
 pub(super) struct CutOver;
 
@@ -28,12 +32,10 @@ struct Minted {
     /// Whether the migration was paused before: then it is again if the cutover does not come to its end.
     paused: bool,
     power_off: Option<JobId>,
-    /// When the source was off.
+    /// When the source was off, or was waited for in vain.
     off: Option<Timestamp>,
     sync: Option<JobId>,
     restore: Option<JobId>,
-    power_on: Option<JobId>,
-    remove: Option<JobId>,
 }
 
 fn spec(cx: &Cx) -> Result<CutoverSpec, StepError> {
@@ -56,6 +58,29 @@ fn by(cx: &Cx) -> By {
 
 async fn migrating(cx: &Cx) -> Result<MigratingVm, StepError> {
     Ok(db::migrations::by_id(cx.db(), spec(cx)?.migrating_vm).await?)
+}
+
+/// The ids of what it asks for once, however often its steps are repeated.
+#[derive(Clone, Copy)]
+enum Once {
+    PowerOff = 1,
+    Restore = 2,
+}
+
+fn request(cx: &Cx, what: Once) -> Uuid {
+    request_of([cx.id().0, Uuid::from_u128(what as u128)])
+}
+
+/// The job that was asked for, if it was: the process may have ended before that was written down.
+async fn asked(cx: &Cx, what: Once, kept: Option<JobId>) -> Result<Option<JobId>, StepError> {
+    if kept.is_some() {
+        return Ok(kept);
+    }
+    let (request, By(by), ever) = (request(cx, what), by(cx), Timestamp::from_micros(0));
+    let found = cx
+        .db()
+        .reading(async |conn| db::jobs::by_request(conn, request, &by, ever).await);
+    Ok(found.await?.map(|job| job.id))
 }
 
 /// Writes down what has been minted.
@@ -130,19 +155,30 @@ async fn shut_down(cx: &Cx) -> Result<(), StepError> {
         name: source.name.clone(),
         role: ResourceRole::Source,
     });
+    minted.power_off = asked(cx, Once::PowerOff, minted.power_off).await?;
     if minted.power_off.is_none() && source.state != VmState::Stopped {
-        let after = spec.request.power_off_after_seconds;
-        let asked = match source.state {
-            VmState::Running => jobs(cx).shut_down(source.id, Some(after), by(cx)).await,
+        let (action, after) = match source.state {
+            VmState::Running => (PowerAction::ShutDown, Some(spec.request.power_off_after_seconds)),
             // Nobody hears the power button.
-            _ => jobs(cx).power(source.id, PowerAction::PowerOff, by(cx)).await,
+            _ => (PowerAction::PowerOff, None),
         };
-        minted.power_off = Some(asked?.id);
+        let power = JobSpec::PowerVm(PowerSpec {
+            vm: source.id,
+            action,
+            power_off_after_seconds: after,
+        });
+        let request = request(cx, Once::PowerOff);
+        let job = jobs(cx).submit(power, Some(request), None, by(cx)).await?;
+        minted.power_off = Some(job.id);
         keep(cx, &minted).await?;
     }
     if let Some(job) = minted.power_off {
         cx.message(format!("{} is shutting down", source.name));
         child::done(cx, job).await?;
+    }
+    if super::vm(cx, source.id).await?.state == VmState::Error {
+        // It crashed on the way: it is off, and what is on its disks counts.
+        power_off(cx, source.id).await?;
     }
     still_off(cx, source.id).await?;
     minted.off = minted.off.or(Some(db::now()));
@@ -165,30 +201,35 @@ async fn still_off(cx: &Cx, source: VmId) -> Result<(), StepError> {
 async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     become_state(cx, MigratingState::FinalSync, |_| ()).await?;
-    let cycle = match minted.sync {
+    let vm = migrating(cx).await?;
+    // The cycle before has ended: one at work is its own.
+    let cycle = match minted.sync.or(vm.current_cycle) {
         Some(cycle) => cycle,
         None => {
-            let vm = migrating(cx).await?;
             let source = Sources::of(cx.world()).of_migration(&vm).await?;
-            let job = jobs(cx).cycle(&vm, &source, by(cx)).await?.id;
-            minted.sync = Some(job);
-            cx.mint(&minted);
-            become_state(cx, MigratingState::FinalSync, move |vm| {
-                if vm.current_cycle != Some(job) {
-                    vm.current_cycle = Some(job);
-                    vm.cycles += 1;
-                }
-            })
-            .await?;
-            job
+            jobs(cx).cycle(&vm, &source, by(cx)).await?.id
         }
     };
+    minted.sync = Some(cycle);
+    keep(cx, &minted).await?;
     let job = settle(cx, cycle).await?;
     child::good(job)?;
     match spec.source_vm {
         Some(source) => still_off(cx, source).await,
         None => Ok(()),
     }
+}
+
+/// Cancels the final sync. It is not waited for: where its target is away that may take long, and the source is to run again.
+async fn cancel_sync(cx: &Cx) -> Result<(), StepError> {
+    let vm = migrating(cx).await?;
+    let own = vm.cutover_job == Some(cx.id()) && vm.state == MigratingState::FinalSync;
+    if let Some(cycle) = vm.current_cycle.filter(|_| own)
+        && let Err(e) = jobs(cx).cancel(cycle).await
+    {
+        cx.log(format!("job {cycle} is not cancelled: {e}"));
+    }
+    Ok(())
 }
 
 /// Whether a step of a job is done.
@@ -205,7 +246,7 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         None => {
             let vm = migrating(cx).await?;
             let asked = jobs(cx)
-                .cutover_machine(&vm, (cx.id(), &spec.request), by(cx))
+                .cutover_machine(&vm, (cx.id(), &spec.request), request(cx, Once::Restore), by(cx))
                 .await;
             let job = asked?.id;
             minted.restore = Some(job);
@@ -273,59 +314,69 @@ async fn finish(cx: &Cx) -> Result<(), StepError> {
 }
 
 /// Removes what the restore has made.
-async fn unmake(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
-    let Some(restore) = minted.restore else {
+async fn unmake(cx: &Cx, minted: &Minted) -> Result<(), StepError> {
+    let Some(restore) = asked(cx, Once::Restore, minted.restore).await? else {
         return Ok(());
     };
     let job = child::cancelled(cx, restore).await?;
     let product = job.resource(ResourceRole::Product, Noun::Vm);
     let product: Option<VmId> = product.and_then(|product| product.id.parse().ok());
     let Some(product) = product else { return Ok(()) };
-    let there = db::vms::by_id(cx.db(), product).await?.is_some();
-    if job.state != shared::job::JobState::Succeeded || !there {
+    let there = db::vms::by_id(cx.db(), product).await?;
+    let Some(made) = there.filter(|_| job.state == JobState::Succeeded) else {
         return Ok(());
-    }
+    };
     // All of it was home already.
-    if minted.remove.is_none() {
-        minted.remove = Some(jobs(cx).delete_vm(product, by(cx)).await?.id);
-        keep(cx, minted).await?;
+    if made.state.has_process() {
+        let off = jobs(cx).power(product, PowerAction::PowerOff, by(cx)).await?;
+        child::done(cx, off.id).await?;
     }
-    if let Some(remove) = minted.remove {
-        child::done(cx, remove).await?;
-    }
+    let gone = jobs(cx).delete_vm(product, by(cx)).await?;
+    child::done(cx, gone.id).await.map(drop)
+}
+
+/// A guest that has heard its power button may shut down yet, though nobody asks for it any more.
+async fn heard(cx: &Cx, source: VmId, within_seconds: u32) -> Result<(), StepError> {
+    let mut events = cx.hypervisor().events();
+    let off = async {
+        while cx.hypervisor().state(source).await != RunState::Stopped {
+            cx.message("its guest was asked to shut down, and may do so yet");
+            if let Err(RecvError::Closed) = events.recv().await {
+                return;
+            }
+        }
+    };
+    let within = Duration::from_secs(within_seconds.into());
+    // One that has not by then did not hear.
+    _ = tokio::time::timeout(within, off).await;
+    observe::look(cx.world(), source).await?;
     Ok(())
 }
 
 /// Starts the source again, if it ran.
 async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
     let spec = spec(cx)?;
-    if let Some(job) = minted.power_off {
-        child::cancelled(cx, job).await?;
-    }
     let Some(source) = spec.source_vm else {
         return Ok(());
     };
+    if let Some(job) = asked(cx, Once::PowerOff, minted.power_off).await? {
+        let job = child::cancelled(cx, job).await?;
+        let asked = job.start_time.is_some() && job.state != JobState::Succeeded;
+        if asked && minted.off.is_none() {
+            heard(cx, source, spec.request.power_off_after_seconds).await?;
+            minted.off = Some(db::now());
+            keep(cx, minted).await?;
+        }
+    }
     let Some(source) = db::vms::by_id(cx.db(), source).await? else {
         return Ok(());
     };
-    if !spec.ran || source.state != VmState::Stopped {
+    if !spec.ran || source.state.has_process() {
         return Ok(());
     }
-    if minted.power_on.is_none() {
-        let asked = jobs(cx).power(source.id, PowerAction::Start, by(cx)).await;
-        minted.power_on = Some(asked?.id);
-        keep(cx, minted).await?;
-    }
-    if let Some(job) = minted.power_on {
-        cx.message(format!("{} is started again", source.name));
-        if let Err(e) = child::done(cx, job).await {
-            // Tried again by another job.
-            minted.power_on = None;
-            keep(cx, minted).await?;
-            return Err(e);
-        }
-    }
-    Ok(())
+    cx.message(format!("{} is started again", source.name));
+    let on = jobs(cx).power(source.id, PowerAction::Start, by(cx)).await?;
+    child::done(cx, on.id).await.map(drop)
 }
 
 #[async_trait]
@@ -362,14 +413,8 @@ impl Kind for CutOver {
             return Ok(());
         };
         match name {
-            step::PREPARING_VM_DISKS => unmake(cx, &mut minted).await,
-            step::FINAL_SYNC => match minted.sync {
-                Some(cycle) => {
-                    child::cancelled(cx, cycle).await?;
-                    settle(cx, cycle).await.map(drop)
-                }
-                None => Ok(()),
-            },
+            step::PREPARING_VM_DISKS => unmake(cx, &minted).await,
+            step::FINAL_SYNC => cancel_sync(cx).await,
             step::SHUTTING_DOWN_SOURCE => start_again(cx, &mut minted).await,
             step::PREVIOUS_CYCLE => {
                 let vm = migrating(cx).await?;

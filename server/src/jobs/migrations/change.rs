@@ -428,6 +428,7 @@ impl Jobs {
         &self,
         vm: &MigratingVm,
         cutover: (JobId, &CreateCutover),
+        request_id: Uuid,
         by: By,
     ) -> Result<Job, Status> {
         let (id, asked) = cutover;
@@ -442,7 +443,7 @@ impl Jobs {
         };
         let request = RestoreCopy {
             vm: Some(machine),
-            request_id: Some(super::request_of([id.0, vm.id.0])),
+            request_id: Some(request_id),
             ..RestoreCopy::default()
         };
         self.restore_for(&copy, request, Some(of), by).await
