@@ -1,6 +1,10 @@
 //! Machines that are carried over, on a clock that is set by hand: cycles, back-off, pauses, test clones, cutover, the end.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "migrations/mishaps.rs"]
+mod mishaps;
+#[path = "migrations/storm.rs"]
+mod storm;
 mod support;
 
 use server::db;

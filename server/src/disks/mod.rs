@@ -12,7 +12,7 @@ mod seed;
 mod sim;
 
 pub use qemu_img::QemuImg;
-pub use sim::SimDisks;
+pub use sim::{SimDisks, take_up};
 
 use async_trait::async_trait;
 use helper::Helper;

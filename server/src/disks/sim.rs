@@ -24,6 +24,7 @@ impl SimDisks {
 
     fn read(path: &Path) -> Result<LayerInfo, DiskError> {
         let text = fs::read_to_string(path).map_err(DiskError::io("read", path))?;
+        let text = text.lines().next().unwrap_or_default();
         let mut numbers = text.split_whitespace().map(str::parse);
         match (numbers.next(), numbers.next()) {
             (Some(Ok(virtual_bytes)), Some(Ok(allocated_bytes))) => Ok(LayerInfo {
@@ -38,18 +39,46 @@ impl SimDisks {
     }
 }
 
+/// The layers that one has taken up, the lowest first: each has a line behind that of the sizes.
+fn taken_up(path: &Path) -> io::Result<Vec<LayerId>> {
+    let text = fs::read_to_string(path)?;
+    let ids = text.lines().skip(1).map(str::parse);
+    ids.collect::<Result<_, _>>().map_err(io::Error::other)
+}
+
+/// Has a layer take up those below it, the lowest first; one that an earlier call took up may be gone.
+pub fn take_up(into: &Path, between: impl Iterator<Item = (LayerId, PathBuf)>) -> io::Result<()> {
+    let there = taken_up(into)?;
+    let mut more = Vec::new();
+    for (layer, path) in between.filter(|(layer, _)| !there.contains(layer)) {
+        match taken_up(&path) {
+            Ok(taken) => more.extend(taken),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        more.push(layer);
+    }
+    let text = fs::read_to_string(into)?;
+    let sizes = text.lines().next().unwrap_or_default();
+    let all = more.iter().chain(&there).map(|layer| format!("{layer}\n"));
+    fs::write(into, format!("{sizes}\n{}", all.collect::<String>()))
+}
+
 /// What a guest of the simulation is taken to have written into each layer, in bytes.
 const WRITTEN: u64 = 64 << 10;
+/// In how many places that may be, at most: all are there before a disk has grown, and after.
+const PLACES: u64 = 4096;
 
 /// A disk of the simulation: each layer has some bytes that are its own, at a place that its id says.
 struct SimDisk {
     bytes: u64,
-    layers: Vec<LayerId>,
+    /// The lowest first, each with those that it has taken up.
+    layers: Vec<Vec<LayerId>>,
 }
 
 impl SimDisk {
     fn place(&self, layer: LayerId) -> Range<u64> {
-        let places = (self.bytes / WRITTEN).max(1);
+        let places = (self.bytes / WRITTEN).clamp(1, PLACES);
         let at = (layer.0.as_u128() % u128::from(places)) as u64 * WRITTEN;
         at..(at + WRITTEN).min(self.bytes)
     }
@@ -57,7 +86,7 @@ impl SimDisk {
     /// What the layers above the lowest have.
     fn written(&self, below: usize) -> Vec<Range<u64>> {
         let above = self.layers.iter().skip(below);
-        let mut all: Vec<_> = above.map(|layer| self.place(*layer)).collect();
+        let mut all: Vec<_> = above.flatten().map(|layer| self.place(*layer)).collect();
         all.sort_by_key(|range| range.start);
         all.dedup();
         all
@@ -78,7 +107,7 @@ impl vault::Source for SimDisk {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         buffer.fill(0);
         let end = offset + buffer.len() as u64;
-        for layer in &self.layers {
+        for layer in self.layers.iter().flatten() {
             let place = self.place(*layer);
             for at in place.start.max(offset)..place.end.min(end) {
                 buffer[(at - offset) as usize] = layer.0.as_bytes()[(at % 16) as usize];
@@ -135,7 +164,9 @@ impl Disks for SimDisks {
 
     async fn grow(&self, layer: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
         let LayerInfo { allocated_bytes, .. } = Self::read(&layer.path)?;
-        let text = format!("{virtual_bytes} {allocated_bytes}\n");
+        let taken = taken_up(&layer.path).map_err(DiskError::io("grow", &layer.path))?;
+        let taken: String = taken.iter().map(|layer| format!("{layer}\n")).collect();
+        let text = format!("{virtual_bytes} {allocated_bytes}\n{taken}");
         fs::write(&layer.path, text).map_err(DiskError::io("grow", &layer.path))
     }
 
@@ -174,13 +205,8 @@ impl Disks for SimDisks {
         _base: Option<&LayerFile>,
         progress: Progress<'_>,
     ) -> Result<(), DiskError> {
-        for layer in between {
-            // An earlier try may have come to its end.
-            if layer.path.exists() {
-                Self::read(&layer.path)?;
-            }
-        }
-        Self::read(&into.path)?;
+        let between = between.iter().map(|layer| (layer.id, layer.path.clone()));
+        take_up(&into.path, between).map_err(DiskError::io("merge layers into", &into.path))?;
         progress(EMPTY, EMPTY);
         Ok(())
     }
@@ -234,9 +260,17 @@ impl Disks for SimDisks {
                 why: "a chain of no layers".into(),
             });
         };
+        let of = |layer: &LayerFile| {
+            let mut all = match layer.shown {
+                Some(_) => Vec::new(),
+                None => taken_up(&layer.path).map_err(DiskError::io("read", &layer.path))?,
+            };
+            all.push(layer.id);
+            Ok(all)
+        };
         let source = SimDisk {
             bytes: Self::read(&top.path)?.virtual_bytes,
-            layers: chain.iter().map(|layer| layer.id).collect(),
+            layers: chain.iter().map(of).collect::<Result<_, DiskError>>()?,
         };
         let changed = below.map(|below| source.written(below));
         Ok(FrozenDisk {

@@ -54,6 +54,25 @@ impl Clock {
         }
     }
 
+    /// As [`until`](Self::until), but for ever where there is no moment; or until the clock has been set back since it was `seen`.
+    pub(super) async fn until_or_set_back(&self, time: Option<Timestamp>, mut seen: Timestamp) {
+        if let Some(shows) = &self.shows {
+            let over = |now: &Timestamp| *now < seen || time.is_some_and(|time| *now >= time);
+            // The sender lives as long as this clock.
+            _ = shows.subscribe().wait_for(over).await;
+            return;
+        }
+        loop {
+            let now = self.now();
+            if now < seen || time.is_some_and(|time| now >= time) {
+                return;
+            }
+            seen = now;
+            let left = time.and_then(|time| u64::try_from(time.since(now)).ok());
+            tokio::time::sleep(left.map_or(LOOK_AGAIN, Duration::from_micros).min(LOOK_AGAIN)).await;
+        }
+    }
+
     /// As [`until`](Self::until); for ever where there is no moment.
     pub(super) async fn until_some(&self, time: Option<Timestamp>) {
         match time {

@@ -5,7 +5,7 @@
 mod change;
 mod groups;
 
-use super::{Asked, By, Jobs, changed, request_of};
+use super::{Asked, By, Jobs, changed};
 use crate::db::migrations::become_;
 use crate::db::{self, DbError, Tx};
 use crate::sources::{Origin, Sources};
@@ -16,7 +16,6 @@ use shared::migrate::adapt::{AdaptSpec, AdaptedUpload, LastAdaptation};
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CycleOf, MigratingState, MigratingVm};
 use shared::{CopyId, JobId, MigratingVmId, Name, Status, Timestamp};
-use uuid::Uuid;
 
 /// How long after the database has failed it is asked again, in microseconds.
 const AGAIN_MICROS: i64 = 60 * 1_000_000;
@@ -33,12 +32,13 @@ pub(super) async fn run(jobs: Jobs) {
     let clock = jobs.world().clock.clone();
     let mut changes = jobs.world().db.subscribe();
     loop {
+        let seen = clock.now();
         let next = look(&jobs).await.unwrap_or_else(|e| {
             tracing::error!(error = %db::chain(&e), "look after the machines that are carried over");
             Some(clock.now().plus_micros(AGAIN_MICROS))
         });
         tokio::select! {
-            () = clock.until_some(next) => {}
+            () = clock.until_or_set_back(next, seen) => {}
             () = changed(&mut changes, Noun::MigratingVm) => {}
             () = jobs.inner.stop.cancelled() => return,
         }
@@ -49,7 +49,12 @@ pub(super) async fn run(jobs: Jobs) {
 async fn look(jobs: &Jobs) -> Result<Option<Timestamp>, DbError> {
     let mut next: Option<Timestamp> = None;
     for vm in db::migrations::open(&jobs.world().db).await? {
-        let due = look_after(jobs, vm).await?;
+        let name = vm.name.clone();
+        let due = look_after(jobs, vm).await.unwrap_or_else(|e| {
+            // The others are looked after all the same.
+            tracing::error!(migration = %name, error = %db::chain(&e), "look after a machine that is carried over");
+            Some(jobs.world().clock.now().plus_micros(AGAIN_MICROS))
+        });
         next = next.into_iter().chain(due).min();
     }
     Ok(next)
@@ -103,6 +108,20 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
         return Ok(None);
     }
     let due = vm.next_time.filter(|_| vm.state.cycles());
+    let most = now.plus_micros(idle_micros(&vm));
+    if due.is_some_and(|due| due > most) {
+        // The clock was set back: nobody waits for longer than the rest is.
+        let id = vm.id;
+        let written = db.write(move |tx| {
+            Box::pin(async move {
+                let mut vm = db::migrations::known(tx.conn(), &id.to_string()).await?;
+                vm.next_time = vm.next_time.map(|next| next.min(most));
+                db::migrations::save(tx, &vm).await
+            })
+        });
+        written.await?;
+        return Ok(None);
+    }
     match due {
         Some(due) if due <= now => {
             begin(jobs, &vm).await?;
@@ -117,11 +136,11 @@ async fn look_after_adaptation(jobs: &Jobs, vm: &MigratingVm) -> Result<bool, Db
     let db = &jobs.world().db;
     let id = vm.id.to_string();
     if let Some(last) = vm.adaptation.as_ref().filter(|last| !last.over) {
-        let job = db::jobs::by_id(db, last.job).await?.map(|stored| stored.job);
+        let Some(of) = last.job else { return Ok(false) };
+        let job = db::jobs::by_id(db, of).await?.map(|stored| stored.job);
         if job.as_ref().is_some_and(|job| !job.state.is_final()) {
             return Ok(false);
         }
-        let of = last.job;
         let written =
             db.write(move |tx| Box::pin(async move { adaptation_is_over(tx, &id, of, job.as_ref()).await }));
         written.await?;
@@ -133,29 +152,45 @@ async fn look_after_adaptation(jobs: &Jobs, vm: &MigratingVm) -> Result<bool, Db
     let Some(upload) = upload.filter(|_| vm.adapts && idle) else {
         return Ok(false);
     };
-    // Of this upload: asked twice it is one.
-    let once = request_of([vm.id.0, upload.0]);
-    match jobs.adapt(vm, upload, once, migration(vm)).await {
-        Ok(_) => Ok(true),
-        Err(e) => {
-            tracing::warn!(vm = %vm.name, error = %e, "an upload cannot be adapted");
-            let why = LastAdaptation {
-                job: JobId(once),
-                upload,
-                over: true,
-                error: Some(e),
-            };
-            let written = db.write(move |tx| {
-                Box::pin(async move {
-                    let mut vm = db::migrations::known(tx.conn(), &id).await?;
-                    vm.adaptation = Some(why);
-                    db::migrations::save(tx, &vm).await
-                })
-            });
-            written.await?;
-            Ok(true)
-        }
+    let Err(e) = jobs.adapt(vm, upload, migration(vm)).await else {
+        return Ok(true);
+    };
+    let begun = vm.adaptation.clone();
+    let why = LastAdaptation {
+        job: None,
+        upload,
+        over: true,
+        error: Some(e),
+    };
+    let written = db.write(move |tx| {
+        Box::pin(async move {
+            let mut vm = db::migrations::known(tx.conn(), &id).await?;
+            // Begun by somebody else since it was looked at.
+            if vm.adaptation == begun {
+                vm.adaptation = Some(why);
+                db::migrations::save(tx, &vm).await?;
+            }
+            Ok(())
+        })
+    });
+    written.await?;
+    Ok(true)
+}
+
+/// Notes that an upload is being adapted, with the job that does it: one at a time.
+pub(super) async fn adapting(tx: &mut Tx, of: &AdaptSpec, job: JobId) -> Result<(), DbError> {
+    let mut vm = db::migrations::known(tx.conn(), &of.migrating_vm.to_string()).await?;
+    if vm.is_adapted_now() {
+        let message = format!("an upload of {} is being adapted already", vm.name);
+        return Err(Status::precondition(message).into());
     }
+    vm.adaptation = Some(LastAdaptation {
+        job: Some(job),
+        upload: of.upload,
+        over: false,
+        error: None,
+    });
+    db::migrations::save(tx, &vm).await
 }
 
 /// Notes how an adaptation ended, once: whoever waits for it may do that.
@@ -166,7 +201,11 @@ pub(super) async fn adaptation_is_over(
     job: Option<&Job>,
 ) -> Result<(), DbError> {
     let mut vm = db::migrations::known(tx.conn(), id).await?;
-    let Some(last) = vm.adaptation.as_mut().filter(|last| last.job == of && !last.over) else {
+    let Some(last) = vm
+        .adaptation
+        .as_mut()
+        .filter(|last| last.job == Some(of) && !last.over)
+    else {
         return Ok(());
     };
     last.over = true;
@@ -217,53 +256,56 @@ async fn looked_at(
 
 /// Begins a cycle.
 async fn begin(jobs: &Jobs, vm: &MigratingVm) -> Result<(), DbError> {
-    let db = &jobs.world().db;
     let asked = match Sources::of(jobs.world()).of_migration(vm).await {
         Ok(source) => jobs.cycle(vm, &source, migration(vm)).await,
         Err(why) => Err(why),
     };
+    let Err(why) = asked else { return Ok(()) };
     let now = jobs.world().clock.now();
     let (id, was) = (vm.id.to_string(), vm.cycles);
-    let begun = asked.as_ref().map(|job| job.id).ok();
-    let written = db.write(move |tx| {
+    let written = jobs.world().db.write(move |tx| {
         Box::pin(async move {
             let mut vm = db::migrations::known(tx.conn(), &id).await?;
             // Paused, or begun by somebody else, since it was looked at.
-            if !vm.state.cycles() || vm.current_cycle.is_some() || vm.cycles != was {
-                if vm.cycles == was && asked.is_ok() {
-                    // That number is taken: the next cycle is another job.
-                    vm.cycles += 1;
-                    db::migrations::save(tx, &vm).await?;
-                }
-                return Ok(false);
+            if vm.state.cycles() && vm.current_cycle.is_none() && vm.cycles == was {
+                failed(&mut vm, why, now);
+                db::migrations::save(tx, &vm).await?;
             }
-            match asked {
-                Ok(job) => {
-                    (vm.current_cycle, vm.next_time) = (Some(job.id), None);
-                    vm.cycles += 1;
-                }
-                Err(why) => failed(&mut vm, why, now),
-            }
-            db::migrations::save(tx, &vm).await?;
-            Ok(true)
+            Ok(())
         })
     });
-    let noted = written.await?;
-    if let Some(job) = begun.filter(|_| !noted)
-        && let Err(e) = jobs.cancel(job).await
-    {
-        tracing::info!(%job, error = %e, "a cycle that nobody waits for");
+    written.await
+}
+
+/// Notes that a cycle begins, with the job that it is: neither is there without the other.
+pub(super) async fn begun(tx: &mut Tx, of: &CycleOf, job: JobId) -> Result<(), DbError> {
+    let mut vm = db::migrations::known(tx.conn(), &of.migrating_vm.to_string()).await?;
+    let its_turn = vm.state.cycles() || vm.state == MigratingState::FinalSync;
+    if !its_turn || vm.current_cycle.is_some() || vm.cycles + 1 != of.number {
+        let message = format!(
+            "cycle {} of {} cannot begin now: ask the migration for a cycle",
+            of.number, vm.name
+        );
+        return Err(Status::precondition(message).into());
     }
-    Ok(())
+    (vm.current_cycle, vm.next_time) = (Some(job), None);
+    vm.cycles = of.number;
+    db::migrations::save(tx, &vm).await
+}
+
+fn idle_micros(vm: &MigratingVm) -> i64 {
+    i64::from(vm.policy.idle_seconds) * 1_000_000
 }
 
 /// Notes that a cycle failed, and when it is tried again.
 fn failed(vm: &mut MigratingVm, why: Status, now: Timestamp) {
-    let idle = i64::from(vm.policy.idle_seconds) * 1_000_000;
     let doubled = BACK_OFF_MICROS << vm.failures.min(20);
     vm.failures += 1;
     vm.error = Some(why);
-    vm.next_time = vm.state.cycles().then(|| now.plus_micros(doubled.min(idle)));
+    vm.next_time = vm
+        .state
+        .cycles()
+        .then(|| now.plus_micros(doubled.min(idle_micros(vm))));
 }
 
 /// Notes how a cycle ended, once: whoever waits for it may do that.
@@ -279,7 +321,7 @@ pub(super) async fn cycle_is_over(
         return Ok(());
     }
     vm.current_cycle = None;
-    let idle = i64::from(vm.policy.idle_seconds) * 1_000_000;
+    let idle = idle_micros(&vm);
     match job {
         Some(job) if job.state == JobState::Succeeded => {
             let progress = job.outcome.copy.as_deref();
@@ -335,14 +377,8 @@ pub(super) async fn check_group(tx: &mut Tx, group: &Name) -> Result<(), DbError
 }
 
 impl Jobs {
-    /// Adapts an upload, and notes that; asked twice with the same id it is one job.
-    pub(super) async fn adapt(
-        &self,
-        vm: &MigratingVm,
-        upload: CopyId,
-        once: Uuid,
-        by: By,
-    ) -> Result<Job, Status> {
+    /// Adapts an upload.
+    pub(super) async fn adapt(&self, vm: &MigratingVm, upload: CopyId, by: By) -> Result<Job, Status> {
         let spec = AdaptSpec {
             migrating_vm: vm.id,
             name: vm.name.clone(),
@@ -350,30 +386,10 @@ impl Jobs {
             upload,
             wanted: vm.target_defaults.wanted(),
         };
-        let job = self
-            .submit(JobSpec::AdaptCopy(spec), Some(once), None, by)
-            .await?;
-        let (id, of) = (vm.id.to_string(), job.id);
-        let noted = self.world().db.write(move |tx| {
-            Box::pin(async move {
-                let mut vm = db::migrations::known(tx.conn(), &id).await?;
-                if vm.adaptation.as_ref().is_none_or(|last| last.job != of) {
-                    vm.adaptation = Some(LastAdaptation {
-                        job: of,
-                        upload,
-                        over: false,
-                        error: None,
-                    });
-                    db::migrations::save(tx, &vm).await?;
-                }
-                Ok(())
-            })
-        });
-        noted.await?;
-        Ok(job)
+        self.submit(JobSpec::AdaptCopy(spec), None, None, by).await
     }
 
-    /// The job of the next cycle of a machine: asked twice it is one.
+    /// Begins the next cycle of a machine.
     pub(super) async fn cycle(&self, vm: &MigratingVm, source: &Origin, by: By) -> Result<Job, Status> {
         let number = vm.cycles + 1;
         let request = CreateCopyTask {
@@ -382,7 +398,7 @@ impl Jobs {
             memory: false,
             quiesce: vm.policy.quiesce && matches!(source, Origin::Local(_)),
             boot: false,
-            request_id: Some(request_of([vm.id.0, Uuid::from_u128(number.into())])),
+            request_id: None,
         };
         let asked = Asked {
             migration: Some(CycleOf {

@@ -303,15 +303,19 @@ impl Jobs {
         retry_of: Option<JobId>,
         By(by): By,
     ) -> Result<Job, Status> {
-        let (job, fresh) = self
-            .world()
-            .db
-            .write(move |tx| Box::pin(write_down(tx, spec, request_id, retry_of, by)))
-            .await?;
-        if fresh {
-            self.enqueue(&job);
-        }
-        Ok(job)
+        let jobs = self.clone();
+        // A caller that goes away, or is cancelled, leaves no job on the books that is not in line.
+        let submitted = self.inner.tasks.spawn(async move {
+            let db = &jobs.world().db;
+            let written = db.write(move |tx| Box::pin(write_down(tx, spec, request_id, retry_of, by)));
+            let (job, fresh) = written.await?;
+            if fresh {
+                jobs.enqueue(&job);
+            }
+            Ok(job)
+        });
+        let ended = |_| Status::new(Code::Internal, "write a job down: its task ended early");
+        submitted.await.map_err(ended)?
     }
 
     /// Writes down a copy that has not begun and never will.
@@ -386,6 +390,16 @@ async fn write_down(
     let mut job = queued(spec, resources, by, create_time);
     job.retry_of = retry_of;
     job.generation = db::jobs::insert(tx, &job, request_id).await?;
+    if let JobSpec::CopySnapshot(CopySpec {
+        migration: Some(cycle),
+        ..
+    }) = &*job.spec
+    {
+        super::migrations::begun(tx, cycle, job.id).await?;
+    }
+    if let JobSpec::AdaptCopy(spec) = &*job.spec {
+        super::migrations::adapting(tx, spec, job.id).await?;
+    }
     Ok((job, true))
 }
 

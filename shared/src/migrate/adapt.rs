@@ -103,8 +103,9 @@ pub struct AdaptSpec {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LastAdaptation {
-    /// Its job, whose outcome says what was found and done.
-    pub job: JobId,
+    /// Its job, whose outcome says what was found and done; none where it could not begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
     /// The upload that is adapted.
     pub upload: CopyId,
     /// Whether it is over.

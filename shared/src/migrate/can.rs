@@ -127,7 +127,8 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         }
         Verb::CutOver => matches!(state, Active | Paused) && vm.last_copy.is_some(),
         Verb::Finalize => state == Cutover,
-        Verb::Extend => vm.expire_time.is_some(),
+        // One that is to expire no more, but has, goes on by that.
+        Verb::Extend => vm.expire_time.is_some() || state == Expired,
         Verb::Check => matches!(state, Ready | Error),
         Verb::Edit => true,
         Verb::Delete => matches!(
@@ -146,7 +147,7 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         (Verb::Adapt, FirstSync | Active | Paused) if !vm.adapts => {
             format!("uploads of {name} are not adapted: its policy skips that")
         }
-        (Verb::Adapt, FirstSync | Active | Paused) => format!("an upload of {name} is being adapted already"),
+        (Verb::Adapt, _) if vm.is_adapted_now() => format!("an upload of {name} is being adapted already"),
         (Verb::Start, FirstSync | Active) => format!("{name} is started already"),
         (Verb::Start | Verb::Cycle, Paused) => format!("{name} is paused: resume it instead"),
         (Verb::Pause, Paused) => format!("{name} is paused already"),
@@ -250,3 +251,6 @@ pub const MOST_WAVES: u32 = 100;
 pub fn wave(field: &str, n: u32) -> Verdict {
     limit::within(field, u64::from(n), 1, u64::from(MOST_WAVES), "waves")
 }
+
+#[cfg(test)]
+mod tests;

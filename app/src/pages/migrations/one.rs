@@ -358,7 +358,9 @@ fn adaptation(vm: &MigratingVm) -> AnyView {
         (None, false) => (Tone::Busy, w().adapt_running),
         (None, true) => (Tone::Good, w().adapt_done),
     };
-    let job = view! { <a href=format!("/jobs/{}", last.job)>{w().see_job}</a> };
+    let job = last
+        .job
+        .map(|job| view! { <a href=format!("/jobs/{job}")>{w().see_job}</a> });
     let why = last.error.as_ref().map(|why| {
         view! {
             <span class="sub">{error::sentence(error::said(why))}</span>

@@ -6,9 +6,10 @@
 mod ports;
 
 use super::*;
+use crate::disks::take_up;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -23,6 +24,7 @@ pub struct Sim {
     run: PathBuf,
     machines: Mutex<HashMap<VmId, Machine>>,
     gates: watch::Sender<Gates>,
+    lingering: Mutex<HashSet<VmId>>,
     events: broadcast::Sender<MachineEvent>,
 }
 
@@ -46,6 +48,7 @@ impl Sim {
             run: run.to_owned(),
             machines: Mutex::default(),
             gates: watch::Sender::default(),
+            lingering: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
         })
     }
@@ -67,6 +70,26 @@ impl Sim {
         let mut gates = self.gates.subscribe();
         // The sender is ours: it cannot be gone.
         let _ = gates.wait_for(|g| g.waiting.iter().any(|(n, _)| n == name)).await;
+    }
+
+    /// Ends a machine as one that crashes.
+    pub fn crash(&self, vm: VmId) -> Result<(), HvError> {
+        self.end(vm, Ended::Crashed("made to crash".into()))
+    }
+
+    /// Has a guest take its time to shut down, from when it is asked until it is let go on by [`shut`](Self::shut).
+    pub fn linger(&self, vm: VmId) {
+        self.lingering().insert(vm);
+    }
+
+    /// Has a guest that lingers shut down.
+    pub fn shut(&self, vm: VmId) -> Result<(), HvError> {
+        self.lingering().remove(&vm);
+        self.end(vm, Ended::GuestShutDown)
+    }
+
+    fn lingering(&self) -> MutexGuard<'_, HashSet<VmId>> {
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn paused(&self, vm: VmId) -> PathBuf {
@@ -177,6 +200,7 @@ impl Hypervisor for Sim {
         self.running("control", vm)?;
         let paused = self.paused(vm);
         match what {
+            Control::ShutDown if self.lingering().contains(&vm) => {}
             Control::ShutDown => return self.end(vm, Ended::GuestShutDown),
             Control::Reset => {}
             Control::Pause => {
@@ -207,10 +231,14 @@ impl Hypervisor for Sim {
     async fn merge_layers(
         &self,
         vm: VmId,
-        _merge: &LayerMerge,
+        merge: &LayerMerge,
         _progress: Progress<'_>,
     ) -> Result<(), HvError> {
-        self.running("merge the layers of", vm).map(drop)
+        self.running("merge the layers of", vm)?;
+        let into = &merge.into.path;
+        let between = merge.between.iter();
+        let between = between.map(|layer| (*layer, into.with_file_name(format!("{layer}.qcow2"))));
+        take_up(into, between).map_err(HvError::io("merge layers into", into))
     }
 
     async fn capture(

@@ -3,23 +3,27 @@
 //! What is done with the machines other jobs do, which this one asks for and waits for. Until the last step all of it can be
 //! taken back: what was made is removed, and the source is started again if it ran.
 
-use super::child;
+use super::{child, power_off};
 use crate::db::locks::LockMode;
 use crate::db::migrations::become_;
 use crate::db::{self};
+use crate::hypervisor::RunState;
 use crate::jobs::migrations::{adaptation_is_over, cycle_is_over};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
-use crate::jobs::{By, Jobs, request_of};
+use crate::jobs::{By, Jobs, observe, request_of};
 use crate::sources::Sources;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
-use shared::job::{Job, JobSpec, Resource, ResourceRole, StepState, step};
+use shared::job::{Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, StepState, step};
 use shared::migrate::adapt::AdaptedUpload;
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CutoverSpec, MigratingState, MigratingVm};
 use shared::vm::{PatchVm, PowerAction, VmState};
 use shared::{Code, CopyId, JobId, Timestamp, VmId};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use uuid::Uuid;
 
 pub(super) struct CutOver;
 
@@ -29,14 +33,10 @@ struct Minted {
     /// Whether the migration was paused before: then it is again if the cutover does not come to its end.
     paused: bool,
     power_off: Option<JobId>,
-    /// When the source was off.
+    /// When the source was off, or was waited for in vain.
     off: Option<Timestamp>,
     sync: Option<JobId>,
-    #[serde(default)]
-    adapt: Option<JobId>,
     restore: Option<JobId>,
-    power_on: Option<JobId>,
-    remove: Option<JobId>,
 }
 
 fn spec(cx: &Cx) -> Result<CutoverSpec, StepError> {
@@ -59,6 +59,29 @@ fn by(cx: &Cx) -> By {
 
 async fn migrating(cx: &Cx) -> Result<MigratingVm, StepError> {
     Ok(db::migrations::by_id(cx.db(), spec(cx)?.migrating_vm).await?)
+}
+
+/// The ids of what it asks for once, however often its steps are repeated.
+#[derive(Clone, Copy)]
+enum Once {
+    PowerOff = 1,
+    Restore = 2,
+}
+
+fn request(cx: &Cx, what: Once) -> Uuid {
+    request_of([cx.id().0, Uuid::from_u128(what as u128)])
+}
+
+/// The job that was asked for, if it was: the process may have ended before that was written down.
+async fn asked(cx: &Cx, what: Once, kept: Option<JobId>) -> Result<Option<JobId>, StepError> {
+    if kept.is_some() {
+        return Ok(kept);
+    }
+    let (request, By(by), ever) = (request(cx, what), by(cx), Timestamp::from_micros(0));
+    let found = cx
+        .db()
+        .reading(async |conn| db::jobs::by_request(conn, request, &by, ever).await);
+    Ok(found.await?.map(|job| job.id))
 }
 
 /// Writes down what has been minted.
@@ -133,19 +156,30 @@ async fn shut_down(cx: &Cx) -> Result<(), StepError> {
         name: source.name.clone(),
         role: ResourceRole::Source,
     });
+    minted.power_off = asked(cx, Once::PowerOff, minted.power_off).await?;
     if minted.power_off.is_none() && source.state != VmState::Stopped {
-        let after = spec.request.power_off_after_seconds;
-        let asked = match source.state {
-            VmState::Running => jobs(cx).shut_down(source.id, Some(after), by(cx)).await,
+        let (action, after) = match source.state {
+            VmState::Running => (PowerAction::ShutDown, Some(spec.request.power_off_after_seconds)),
             // Nobody hears the power button.
-            _ => jobs(cx).power(source.id, PowerAction::PowerOff, by(cx)).await,
+            _ => (PowerAction::PowerOff, None),
         };
-        minted.power_off = Some(asked?.id);
+        let power = JobSpec::PowerVm(PowerSpec {
+            vm: source.id,
+            action,
+            power_off_after_seconds: after,
+        });
+        let request = request(cx, Once::PowerOff);
+        let job = jobs(cx).submit(power, Some(request), None, by(cx)).await?;
+        minted.power_off = Some(job.id);
         keep(cx, &minted).await?;
     }
     if let Some(job) = minted.power_off {
         cx.message(format!("{} is shutting down", source.name));
         child::done(cx, job).await?;
+    }
+    if super::vm(cx, source.id).await?.state == VmState::Error {
+        // It crashed on the way: it is off, and what is on its disks counts.
+        power_off(cx, source.id).await?;
     }
     still_off(cx, source.id).await?;
     minted.off = minted.off.or(Some(db::now()));
@@ -168,24 +202,17 @@ async fn still_off(cx: &Cx, source: VmId) -> Result<(), StepError> {
 async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     become_state(cx, MigratingState::FinalSync, |_| ()).await?;
-    let cycle = match minted.sync {
+    let vm = migrating(cx).await?;
+    // The cycle before has ended: one at work is its own.
+    let cycle = match minted.sync.or(vm.current_cycle) {
         Some(cycle) => cycle,
         None => {
-            let vm = migrating(cx).await?;
             let source = Sources::of(cx.world()).of_migration(&vm).await?;
-            let job = jobs(cx).cycle(&vm, &source, by(cx)).await?.id;
-            minted.sync = Some(job);
-            cx.mint(&minted);
-            become_state(cx, MigratingState::FinalSync, move |vm| {
-                if vm.current_cycle != Some(job) {
-                    vm.current_cycle = Some(job);
-                    vm.cycles += 1;
-                }
-            })
-            .await?;
-            job
+            jobs(cx).cycle(&vm, &source, by(cx)).await?.id
         }
     };
+    minted.sync = Some(cycle);
+    keep(cx, &minted).await?;
     let job = settle(cx, cycle).await?;
     child::good(job)?;
     match spec.source_vm {
@@ -196,7 +223,6 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
 
 /// Adapts what was uploaded last, unless that was done ahead: what has not changed since stays as it was adapted.
 async fn adapt(cx: &Cx) -> Result<(), StepError> {
-    let mut minted: Minted = cx.minted()?;
     let vm = migrating(cx).await?;
     let none = || StepError::new(Code::Internal, "nothing was uploaded");
     let upload = vm.last_copy.ok_or_else(none)?;
@@ -210,27 +236,36 @@ async fn adapt(cx: &Cx) -> Result<(), StepError> {
         let adapted = AdaptedUpload { upload, ..adapted };
         return become_state(cx, vm.state, move |vm| vm.adapted = Some(adapted)).await;
     }
-    let job = match minted.adapt {
-        Some(job) => job,
-        None => {
-            if let Some(last) = vm.adaptation.as_ref().filter(|last| !last.over) {
-                // Of an earlier upload: nobody needs it any more.
-                child::cancelled(cx, last.job).await?;
+    let last = vm.adaptation.as_ref().filter(|last| !last.over);
+    let job = match last.and_then(|last| Some((last.upload, last.job?))) {
+        Some((of, job)) if of == upload => job,
+        earlier => {
+            if let Some((_, job)) = earlier {
+                // Nobody needs it any more.
+                adapted_by(cx, child::cancelled(cx, job).await?).await?;
             }
-            let once = request_of([cx.id().0, upload.0]);
-            let job = jobs(cx).adapt(&vm, upload, once, by(cx)).await?.id;
-            minted.adapt = Some(job);
-            keep(cx, &minted).await?;
-            job
+            jobs(cx).adapt(&vm, upload, by(cx)).await?.id
         }
     };
     let ended = child::until(cx, job, |_| false).await?;
-    let (id, of) = (spec(cx)?.migrating_vm, ended.clone());
-    cx.commit(move |tx| {
-        Box::pin(async move { adaptation_is_over(tx, &id.to_string(), job, Some(&of)).await })
-    })
-    .await?;
+    adapted_by(cx, ended.clone()).await?;
     child::good(ended).map(drop)
+}
+
+/// Notes how an adaptation ended.
+async fn adapted_by(cx: &Cx, job: Job) -> Result<(), StepError> {
+    let id = spec(cx)?.migrating_vm.to_string();
+    cx.commit(move |tx| Box::pin(async move { adaptation_is_over(tx, &id, job.id, Some(&job)).await }))
+        .await
+}
+
+/// Cancels the adaptation of the last upload, which a later one makes up for.
+async fn cancel_adaptation(cx: &Cx) -> Result<(), StepError> {
+    let last = migrating(cx).await?.adaptation.filter(|last| !last.over);
+    match last.and_then(|last| last.job) {
+        Some(job) => adapted_by(cx, child::cancelled(cx, job).await?).await,
+        None => Ok(()),
+    }
 }
 
 /// Whether an upload has what another has: its cycle found nothing that had changed since.
@@ -238,6 +273,18 @@ async fn is_the_same(cx: &Cx, upload: CopyId, earlier: CopyId) -> Result<bool, S
     let stored = db::jobs::by_id(cx.db(), JobId(upload.0)).await?;
     let progress = stored.and_then(|stored| stored.job.outcome.read()?.copy);
     Ok(progress.is_some_and(|p| p.parent == Some(earlier) && p.figures.read_bytes == 0))
+}
+
+/// Cancels the final sync. It is not waited for: where its target is away that may take long, and the source is to run again.
+async fn cancel_sync(cx: &Cx) -> Result<(), StepError> {
+    let vm = migrating(cx).await?;
+    let own = vm.cutover_job == Some(cx.id()) && vm.state == MigratingState::FinalSync;
+    if let Some(cycle) = vm.current_cycle.filter(|_| own)
+        && let Err(e) = jobs(cx).cancel(cycle).await
+    {
+        cx.log(format!("job {cycle} is not cancelled: {e}"));
+    }
+    Ok(())
 }
 
 /// Whether a step of a job is done.
@@ -254,7 +301,7 @@ async fn prepare(cx: &Cx) -> Result<(), StepError> {
         None => {
             let vm = migrating(cx).await?;
             let asked = jobs(cx)
-                .cutover_machine(&vm, (cx.id(), &spec.request), by(cx))
+                .cutover_machine(&vm, (cx.id(), &spec.request), request(cx, Once::Restore), by(cx))
                 .await;
             let job = asked?.id;
             minted.restore = Some(job);
@@ -322,59 +369,69 @@ async fn finish(cx: &Cx) -> Result<(), StepError> {
 }
 
 /// Removes what the restore has made.
-async fn unmake(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
-    let Some(restore) = minted.restore else {
+async fn unmake(cx: &Cx, minted: &Minted) -> Result<(), StepError> {
+    let Some(restore) = asked(cx, Once::Restore, minted.restore).await? else {
         return Ok(());
     };
     let job = child::cancelled(cx, restore).await?;
     let product = job.resource(ResourceRole::Product, Noun::Vm);
     let product: Option<VmId> = product.and_then(|product| product.id.parse().ok());
     let Some(product) = product else { return Ok(()) };
-    let there = db::vms::by_id(cx.db(), product).await?.is_some();
-    if job.state != shared::job::JobState::Succeeded || !there {
+    let there = db::vms::by_id(cx.db(), product).await?;
+    let Some(made) = there.filter(|_| job.state == JobState::Succeeded) else {
         return Ok(());
-    }
+    };
     // All of it was home already.
-    if minted.remove.is_none() {
-        minted.remove = Some(jobs(cx).delete_vm(product, by(cx)).await?.id);
-        keep(cx, minted).await?;
+    if made.state.has_process() {
+        let off = jobs(cx).power(product, PowerAction::PowerOff, by(cx)).await?;
+        child::done(cx, off.id).await?;
     }
-    if let Some(remove) = minted.remove {
-        child::done(cx, remove).await?;
-    }
+    let gone = jobs(cx).delete_vm(product, by(cx)).await?;
+    child::done(cx, gone.id).await.map(drop)
+}
+
+/// A guest that has heard its power button may shut down yet, though nobody asks for it any more.
+async fn heard(cx: &Cx, source: VmId, within_seconds: u32) -> Result<(), StepError> {
+    let mut events = cx.hypervisor().events();
+    let off = async {
+        while cx.hypervisor().state(source).await != RunState::Stopped {
+            cx.message("its guest was asked to shut down, and may do so yet");
+            if let Err(RecvError::Closed) = events.recv().await {
+                return;
+            }
+        }
+    };
+    let within = Duration::from_secs(within_seconds.into());
+    // One that has not by then did not hear.
+    _ = tokio::time::timeout(within, off).await;
+    observe::look(cx.world(), source).await?;
     Ok(())
 }
 
 /// Starts the source again, if it ran.
 async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
     let spec = spec(cx)?;
-    if let Some(job) = minted.power_off {
-        child::cancelled(cx, job).await?;
-    }
     let Some(source) = spec.source_vm else {
         return Ok(());
     };
+    if let Some(job) = asked(cx, Once::PowerOff, minted.power_off).await? {
+        let job = child::cancelled(cx, job).await?;
+        let asked = job.start_time.is_some() && job.state != JobState::Succeeded;
+        if asked && minted.off.is_none() {
+            heard(cx, source, spec.request.power_off_after_seconds).await?;
+            minted.off = Some(db::now());
+            keep(cx, minted).await?;
+        }
+    }
     let Some(source) = db::vms::by_id(cx.db(), source).await? else {
         return Ok(());
     };
-    if !spec.ran || source.state != VmState::Stopped {
+    if !spec.ran || source.state.has_process() {
         return Ok(());
     }
-    if minted.power_on.is_none() {
-        let asked = jobs(cx).power(source.id, PowerAction::Start, by(cx)).await;
-        minted.power_on = Some(asked?.id);
-        keep(cx, minted).await?;
-    }
-    if let Some(job) = minted.power_on {
-        cx.message(format!("{} is started again", source.name));
-        if let Err(e) = child::done(cx, job).await {
-            // Tried again by another job.
-            minted.power_on = None;
-            keep(cx, minted).await?;
-            return Err(e);
-        }
-    }
-    Ok(())
+    cx.message(format!("{} is started again", source.name));
+    let on = jobs(cx).power(source.id, PowerAction::Start, by(cx)).await?;
+    child::done(cx, on.id).await.map(drop)
 }
 
 #[async_trait]
@@ -414,18 +471,9 @@ impl Kind for CutOver {
             return Ok(());
         };
         match name {
-            step::PREPARING_VM_DISKS => unmake(cx, &mut minted).await,
-            step::ADAPTING_OS => match minted.adapt {
-                Some(job) => child::cancelled(cx, job).await.map(drop),
-                None => Ok(()),
-            },
-            step::FINAL_SYNC => match minted.sync {
-                Some(cycle) => {
-                    child::cancelled(cx, cycle).await?;
-                    settle(cx, cycle).await.map(drop)
-                }
-                None => Ok(()),
-            },
+            step::PREPARING_VM_DISKS => unmake(cx, &minted).await,
+            step::ADAPTING_OS => cancel_adaptation(cx).await,
+            step::FINAL_SYNC => cancel_sync(cx).await,
             step::SHUTTING_DOWN_SOURCE => start_again(cx, &mut minted).await,
             step::PREVIOUS_CYCLE => {
                 let vm = migrating(cx).await?;

@@ -6,7 +6,7 @@ use crate::db;
 use crate::db::locks::LockMode;
 use crate::db::migrations::become_;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
-use crate::jobs::{By, Jobs, request_of};
+use crate::jobs::{By, Jobs};
 use async_trait::async_trait;
 use shared::job::{DeleteSnapshotSpec, JobSpec, step};
 use shared::migrate::can::{Verb, can};
@@ -88,9 +88,9 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
     if let Ok(source) = vm.source_vm.parse::<VmId>() {
         for snapshot in db::migrations::snapshots_for(cx.db(), source, vm.target).await? {
             let job = JobSpec::DeleteSnapshot(DeleteSnapshotSpec { vm: source, snapshot });
-            let request = request_of([cx.id().0, snapshot.0]);
+            // Each try asks anew: one that failed would be answered again and again.
             match jobs
-                .submit(job, Some(request), None, By(format!("migration {}", vm.name)))
+                .submit(job, None, None, By(format!("migration {}", vm.name)))
                 .await
             {
                 Ok(job) => drop(child::done(cx, job.id).await?),

@@ -86,7 +86,10 @@ pub(super) async fn uploads(
     let vm = db::migrations::by_id(cx.db(), migration).await?;
     let now = cx.world().clock.now();
     let all = retention::uploads(cx.db(), migration, vm.policy.keep_last, now).await?;
-    let dropped: Vec<_> = all.iter().filter(|verdict| !verdict.keep).collect();
+    // On a clock that was set back the newest looks like the oldest.
+    let own = CopyId(cx.id().0);
+    let dropped = all.iter().filter(|verdict| !verdict.keep && verdict.copy != own);
+    let dropped: Vec<_> = dropped.collect();
     remove(cx, dropped.iter().map(|verdict| verdict.copy), vm.name.as_str()).await?;
     adapted(cx, &vm, of, target).await?;
     prune(cx, jobs, target, now).await

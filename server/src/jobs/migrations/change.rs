@@ -415,8 +415,7 @@ impl Jobs {
         can::can(Verb::Adapt, &vm)?;
         let upload = vm.last_copy;
         let none = || Status::precondition(format!("nothing of {} is uploaded yet", vm.name));
-        self.adapt(&vm, upload.ok_or_else(none)?, Uuid::new_v4(), by)
-            .await
+        self.adapt(&vm, upload.ok_or_else(none)?, by).await
     }
 
     /// Notes what a person says of a test clone.
@@ -498,6 +497,7 @@ impl Jobs {
         &self,
         vm: &MigratingVm,
         cutover: (JobId, &CreateCutover),
+        request_id: Uuid,
         by: By,
     ) -> Result<Job, Status> {
         let (id, asked) = cutover;
@@ -512,7 +512,7 @@ impl Jobs {
         };
         let request = RestoreCopy {
             vm: Some(machine),
-            request_id: Some(super::request_of([id.0, vm.id.0])),
+            request_id: Some(request_id),
             ..RestoreCopy::default()
         };
         self.restore_for(&copy, request, Some(of), by).await

@@ -97,8 +97,8 @@ fn adaptation(vm: &MigratingVm) -> String {
         (None, true) => "the next upload is the first that is adapted".to_owned(),
         (Some(last), true) => match (&last.error, last.over) {
             (Some(why), _) => format!("not adapted: {}", why.message),
-            (None, true) => format!("adapted by job {}", last.job),
-            (None, false) => format!("being adapted by job {}", last.job),
+            (None, true) => "adapted".to_owned(),
+            (None, false) => "being adapted".to_owned(),
         },
     }
 }
