@@ -88,6 +88,11 @@ impl Queue {
         }
     }
 
+    fn held_as(&self, vm: Option<VmId>, job: JobId) -> Option<LockMode> {
+        let mut held = self.held.get(&vm?)?.iter();
+        held.find(|(holder, _)| *holder == job).map(|(_, mode)| *mode)
+    }
+
     fn is_free(&self, entry: &Entry) -> bool {
         let Some(vm) = entry.vm else { return true };
         let mut others = self
@@ -107,7 +112,9 @@ impl Queue {
         }
         for at in 0..self.turns.len() {
             let vm = self.turns[at];
-            let first = self.waiting.get(&vm).and_then(VecDeque::front)?.clone();
+            let mut first = self.waiting.get(&vm).and_then(VecDeque::front)?.clone();
+            // One that goes on after a restart waits for no more than it holds: what it changed it may share by now.
+            first.mode = self.held_as(vm, first.job).unwrap_or(first.mode);
             let busy = self.running.values().filter(|v| **v == vm).count();
             if !self.is_free(&first) || (vm.is_some() && busy >= self.limits.per_vm) {
                 continue;
@@ -257,6 +264,21 @@ mod tests {
         }
         q.done(shares.job);
         assert_eq!(q.take_next().unwrap().job.0.as_u128(), 4);
+    }
+
+    #[test]
+    fn after_a_restart_one_that_shares_what_it_changed_goes_on_beside_one_that_changes_it() {
+        let mut q = queue(9, 9);
+        let (shares, changes) = (
+            entry(1, vm(1), LockMode::Changing),
+            entry(2, vm(1), LockMode::Changing),
+        );
+        q.hold(vm(1).unwrap(), shares.job, LockMode::Shared);
+        q.hold(vm(1).unwrap(), changes.job, LockMode::Changing);
+        q.push(shares.clone());
+        q.push(changes.clone());
+        assert_eq!(q.take_next().unwrap().job, shares.job);
+        assert_eq!(q.take_next().unwrap().job, changes.job);
     }
 
     #[test]
