@@ -4,7 +4,6 @@
 
 pub mod about;
 mod browse;
-pub mod files;
 mod remote;
 pub mod retention;
 pub mod schedule;
@@ -12,7 +11,7 @@ mod seal;
 mod shows;
 mod targets;
 
-pub use browse::{Look, Open};
+pub use browse::{Look, Open, refused};
 pub use seal::{SealError, Sealer};
 pub use shows::Show;
 

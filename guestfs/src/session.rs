@@ -23,31 +23,31 @@ const SAID: usize = 64 << 20;
 /// Longest directory that the sockets of the machine have room below, in bytes.
 const DIRECTORY: usize = 72;
 
-pub(super) struct Session {
+pub(crate) struct Session {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
     errors: File,
     errors_read: u64,
     /// Where sockets and overlays are. After the child, whose files they are.
-    pub(super) dir: TempDir,
+    pub(crate) dir: TempDir,
     mark: String,
     /// Marks that were asked for and not yet seen: more than one where somebody did not wait for an answer.
     marks_due: usize,
     group: Pid,
     /// The file system that is mounted.
-    pub(super) mounted: Option<String>,
+    pub(crate) mounted: Option<String>,
 }
 
 /// What a command said.
-pub(super) struct Said {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Said {
+    pub(crate) bytes: Vec<u8>,
     /// It said more than is kept.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl Session {
-    pub(super) async fn start(disks: &[Disk], setup: &Setup) -> Result<Self, FilesError> {
+    pub(crate) async fn start(disks: &[Disk], setup: &Setup) -> Result<Self, FilesError> {
         for dir in [&setup.run_dir, &setup.cache_dir] {
             std::fs::create_dir_all(dir).map_err(io("make the directory", dir))?;
         }
@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// Runs a command. An answer that nobody waited for is passed over first. After a time-out the session is of no more use.
-    pub(super) async fn run(&mut self, op: &str, command: &str, limit: Duration) -> Result<Said, FilesError> {
+    pub(crate) async fn run(&mut self, op: &str, command: &str, limit: Duration) -> Result<Said, FilesError> {
         let lines = format!("-{command}\necho {}\n", self.mark);
         let timed_out = || FilesError::TimedOut {
             op: op.to_owned(),
@@ -192,7 +192,7 @@ impl Session {
     }
 
     /// Lets it end by itself, which takes its files away; by force if it does not.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         let _ = self.stdin.write_all(b"exit\n").await;
         if self.marks_due == 0 {
             let _ = timeout(LEAVE, self.child.wait()).await;
@@ -208,7 +208,7 @@ impl Session {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         Path::new(self.dir.path()).join(name)
     }
 }

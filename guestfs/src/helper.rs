@@ -67,7 +67,7 @@ pub struct HelperArgs {
 }
 
 impl Helper {
-    pub(super) fn command(&self, cache: &Path, run: &Path, kvm: bool) -> tokio::process::Command {
+    pub(crate) fn command(&self, cache: &Path, run: &Path, kvm: bool) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command
             .arg(COMMAND)
