@@ -99,6 +99,9 @@ if wants test; then
     if ! compgen -G "$boot/vmlinuz-*" >/dev/null; then
         if [[ $distribution == ubuntu ]]; then missing+=(linux-image-virtual); else missing+=(linux-image-cloud-amd64); fi
     fi
+    # What makes the Debian that is adapted; others than root have users of their own in it.
+    need mmdebstrap mmdebstrap
+    ((EUID == 0)) || need newuidmap uidmap
     need python3 python3
     # Debian has the module, and what it needs in a package of its own.
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

@@ -7,6 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$root"
 scripts/setup.sh soak
 site
+guest/debian.sh
 
 minutes=${SOAK_MINUTES:-30}
 seed=${SEED:-$((RANDOM << 15 | RANDOM))}

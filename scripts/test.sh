@@ -39,6 +39,7 @@ step "sources and target directory" scripts/checkout.sh || report
 step "lints" scripts/lint.sh || true
 step "console" site || report
 step "demo guest" guest/build.sh || report
+step "Debian guest" guest/debian.sh || report
 step "build" "$cargo" nextest run --locked --release --workspace --no-run || report
 step "unit, property and integration tests" "$cargo" nextest run --locked --release --workspace || true
 step "documentation tests" "$cargo" test --locked --release --workspace --doc || true

@@ -8,7 +8,7 @@ mod served;
 mod site;
 
 use futures::StreamExt;
-use server::copies::files::{
+use guestfs::{
     Browser, Disk, EntryKind, FileSystem, FilesError, Helper, Listing, Setup, Trouble, installed, name,
 };
 use std::io::{Read, Write};

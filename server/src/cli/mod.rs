@@ -106,7 +106,7 @@ enum Command {
     ImageHelper(crate::disks::helper::HelperArgs),
     /// Reads the files of a copy, shut in; the server runs this itself.
     #[command(hide = true)]
-    FilesHelper(crate::copies::files::helper::HelperArgs),
+    FilesHelper(guestfs::helper::HelperArgs),
     /// Prints what completes commands in a shell, such as for `source <(offshoot completion bash)`.
     Completion {
         /// The shell.
@@ -186,7 +186,7 @@ fn run(command: Command) -> Result<(), Failure> {
         return crate::disks::helper::run(args);
     }
     if let Command::FilesHelper(args) = command {
-        return crate::copies::files::helper::run(args);
+        return guestfs::helper::run(args);
     }
     // A server leaves root while the process has one thread: before there is a runtime.
     let begun = match &command {
@@ -238,7 +238,7 @@ fn run(command: Command) -> Result<(), Failure> {
             }
             Command::Image(ask) => ask.command.run(&ask.api).await,
             Command::ImageHelper(args) => crate::disks::helper::run(args),
-            Command::FilesHelper(args) => crate::copies::files::helper::run(args),
+            Command::FilesHelper(args) => guestfs::helper::run(args),
             Command::Job(ask) => ask.command.run(&ask.api).await,
         }
     });

@@ -1,10 +1,16 @@
 //! Operating systems on copies, made fit for where they go: what is changed goes to overlays, and the copy stays as it is.
 
 use super::{Copies, Show};
-use shared::migrate::adapt::{AdaptWanted, Adapted};
+use guestfs::adapt::{self, AdaptError, Backing, LicenceKind, Report, Wanted};
+use guestfs::{Disk, FilesError, Helper, Setup};
+use shared::migrate::adapt::{AdaptWanted, Adapted, AppliedLicence, GuestOs, LicenceType};
 use shared::vm::Firmware;
-use shared::{JobId, Status};
+use shared::{Code, JobId, Status};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// As many systems are adapted at once, for each has a machine of a GiB.
+pub(super) const AT_ONCE: usize = 2;
 
 /// A disk of a copy, with where its changes go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +37,25 @@ pub struct Failed {
     pub log: String,
 }
 
+impl From<AdaptError> for Failed {
+    fn from(e: AdaptError) -> Self {
+        let text = crate::db::chain(&e);
+        let status = match e {
+            AdaptError::Refused(_) => Status::precondition(text),
+            AdaptError::Host(FilesError::Missing(why)) => Status::precondition(format!(
+                "OS adaptation needs guestfish on this server: {why}. Install it, as `offshoot doctor` says, or have the \
+                 policy skip OS adaptation"
+            )),
+            AdaptError::TimedOut { .. } => Status::new(Code::DeadlineExceeded, text),
+            AdaptError::Host(_) | AdaptError::Overlay { .. } => Status::new(Code::Internal, text),
+        };
+        Self {
+            status,
+            log: String::new(),
+        }
+    }
+}
+
 impl Copies {
     /// Where a job has its overlays.
     pub fn adapted_dir(&self, job: JobId) -> PathBuf {
@@ -52,10 +77,90 @@ impl Copies {
                 log: String::new(),
             });
         };
-        let _ = (show, overlays, wanted, had, program);
-        Err(Failed {
-            status: Status::precondition("not yet"),
-            log: String::new(),
-        })
+        // It is never closed.
+        let _turn = self.adapting.acquire().await.ok();
+        let mut disks = Vec::new();
+        for overlay in overlays {
+            if let Some(dir) = overlay.path.parent() {
+                let made = tokio::fs::create_dir_all(dir).await;
+                made.map_err(|e| Failed {
+                    status: Status::new(
+                        Code::Internal,
+                        format!("make the directory {}: {e}", dir.display()),
+                    ),
+                    log: String::new(),
+                })?;
+            }
+            let served = Backing::Served(Disk {
+                name: overlay.name.clone(),
+                socket: self.socket(show.id),
+                export: overlay.name.clone(),
+            });
+            disks.push(adapt::overlay(&overlay.name, &overlay.path, served).await?);
+        }
+        let setup = Setup {
+            helper: Helper {
+                program: program.clone(),
+            },
+            run_dir: self.browsers.run_dir(),
+            cache_dir: self.browsers.cache_dir(),
+            kvm: self.kvm,
+            idle: Duration::MAX,
+        };
+        let report = adapt::adapt(&disks, &asked(wanted, had), &setup).await?;
+        Ok(told(report))
+    }
+}
+
+const fn firmware(of: Firmware) -> adapt::Firmware {
+    match of {
+        Firmware::Bios => adapt::Firmware::Bios,
+        Firmware::Efi => adapt::Firmware::Efi,
+    }
+}
+
+fn asked(wanted: &AdaptWanted, had: Firmware) -> Wanted {
+    Wanted {
+        hostname: wanted.hostname.clone(),
+        new_identity: !wanted.keep_identity,
+        serial_console: true,
+        firmware: wanted.firmware.map(firmware),
+        boots_with: firmware(had),
+        // NICs are new where it goes; cloud-init is told by a seed disk of the machine's own.
+        ..Wanted::default()
+    }
+}
+
+fn told(report: Report) -> Told {
+    let Report {
+        os,
+        licence,
+        done,
+        warnings,
+        log,
+    } = report;
+    Told {
+        adapted: Adapted {
+            os: Some(GuestOs {
+                kind: os.kind,
+                distribution: os.distribution,
+                version: os.version,
+                product: os.product,
+                architecture: os.arch,
+                hostname: os.hostname,
+            }),
+            applied_license: Some(AppliedLicence {
+                kind: match licence.kind {
+                    LicenceKind::Free => LicenceType::None,
+                    LicenceKind::BringYourOwn => LicenceType::Byol,
+                    LicenceKind::Unknown => LicenceType::Unknown,
+                },
+                os_license: licence.os_licence,
+            }),
+            done,
+            warnings,
+            written_bytes: 0,
+        },
+        log,
     }
 }

@@ -3,11 +3,11 @@
 //! Nothing of it outlives this server: guestfish ends with its standard input, what shows it the disks when it has no client,
 //! and what is left of their files goes with the next start.
 
-use super::files::{Browser, Disk, Download, FileSystem, FilesError, Helper, Listing, Setup};
 use super::{Copies, CopiesError, Show, lock};
 use crate::db;
 use crate::nbd::{Config, process};
 use futures::StreamExt;
+use guestfs::{Browser, Disk, Download, FileSystem, FilesError, Helper, Listing, Setup};
 use shared::copy::Copy;
 use shared::{Code, CopyId, Status};
 use std::collections::HashMap;
@@ -115,6 +115,16 @@ impl Browsers {
             all: Mutex::default(),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Where guestfish has its sockets.
+    pub(super) fn run_dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    /// Where what its machine boots is kept.
+    pub(super) fn cache_dir(&self) -> PathBuf {
+        self.cache.clone()
     }
 
     fn look(&self, copy: CopyId) -> Option<Look> {
@@ -244,8 +254,8 @@ impl Life {
             export: name.clone(),
         };
         let disks: Vec<_> = self.config.disks.iter().map(disk).collect();
-        let browser = Browser::open(&disks, &self.setup).await?;
-        let systems = browser.file_systems().await?;
+        let browser = Browser::open(&disks, &self.setup).await.map_err(refused)?;
+        let systems = browser.file_systems().await.map_err(refused)?;
         Ok(Open {
             systems,
             browser,
@@ -325,22 +335,21 @@ impl Copies {
     }
 }
 
-impl From<FilesError> for Status {
-    fn from(e: FilesError) -> Self {
-        use FilesError as E;
-        let text = db::chain(&e);
-        match e {
-            E::BadPath(_) | E::NotADirectory(_) | E::NotAFile(_) => Self::invalid("path", text),
-            E::NotFound(_) | E::NoSuchFileSystem(_) => Self::new(Code::NotFound, text),
-            E::Missing(_)
-            | E::NoFileSystem
-            | E::Encrypted(_)
-            | E::Unknown(_)
-            | E::Damaged { .. }
-            | E::Refused { .. } => Self::precondition(text),
-            E::TimedOut { .. } => Self::new(Code::DeadlineExceeded, text),
-            E::Busy | E::Ended => Self::new(Code::Unavailable, text),
-            E::Start(_) | E::Io { .. } => Self::new(Code::Internal, text),
-        }
+/// What who asks is told.
+pub fn refused(e: FilesError) -> Status {
+    use FilesError as E;
+    let text = db::chain(&e);
+    match e {
+        E::BadPath(_) | E::NotADirectory(_) | E::NotAFile(_) => Status::invalid("path", text),
+        E::NotFound(_) | E::NoSuchFileSystem(_) => Status::new(Code::NotFound, text),
+        E::Missing(_)
+        | E::NoFileSystem
+        | E::Encrypted(_)
+        | E::Unknown(_)
+        | E::Damaged { .. }
+        | E::Refused { .. } => Status::precondition(text),
+        E::TimedOut { .. } => Status::new(Code::DeadlineExceeded, text),
+        E::Busy | E::Ended => Status::new(Code::Unavailable, text),
+        E::Start(_) | E::Io { .. } => Status::new(Code::Internal, text),
     }
 }

@@ -5,7 +5,6 @@
 pub mod about;
 mod adapt;
 mod browse;
-pub mod files;
 mod remote;
 pub mod retention;
 pub mod schedule;
@@ -14,7 +13,7 @@ mod shows;
 mod targets;
 
 pub use adapt::Overlay;
-pub use browse::{Look, Open};
+pub use browse::{Look, Open, refused};
 pub use seal::{SealError, Sealer};
 pub use shows::Show;
 
@@ -24,7 +23,7 @@ use shared::{Code, Status, TargetId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vault::store::{Local, Objects, Rate, S3, S3Settings, Throttled};
@@ -121,6 +120,8 @@ pub struct Copies {
     shows: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Where the processes are that show copies.
     run_dir: PathBuf,
+    /// Systems are adapted one after the other, as many at once.
+    adapting: Semaphore,
     /// Those whose files are looked at.
     browsers: Arc<browse::Browsers>,
     /// Whether KVM is used to look at files.
@@ -165,6 +166,7 @@ impl Copies {
             program: program.map(Path::to_owned),
             shows: Mutex::default(),
             run_dir: data_dir.join("run"),
+            adapting: Semaphore::new(adapt::AT_ONCE),
             browsers: browse::Browsers::new(data_dir),
             kvm: false,
         })

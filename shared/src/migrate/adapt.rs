@@ -11,6 +11,8 @@ words! {
         None = "NONE",
         /// That of its owner, which is brought along.
         Byol = "BYOL",
+        /// That is not known.
+        Unknown = "UNKNOWN",
     }
 }
 

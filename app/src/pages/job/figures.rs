@@ -496,6 +496,7 @@ fn adapted_rows(adapted: &Adapted) -> Vec<(&'static str, AnyView)> {
     if let Some(licence) = &adapted.applied_license {
         let text = match licence.kind {
             LicenceType::None => w().licence_none.to_owned(),
+            LicenceType::Unknown => licence.os_license.clone(),
             LicenceType::Byol => put(w().licence_byol, &[&licence.os_license]),
         };
         rows.push((w().adapt_licence, text.into_any()));

@@ -1,7 +1,7 @@
 //! Whether the files of copies can be looked at on this host.
 
 use super::Check;
-use crate::copies::files::{Why, installed};
+use guestfs::{Why, installed};
 
 const NAME: &str = "files of copies";
 

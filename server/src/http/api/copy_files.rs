@@ -1,9 +1,6 @@
 //! The files of copies: looked at and downloaded without a restore.
 
-use crate::copies::files::{
-    Download, Entry, EntryKind, FileSystem as Found, FilesError, Listing, Trouble, name,
-};
-use crate::copies::{Look, Open};
+use crate::copies::{Look, Open, refused};
 use crate::http::Server;
 use crate::http::audit::Noted;
 use crate::http::error::ApiResult;
@@ -16,6 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use guestfs::{Download, Entry, EntryKind, FileSystem as Found, FilesError, Listing, Trouble, name};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use shared::access::Privilege;
 use shared::api::{DEFAULT_PAGE_SIZE, FilePage, MAX_PAGE_SIZE};
@@ -104,7 +102,7 @@ async fn list_files(
     };
     let open = open(&server, &copy).await?;
     let listing = open.list(&query.file_system, &path, from, most as usize).await;
-    Ok(Json(page(&path, listing.map_err(Status::from)?)))
+    Ok(Json(page(&path, listing.map_err(refused)?)))
 }
 
 /// A file of a copy, whole or from a byte on (`Range: bytes=N-`), or a directory as tar. Links are followed, within their file
@@ -124,12 +122,12 @@ async fn download_file(
     let open = open(&server, &copy).await?;
     let device = &query.file_system;
     let mut from = beginning(&headers).unwrap_or(0);
-    let mut download = open.download(device, &path, from).await.map_err(Status::from)?;
+    let mut download = open.download(device, &path, from).await.map_err(refused)?;
     if download.bytes.is_none() {
         // A tar has another length each time, so there is no part of it.
         from = 0;
     } else if download.bytes == Some(0) && from > 0 {
-        download = open.download(device, &path, 0).await.map_err(Status::from)?;
+        download = open.download(device, &path, 0).await.map_err(refused)?;
         let total = download.bytes.unwrap_or_default();
         if total <= from {
             let range = [(header::CONTENT_RANGE, format!("bytes */{total}"))];
@@ -139,7 +137,7 @@ async fn download_file(
     }
     let Download { bytes, mut body } = download;
     // What fails at once is told as an error, not as a file that breaks off.
-    let first = body.next().await.transpose().map_err(Status::from)?;
+    let first = body.next().await.transpose().map_err(refused)?;
     let body = futures::stream::iter(first.map(Ok::<_, FilesError>)).chain(body);
     let mut response = Response::new(Body::from_stream(body));
     if from > 0 {

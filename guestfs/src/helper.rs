@@ -22,7 +22,7 @@ pub const COMMAND: &str = "files-helper";
 const CPU_SECONDS: u64 = 4 * 3600;
 /// Most memory that one of its processes may map, in bytes: the machine's own, and what QEMU translates.
 const MEMORY: u64 = 8 << 30;
-/// Most bytes that a file may grow to: overlays, which only take what mounting changes.
+/// Most bytes that a file may grow to: overlays, which take what mounting changes, or what adapting writes.
 const FILE: u64 = 1 << 30;
 /// Where programs and libraries are, to be read and run.
 const SYSTEM: [&str; 7] = [
@@ -64,10 +64,16 @@ pub struct HelperArgs {
     /// Without KVM.
     #[arg(long)]
     tcg: bool,
+    /// An overlay that it may write.
+    #[arg(long)]
+    write: Vec<PathBuf>,
+    /// A file that an overlay stands on.
+    #[arg(long)]
+    read: Vec<PathBuf>,
 }
 
 impl Helper {
-    pub(super) fn command(&self, cache: &Path, run: &Path, kvm: bool) -> tokio::process::Command {
+    pub(crate) fn command(&self, cache: &Path, run: &Path, kvm: bool) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command
             .arg(COMMAND)
@@ -92,7 +98,7 @@ fn failed(op: impl Into<String>) -> impl FnOnce(io::Error) -> io::Error {
 /// Shuts itself in and becomes guestfish, which is told what to do by its standard input. Returns only if that fails.
 pub fn run(args: HelperArgs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let appliance = appliance(&args.cache)?;
-    shut_in(&appliance, &args.run)?;
+    shut_in(&appliance, &args)?;
     let mut command = Command::new("guestfish");
     command
         .env_clear()
@@ -150,7 +156,7 @@ fn appliance(cache: &Path) -> io::Result<PathBuf> {
     Ok(built)
 }
 
-fn shut_in(appliance: &Path, run: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn shut_in(appliance: &Path, args: &HelperArgs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     for (resource, most) in [
         (Resource::Core, 0),
         (Resource::Cpu, CPU_SECONDS),
@@ -185,7 +191,12 @@ fn shut_in(appliance: &Path, run: &Path) -> Result<(), Box<dyn std::error::Error
             AccessFs::ReadFile | AccessFs::ReadDir,
         ))?
         .add_rules(path_beneath_rules(DEVICES, device))?
-        .add_rules(path_beneath_rules([run], AccessFs::from_all(RULES)))?;
+        .add_rules(path_beneath_rules(&args.read, AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(
+            &args.write,
+            AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
+        ))?
+        .add_rules(path_beneath_rules([&args.run], AccessFs::from_all(RULES)))?;
     if nobody.is_err() && rustix::process::geteuid().is_root() {
         // There libguestfs has root's sockets, and nowhere else.
         let sockets = AccessFs::MakeDir | AccessFs::MakeSock | AccessFs::RemoveDir | AccessFs::RemoveFile;

@@ -7,7 +7,7 @@ use super::{Entry, EntryKind, LIMIT, Listing};
 use std::collections::HashMap;
 
 /// Most entries of a page.
-pub(super) const PAGE: usize = 1000;
+pub(crate) const PAGE: usize = 1000;
 /// As many are asked after at once; an answer of guestfish's machine is at most 4 MiB.
 const AT_ONCE: usize = 250;
 
@@ -17,7 +17,7 @@ const DIRECTORY: u64 = 0o040_000;
 const SYMLINK: u64 = 0o120_000;
 
 /// A page of a mounted directory, in the order of the names' bytes.
-pub(super) async fn list(
+pub(crate) async fn list(
     session: &mut Session,
     path: &[u8],
     from: usize,
@@ -95,7 +95,7 @@ async fn stat(
 }
 
 /// The regular file or directory at a path, links followed.
-pub(super) async fn find(session: &mut Session, path: &[u8]) -> Result<Entry, FilesError> {
+pub(crate) async fn find(session: &mut Session, path: &[u8]) -> Result<Entry, FilesError> {
     let command = format!("statns {}", quote(path));
     let said = session.run("look at a file", &command, LIMIT).await;
     let said = said.map_err(|e| about(path, e))?;
@@ -142,7 +142,7 @@ fn entry(name: &[u8], stat: &HashMap<String, i64>) -> Entry {
 }
 
 /// What guestfish says of a path.
-pub(super) fn about(path: &[u8], error: FilesError) -> FilesError {
+pub(crate) fn about(path: &[u8], error: FilesError) -> FilesError {
     let FilesError::Refused { op, why } = error else {
         return error;
     };

@@ -17,7 +17,7 @@ const RELEASE: usize = 64 << 10;
 const ENCRYPTED: [&str; 2] = ["crypto_LUKS", "BitLocker"];
 
 /// All file systems, and what is wrong with those that cannot be read.
-pub(super) async fn find(session: &mut Session, disks: &[Disk]) -> Result<Vec<FileSystem>, FilesError> {
+pub(crate) async fn find(session: &mut Session, disks: &[Disk]) -> Result<Vec<FileSystem>, FilesError> {
     let listed = text(session, "list disks", "list-devices", LOOK).await?;
     let mut devices: Vec<_> = listed.lines().collect();
     // In the order in which they were added, sdaa behind sdz.
@@ -97,7 +97,7 @@ fn is_on(device: &str, disk: &str) -> bool {
 }
 
 /// Mounts a file system to be read, in place of the one before.
-pub(super) async fn mount(session: &mut Session, device: &str) -> Result<(), FilesError> {
+pub(crate) async fn mount(session: &mut Session, device: &str) -> Result<(), FilesError> {
     if session.mounted.as_deref() == Some(device) {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use super::error::{FilesError, io};
 use super::name::quote;
 use super::{Disk, Setup};
+use crate::adapt::{Backing, WritableDisk};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -23,35 +24,74 @@ const SAID: usize = 64 << 20;
 /// Longest directory that the sockets of the machine have room below, in bytes.
 const DIRECTORY: usize = 72;
 
-pub(super) struct Session {
+pub(crate) struct Session {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
     errors: File,
     errors_read: u64,
     /// Where sockets and overlays are. After the child, whose files they are.
-    pub(super) dir: TempDir,
+    pub(crate) dir: TempDir,
     mark: String,
     /// Marks that were asked for and not yet seen: more than one where somebody did not wait for an answer.
     marks_due: usize,
     group: Pid,
     /// The file system that is mounted.
-    pub(super) mounted: Option<String>,
+    pub(crate) mounted: Option<String>,
+}
+
+/// A disk of the machine.
+pub(crate) enum Drive<'a> {
+    /// One that is served, and not written: what mounting changes is thrown away.
+    Shown(&'a Disk),
+    /// An overlay, which is written.
+    Overlay(&'a WritableDisk),
+}
+
+impl Drive<'_> {
+    /// What serves it.
+    fn served(&self) -> Option<&Disk> {
+        match self {
+            Drive::Shown(disk) => Some(disk),
+            Drive::Overlay(disk) => match &disk.backing {
+                Backing::Served(disk) => Some(disk),
+                Backing::File { .. } => None,
+            },
+        }
+    }
+
+    fn add(&self) -> String {
+        match self {
+            Drive::Shown(disk) => {
+                let socket = format!("server:unix:{}", disk.socket.display());
+                format!(
+                    "add-drive {} format:raw readonly:true protocol:nbd {}",
+                    quote(disk.export.as_bytes()),
+                    quote(socket.as_bytes())
+                )
+            }
+            Drive::Overlay(disk) => {
+                let path = quote(disk.overlay.as_os_str().as_encoded_bytes());
+                format!("add-drive {path} format:qcow2")
+            }
+        }
+    }
 }
 
 /// What a command said.
-pub(super) struct Said {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Said {
+    pub(crate) bytes: Vec<u8>,
     /// It said more than is kept.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl Session {
-    pub(super) async fn start(disks: &[Disk], setup: &Setup) -> Result<Self, FilesError> {
+    /// Starts the machine, with that much memory, in MiB.
+    pub(crate) async fn start(drives: &[Drive<'_>], memory: u32, setup: &Setup) -> Result<Self, FilesError> {
         for dir in [&setup.run_dir, &setup.cache_dir] {
             std::fs::create_dir_all(dir).map_err(io("make the directory", dir))?;
         }
-        for disk in disks {
+        for disk in drives.iter().filter_map(Drive::served) {
             // qemu-img says less when it comes to that.
             let there = tokio::net::UnixStream::connect(&disk.socket).await;
             there.map_err(io("connect to", &disk.socket))?;
@@ -71,6 +111,13 @@ impl Session {
         let open = || File::options().read(true).append(true).create(true).open(&errors);
         let errors = open().map_err(io("write", &errors))?;
         let mut command = setup.helper.command(&setup.cache_dir, dir.path(), setup.kvm);
+        for drive in drives {
+            let Drive::Overlay(disk) = drive else { continue };
+            command.arg("--write").arg(&disk.overlay);
+            if let Backing::File { path, .. } = &disk.backing {
+                command.arg("--read").arg(path);
+            }
+        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -91,16 +138,11 @@ impl Session {
             marks_due: 0,
             mounted: None,
         };
-        for disk in disks {
-            let socket = format!("server:unix:{}", disk.socket.display());
-            let command = format!(
-                "add-drive {} format:raw readonly:true protocol:nbd {}",
-                quote(disk.export.as_bytes()),
-                quote(socket.as_bytes())
-            );
-            session.run("add a disk", &command, START).await?;
+        for drive in drives {
+            session.run("add a disk", &drive.add(), START).await?;
         }
-        session.run("set the memory", "set-memsize 512", START).await?;
+        let memory = format!("set-memsize {memory}");
+        session.run("set the memory", &memory, START).await?;
         session.run("boot", "run", START).await.map_err(|e| match e {
             FilesError::Refused { why, .. } => FilesError::Start(why),
             e => e,
@@ -109,7 +151,7 @@ impl Session {
     }
 
     /// Runs a command. An answer that nobody waited for is passed over first. After a time-out the session is of no more use.
-    pub(super) async fn run(&mut self, op: &str, command: &str, limit: Duration) -> Result<Said, FilesError> {
+    pub(crate) async fn run(&mut self, op: &str, command: &str, limit: Duration) -> Result<Said, FilesError> {
         let lines = format!("-{command}\necho {}\n", self.mark);
         let timed_out = || FilesError::TimedOut {
             op: op.to_owned(),
@@ -192,7 +234,7 @@ impl Session {
     }
 
     /// Lets it end by itself, which takes its files away; by force if it does not.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         let _ = self.stdin.write_all(b"exit\n").await;
         if self.marks_due == 0 {
             let _ = timeout(LEAVE, self.child.wait()).await;
@@ -208,7 +250,7 @@ impl Session {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         Path::new(self.dir.path()).join(name)
     }
 }

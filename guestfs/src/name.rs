@@ -61,7 +61,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, BadName> {
 }
 
 /// A word in guestfish's language: it means nothing else, whatever is in it.
-pub(super) fn quote(word: &[u8]) -> String {
+pub(crate) fn quote(word: &[u8]) -> String {
     let mut text = String::from("\"");
     for byte in word {
         match byte {

@@ -3,6 +3,7 @@
 //! guestfish reads them, in a small machine of its own: a hostile file system meets the kernel of that machine, not this
 //! host's. It is started once for a copy and asked as often as somebody looks, until nobody does.
 
+pub mod adapt;
 mod download;
 mod entries;
 mod error;
@@ -16,7 +17,7 @@ pub use error::{FilesError, Why};
 pub use helper::Helper;
 
 use serde::Serialize;
-use session::Session;
+use session::{Drive, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for others to be answered.
 const WAIT: Duration = Duration::from_secs(20);
+
+/// Memory of the machine that only reads, in MiB.
+const MEMORY: u32 = 512;
 
 /// A disk of a copy, as it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +189,8 @@ impl Browser {
     /// Starts to look at disks. Takes seconds, and some more where there is no KVM.
     pub async fn open(disks: &[Disk], setup: &Setup) -> Result<Self, FilesError> {
         installed()?;
-        let session = Session::start(disks, setup).await?;
+        let drives: Vec<_> = disks.iter().map(Drive::Shown).collect();
+        let session = Session::start(&drives, MEMORY, setup).await?;
         let state = Arc::new(Mutex::new(State {
             session: Some(session),
             systems: None,

@@ -67,7 +67,7 @@ pub enum FilesError {
     },
 }
 
-pub(super) fn io<'a>(
+pub(crate) fn io<'a>(
     op: &'static str,
     path: &'a std::path::Path,
 ) -> impl FnOnce(io::Error) -> FilesError + use<'a> {

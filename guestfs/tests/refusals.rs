@@ -1,0 +1,211 @@
+//! Disks that are not adapted, each real: what is said of them, and that nothing of the host is blamed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use common::{Served, guestfish, image, run, setup, trial};
+use guestfs::adapt::{AdaptError, Backing, Firmware, Refusal, Wanted, adapt, check, overlay};
+use guestfs::{Disk, FilesError};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+fn main() -> ExitCode {
+    run(|| {
+        vec![
+            trial("what_is_no_system", what_is_no_system),
+            trial("what_is_more_than_one_system", what_is_more_than_one_system),
+            trial("what_is_not_for_us", what_is_not_for_us),
+            trial("what_the_host_is_to_blame_for", what_the_host_is_to_blame_for),
+        ]
+    })
+}
+
+async fn refused(disk: &Disk, dir: &Path) -> Refusal {
+    match check(std::slice::from_ref(disk), &Wanted::default(), &setup(dir)).await {
+        Err(AdaptError::Refused(refusal)) => {
+            assert!(!refusal.reason().is_empty() && !refusal.advice().is_empty());
+            refusal
+        }
+        other => panic!("{}: {other:?}", disk.name),
+    }
+}
+
+/// LUKS; nothing; a file system with nothing on it; Windows that sleeps.
+async fn what_is_no_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for name in ["luks", "empty", "ext4", "ntfs", "awake"] {
+        image(dir, name, 64 << 20);
+    }
+    let script = "\
+add-drive ext4 format:raw\nadd-drive ntfs format:raw\nadd-drive awake format:raw\nrun\n\
+mkfs ext4 /dev/sda\n\
+part-disk /dev/sdb mbr\nmkfs ntfs /dev/sdb1\nmount /dev/sdb1 /\nmkdir-p /Windows/System32\n\
+write /Windows/System32/ntoskrnl.exe MZ\nwrite /hiberfil.sys hibr\numount-all\n\
+part-disk /dev/sdc mbr\nmkfs ntfs /dev/sdc1\nmount /dev/sdc1 /\nmkdir-p /Windows/System32\n\
+write /Windows/System32/ntoskrnl.exe MZ\nwrite /hiberfil.sys RSTR\numount-all\nshutdown\n";
+    guestfish(dir, script);
+    luks(&dir.join("luks"));
+    let serve = |name: &str| Served::new(dir, name, &dir.join(name), "raw");
+    let luks = refused(&serve("luks").disk, dir).await;
+    assert!(
+        matches!(&luks, Refusal::Encrypted { device } if device == "/dev/sda"),
+        "{luks}"
+    );
+    for name in ["empty", "ext4"] {
+        assert_eq!(
+            refused(&serve(name).disk, dir).await,
+            Refusal::NoOperatingSystem,
+            "{name}"
+        );
+    }
+    assert_eq!(refused(&serve("ntfs").disk, dir).await, Refusal::Hibernated);
+    let awake = refused(&serve("awake").disk, dir).await;
+    assert!(
+        matches!(&awake, Refusal::Unknown { what } if what.contains("Windows")),
+        "{awake}"
+    );
+}
+
+fn luks(path: &Path) {
+    let mut luks = Command::new("cryptsetup");
+    luks.args([
+        "luksFormat",
+        "--batch-mode",
+        "--pbkdf",
+        "pbkdf2",
+        "--pbkdf-force-iterations",
+        "1000",
+    ]);
+    let mut luks = luks.arg(path).arg("-").stdin(Stdio::piped()).spawn().unwrap();
+    luks.stdin.take().unwrap().write_all(b"secret").unwrap();
+    assert!(luks.wait().unwrap().success());
+}
+
+/// A root as inspection knows it, with a program for that machine, on the mounted file system.
+fn root(extra: &str) -> String {
+    format!(
+        "mkdir /etc\nmkdir /bin\nmkdir /usr\nmkdir /var\nmkdir-p /lib/modules/6.1.0\nwrite /etc/fstab \"\"\n\
+         write /etc/debian_version \"12.1\\n\"\nwrite /etc/os-release \"ID=debian\\nVERSION_ID=12\\nPRETTY_NAME=Debian\\n\"\n{extra}\numount-all\n"
+    )
+}
+
+async fn what_is_more_than_one_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image(dir, "two", 128 << 20);
+    let make = |n: u32| format!("mkfs ext4 /dev/sda{n}\nmount /dev/sda{n} /\n{}", root(""));
+    let script = format!(
+        "add-drive two format:raw\nrun\npart-init /dev/sda mbr\npart-add /dev/sda p 2048 100000\npart-add /dev/sda p 100352 200000\n{}{}shutdown\n",
+        make(1),
+        make(2)
+    );
+    guestfish(dir, &script);
+    let two = refused(&Served::new(dir, "two", &dir.join("two"), "raw").disk, dir).await;
+    assert!(
+        matches!(&two, Refusal::SeveralOperatingSystems { found } if found.len() == 2),
+        "{two}"
+    );
+}
+
+/// Programs of another processor; a kernel without virtio; none at all.
+async fn what_is_not_for_us() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let programs = [("arm", 183_u16), ("kernel", 62), ("none", 62)];
+    for (name, machine) in programs {
+        image(dir, name, 64 << 20);
+        std::fs::write(dir.join(format!("{name}.elf")), elf(machine)).unwrap();
+    }
+    let mut script =
+        "add-drive arm format:raw\nadd-drive kernel format:raw\nadd-drive none format:raw\nrun\n".to_owned();
+    for (disk, (name, _)) in ["sda", "sdb", "sdc"].iter().zip(programs) {
+        let kernel = if name == "none" {
+            ""
+        } else {
+            "mkdir /boot\nwrite /boot/vmlinuz-6.1.0 MZ"
+        };
+        let extra = format!("upload {name}.elf /bin/ls\n{kernel}");
+        script += &format!("mkfs ext4 /dev/{disk}\nmount /dev/{disk} /\n{}", root(&extra));
+    }
+    script += "shutdown\n";
+    guestfish(dir, &script);
+    let serve = |name: &str| Served::new(dir, name, &dir.join(name), "raw");
+    assert_eq!(
+        refused(&serve("kernel").disk, dir).await,
+        Refusal::NoVirtio {
+            kernel: "6.1.0".into()
+        }
+    );
+    let arm = refused(&serve("arm").disk, dir).await;
+    assert!(
+        matches!(&arm, Refusal::Architecture { arch } if arch == "aarch64"),
+        "{arm}"
+    );
+    assert_eq!(refused(&serve("none").disk, dir).await, Refusal::NoKernel);
+    // An overlay that was refused is as it was made.
+    let served = serve("none");
+    let disk = overlay("disk", &dir.join("overlay"), Backing::Served(served.disk.clone()))
+        .await
+        .unwrap();
+    let wanted = Wanted {
+        firmware: Some(Firmware::Efi),
+        ..Wanted::default()
+    };
+    let refused = adapt(&[disk], &wanted, &setup(dir)).await.unwrap_err();
+    assert!(
+        matches!(refused, AdaptError::Refused(Refusal::NoKernel)),
+        "{refused:?}"
+    );
+}
+
+/// The head of a program.
+fn elf(machine: u16) -> Vec<u8> {
+    let mut head = vec![0; 120];
+    head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    head[16] = 2;
+    head[18..20].copy_from_slice(&machine.to_le_bytes());
+    head[20] = 1;
+    head[52..54].copy_from_slice(&64_u16.to_le_bytes());
+    head
+}
+
+async fn what_the_host_is_to_blame_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let gone = Disk {
+        name: "disk".into(),
+        socket: dir.join("nobody.sock"),
+        export: "disk".into(),
+    };
+    let e = check(std::slice::from_ref(&gone), &Wanted::default(), &setup(dir))
+        .await
+        .unwrap_err();
+    assert!(
+        !e.is_refusal() && matches!(e, AdaptError::Host(FilesError::Io { op: "connect to", .. })),
+        "{e:?}"
+    );
+    let e = overlay("disk", &dir.join("overlay"), Backing::Served(gone))
+        .await
+        .unwrap_err();
+    assert!(!e.is_refusal() && e.to_string().contains("nobody.sock"), "{e}");
+    let wanted = Wanted {
+        hostname: Some("a_b".into()),
+        ..Wanted::default()
+    };
+    let e = check(&[], &wanted, &setup(dir)).await.unwrap_err();
+    assert!(e.is_refusal() && e.to_string().contains("a_b"), "{e}");
+    // An overlay that may not be written: it is outside of what is shut in.
+    let mut no = setup(dir);
+    no.helper.program = dir.join("no-program");
+    image(dir, "empty", 1 << 20);
+    let served = Served::new(dir, "empty", &dir.join("empty"), "raw");
+    let e = check(std::slice::from_ref(&served.disk), &Wanted::default(), &no)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(e, AdaptError::Host(FilesError::Io { op: "run", .. })),
+        "{e:?}"
+    );
+}
