@@ -1,6 +1,8 @@
 //! Machines that are carried over, on a clock that is set by hand: cycles, back-off, pauses, test clones, cutover, the end.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "migrations/groups.rs"]
+mod groups;
 #[path = "migrations/mishaps.rs"]
 mod mishaps;
 #[path = "migrations/storm.rs"]

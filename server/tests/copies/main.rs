@@ -125,6 +125,7 @@ fn new_vm(name: &str, start: bool, instant: bool) -> RestoreCopy {
             network_interfaces: None,
             storage: None,
             labels: Default::default(),
+            cloud_init: None,
             start,
             instant,
         }),

@@ -76,6 +76,7 @@ async fn copy(place: &Path, image: &Path) -> Uuid {
             bytes: disk.bytes,
         }],
         policy: None,
+        adapted_of: None,
     };
     let what = Commit {
         id: Uuid::now_v7(),

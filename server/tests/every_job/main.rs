@@ -18,7 +18,8 @@ use shared::edit::{EditVm, GrowDisk};
 use shared::fork::{ForkNics, InstantClone};
 use shared::image::{CreateExport, CreateImage, ExportFormat, SnapshotDisk};
 use shared::job::{Job, JobKind, JobState, step};
-use shared::migrate::{CreateCutover, CyclePolicy};
+use shared::migrate::groups::CutOverGroup;
+use shared::migrate::{CreateCutover, CyclePolicy, PatchMigratingVm};
 use shared::snapshot::{RevertSnapshot, TakeSnapshot};
 use shared::vm::{BlankDisk, CloudInit, ConnectNics, NewDisk, NewNic, PowerAction};
 use shared::{Code, JobId};
@@ -76,10 +77,12 @@ enum Work {
     Prune,
     CutOver,
     Finalize,
+    Adapt,
+    CutOverGroup,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 38] = [
+    const ALL: [(Self, &'static str); 40] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -118,6 +121,8 @@ impl Work {
         (Self::Prune, "prune"),
         (Self::CutOver, "cut-over"),
         (Self::Finalize, "finalize"),
+        (Self::Adapt, "adapt"),
+        (Self::CutOverGroup, "cut-over-group"),
     ];
 
     fn name(self) -> &'static str {
@@ -256,11 +261,19 @@ impl Work {
                 step::PREVIOUS_CYCLE,
                 step::SHUTTING_DOWN_SOURCE,
                 step::FINAL_SYNC,
+                step::ADAPTING_OS,
                 step::PREPARING_VM_DISKS,
                 step::INSTANTIATING,
                 step::FINALIZING,
             ],
             Self::Finalize => &[step::CHECKING, step::LETTING_GO],
+            Self::Adapt => &[
+                step::MINTING,
+                step::ADAPTING_OS,
+                step::FINALIZING,
+                step::LETTING_GO,
+            ],
+            Self::CutOverGroup => &[step::CHECKING, step::CUTTING_OVER],
         }
     }
 
@@ -288,7 +301,7 @@ impl Work {
             }
             Self::Revert => matches!(name, step::REVERTING | step::STARTING | step::REMOVING_FILES),
             Self::Import => name == step::REMOVING_FILES,
-            Self::Copy | Self::CopyKept => matches!(name, step::FINALIZING | step::LETTING_GO),
+            Self::Copy | Self::CopyKept | Self::Adapt => matches!(name, step::FINALIZING | step::LETTING_GO),
             Self::RestoreOver => matches!(name, step::REVERTING | step::STARTING | step::CLEANING_UP),
             Self::Boot => name == step::CLEANING_UP,
             Self::CutOver => name == step::FINALIZING,
@@ -356,7 +369,10 @@ impl Work {
             let job = jobs.snapshot(source, request, by()).await.unwrap();
             succeeded(jobs, job.id).await;
         }
-        if matches!(self, Self::CutOver | Self::Finalize) {
+        if matches!(
+            self,
+            Self::CutOver | Self::Finalize | Self::Adapt | Self::CutOverGroup
+        ) {
             carried(jobs).await;
         }
         if self == Self::Finalize {
@@ -425,6 +441,11 @@ impl Work {
             Self::Create | Self::Import | Self::DeleteImage => unreachable!(),
             Self::CutOver => jobs
                 .cut_over("moved", CreateCutover::default(), by())
+                .await
+                .unwrap(),
+            Self::Adapt => jobs.adapt_migration("moved", by()).await.unwrap(),
+            Self::CutOverGroup => jobs
+                .cut_over_group("all", CutOverGroup::default(), by())
                 .await
                 .unwrap(),
             Self::Finalize => jobs
@@ -588,6 +609,7 @@ impl Work {
             network_interfaces: None,
             storage: None,
             labels: Default::default(),
+            cloud_init: None,
             start: true,
             instant: self == Self::RestoreInstant,
         };
@@ -623,9 +645,19 @@ impl Work {
 
 /// The machine is carried over as `moved`, and uploaded once. It is paused: no cycle begins by itself.
 async fn carried(jobs: &Jobs) {
-    migrating::carried(jobs, "source", CyclePolicy::default()).await;
+    let policy = CyclePolicy {
+        skip_os_adaptation: Some(false),
+        ..CyclePolicy::default()
+    };
+    migrating::carried(jobs, "source", policy).await;
     migrating::synced(jobs).await;
     jobs.pause_migration("moved").await.unwrap();
+    migrating::when(jobs, |vm| vm.adapted.is_some()).await;
+    let patch = PatchMigratingVm {
+        group: Some("all".into()),
+        ..PatchMigratingVm::default()
+    };
+    jobs.update_migrating_vm("moved", patch).await.unwrap();
 }
 
 async fn succeeded(jobs: &Jobs, id: JobId) -> Job {
@@ -682,6 +714,8 @@ impl At {
             of: match work {
                 Work::CutOver => Some(JobKind::CutOver),
                 Work::Finalize => Some(JobKind::FinalizeMigration),
+                Work::Adapt => Some(JobKind::AdaptCopy),
+                Work::CutOverGroup => Some(JobKind::CutOverGroup),
                 _ => None,
             },
             step,
@@ -834,9 +868,13 @@ async fn prepared(dir: &Path, machines: Machines, work: Work, nics: bool) -> Vec
     clean
 }
 
-/// What a power job leaves behind if it is undone is the machine as it was; where that cannot be, as it is.
+/// What a power job leaves behind if it is undone is the machine as it was; where that cannot be, as it is. What a group has
+/// cut over stays.
 fn undone(work: Work) -> bool {
-    !matches!(work, Work::PowerOff | Work::Reset | Work::Resume | Work::ShutDown)
+    !matches!(
+        work,
+        Work::PowerOff | Work::Reset | Work::Resume | Work::ShutDown | Work::CutOverGroup
+    )
 }
 
 fn twice(machines: Machines, work: Work, undo: bool) -> Result<(), Failed> {
