@@ -294,6 +294,78 @@ test('a machine is cut over after a rehearsal, and finalized', async ({ page, se
   expect((await server.call('GET', '/api/v1/vms/last-1-new')).state, 'the new machine stays').toBe('RUNNING');
 });
 
+test('a group is asked as one, and cut over wave by wave', async ({ page, server, complaints }) => {
+  complaints.expected(/409|400|412/);
+  const group = 'shop';
+  const names = [];
+  for (const [vm, wave] of [['shop-db', 1], ['shop-web', 2]]) {
+    names.push(await ready(server, vm, { group, wave }));
+  }
+  await open(page, '/migrations', 'Migration');
+  const groups = region(page, 'Groups');
+  await expect(groups).toContainText('0 of 2 run where they were to go');
+  await groups.getByRole('link', { name: group, exact: true }).click();
+  await expect(h1(page)).toHaveText(group);
+  const act = page.getByRole('form', { name: 'For all of them' });
+  await act.getByRole('button', { name: 'Start' }).click();
+  await expect(page.getByText('It is asked of each of them.')).toBeVisible();
+  for (const wave of [1, 2]) await expect(region(page, `Wave ${wave}`)).toContainText('Kept up to date');
+  await accessible(page, 'a group');
+
+  // What one of them refuses is said, and the other does it.
+  await server.call('POST', `/api/v1/migratingVms/${names[0]}/pause`, {});
+  await expect(region(page, 'Wave 1')).toContainText('Paused');
+  await act.getByRole('button', { name: 'Pause' }).click();
+  await expect(page.getByText(/1 of 2.*is paused already/)).toBeVisible();
+  await expect(region(page, 'Wave 2')).toContainText('Paused');
+  await act.getByLabel('Wave').selectOption('2');
+  await act.getByRole('button', { name: 'Resume' }).click();
+  await expect(region(page, 'Wave 2')).toContainText('Kept up to date');
+  await expect(region(page, 'Wave 1')).toContainText('Paused');
+
+  await page.getByRole('link', { name: 'Cut over…' }).click();
+  const dialog = page.getByRole('dialog', { name: `Cut the group ${group} over` });
+  await expect(dialog).toContainText('A wave in which one fails is the last');
+  await accessible(page, 'the dialog');
+  await dialog.getByRole('button', { name: 'Cut group over' }).click();
+  await expect(region(page, 'Group')).toContainText('2 of 2 run where they were to go');
+  await page.getByRole('link', { name: 'See the job that cuts it over' }).click();
+  await expect(h1(page)).toHaveText(`Cut the group ${group} over`);
+  await expect(page.getByRole('list').filter({ hasText: 'Cutting over, wave by wave' })).toBeVisible();
+  expect((await server.call('GET', '/api/v1/vms/shop-db')).state).toBe('STOPPED');
+  await open(page, `/migration-groups/${group}`, group);
+  await page.setViewportSize({ width: 390, height: 844 });
+  await fitsThumb(page, 'a group');
+});
+
+test('an upload is adapted after its cycle, again when asked, and as a step of the cutover', async ({ page, server }) => {
+  const name = await ready(server, 'adapt-1');
+  await open(page, `/migrations/${name}`, name);
+  await expect(region(page, 'What it becomes')).toContainText('Skipped');
+  await page.getByRole('link', { name: 'Edit…' }).click();
+  await page.getByLabel('OS adaptation').selectOption({ label: 'After each cycle' });
+  await page.getByLabel('Hostname').fill('shop.example.org');
+  await page.getByLabel('cloud-init user-data').fill('#cloud-config\n{}\n');
+  await accessible(page, 'the form');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await expect(region(page, 'What it becomes')).toContainText('shop.example.org');
+  await page.getByRole('button', { name: 'Start' }).click();
+  await expect(region(page, 'What it becomes')).toContainText('Adapted');
+  const steps = region(page, 'Cutover').getByRole('list', { name: 'What will happen' });
+  await expect(steps).toContainText('Its operating system is adapted, unless nothing has changed');
+  const before = (await server.call('GET', `/api/v1/migratingVms/${name}`)).adaptation.job;
+  await page.getByRole('button', { name: 'Adapt OS again' }).click();
+  await expect(page.getByText('Its last upload is being adapted.')).toBeVisible();
+  const again = async () => (await server.call('GET', `/api/v1/migratingVms/${name}`)).adaptation;
+  await eventually(async () => (await again()).job !== before && (await again()).over, 'adapted again').toBe(true);
+  await page.getByRole('link', { name: 'Cut over…' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Cut over now' }).click();
+  await expect(state(page)).toHaveText('Cut over');
+  const { cutoverJobs } = await server.call('GET', `/api/v1/migratingVms/${name}/cutoverJobs`);
+  expect(cutoverJobs[0].progressPercent).toBe(100);
+  expect(cutoverJobs[0].steps.map((step) => step.name)).toContain('ADAPTING_OS');
+});
+
 test('who may only look sees why nothing can be changed', async ({ page, server, another }) => {
   const name = await active(server, 'seen-1');
   await server.call('POST', '/api/v1/roles', { name: 'onlooker', description: 'Looks at migrations', privileges: ['migration.read', 'event.read', 'self.manage'] });

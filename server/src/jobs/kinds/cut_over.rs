@@ -252,11 +252,23 @@ async fn adapt(cx: &Cx) -> Result<(), StepError> {
     child::good(ended).map(drop)
 }
 
-/// Notes how an adaptation ended.
+/// Notes how an adaptation ended. One that was cancelled is begun anew when cycles go on.
 async fn adapted_by(cx: &Cx, job: Job) -> Result<(), StepError> {
     let id = spec(cx)?.migrating_vm.to_string();
-    cx.commit(move |tx| Box::pin(async move { adaptation_is_over(tx, &id, job.id, Some(&job)).await }))
-        .await
+    cx.commit(move |tx| {
+        Box::pin(async move {
+            if job.state != JobState::Cancelled {
+                return adaptation_is_over(tx, &id, job.id, Some(&job)).await;
+            }
+            let mut vm = db::migrations::known(tx.conn(), &id).await?;
+            if vm.adaptation.as_ref().is_some_and(|last| last.job == Some(job.id)) {
+                vm.adaptation = None;
+                db::migrations::save(tx, &vm).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
 }
 
 /// Cancels the adaptation of the last upload, which a later one makes up for.
