@@ -5,6 +5,8 @@
 mod console;
 #[path = "cli/copies.rs"]
 mod copies;
+#[path = "cli/migrations.rs"]
+mod migrations;
 #[path = "cli/oidc.rs"]
 mod oidc;
 #[path = "cli/policies.rs"]

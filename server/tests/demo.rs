@@ -19,9 +19,11 @@ fn image() -> String {
 }
 
 /// The JSON that the demo ends with.
-fn demo(data: &Path) -> Value {
+fn demo(data: &Path, more: &[&str]) -> Value {
     let out = Command::new(env!("CARGO_BIN_EXE_offshoot"))
-        .args(["demo", "--once", "--json", "--listen", "127.0.0.1:0", "--image"])
+        .args(["demo", "--once", "--json", "--listen", "127.0.0.1:0"])
+        .args(more)
+        .arg("--image")
         .arg(format!("demo={}", image()))
         .arg("--data-dir")
         .arg(data)
@@ -54,7 +56,7 @@ fn left(data: &Path) -> Vec<String> {
 fn a_running_guest_is_cloned_while_it_goes_on_and_again() {
     let data = tempfile::tempdir().unwrap();
     for clone in ["demo-clone", "demo-clone-2"] {
-        let told = demo(data.path());
+        let told = demo(data.path(), &[]);
         let keys: Vec<_> = told.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(
             keys,
@@ -99,4 +101,40 @@ fn a_running_guest_is_cloned_while_it_goes_on_and_again() {
         );
         assert_eq!(left(data.path()), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_guest_is_carried_over_while_it_writes() {
+    let data = tempfile::tempdir().unwrap();
+    let told = demo(data.path(), &["--migrate"]);
+    let migration = &told["migration"];
+    assert_eq!(
+        (&told["ok"], &migration["state"]),
+        (&json!(true), &json!("FINALIZED")),
+        "{told}"
+    );
+    let all = |of: &str| migration[of].as_array().unwrap_or_else(|| panic!("{of}: {told}"));
+    // Two while the guest wrote, and that of the cutover.
+    let cycles = all("cycles");
+    assert!(cycles.len() >= 3, "{told}");
+    assert!(cycles.iter().all(|cycle| cycle["state"] == "SUCCEEDED"), "{told}");
+    assert!(
+        cycles
+            .iter()
+            .all(|cycle| cycle["changedBytes"].as_u64() > Some(0)),
+        "{told}"
+    );
+    let clones = all("cloneJobs");
+    assert_eq!(clones.len(), 1, "{told}");
+    assert_eq!(
+        (&clones[0]["state"], &clones[0]["judged"]["verdict"]),
+        (&json!("SUCCEEDED"), &json!("PASSED")),
+        "{told}"
+    );
+    let [cutover] = &all("cutoverJobs")[..] else {
+        panic!("{told}")
+    };
+    assert_eq!(cutover["state"], json!("SUCCEEDED"), "{told}");
+    assert!(cutover["downtimeMillis"].as_u64() > Some(0), "{told}");
+    assert_eq!(left(data.path()), Vec::<String>::new());
 }

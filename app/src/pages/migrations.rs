@@ -367,7 +367,11 @@ fn so_far(vm: &MigratingVm) -> AnyView {
         return machine;
     }
     let next = next(vm).map(|next| view! { " · " {next} });
-    view! { {lag(vm)} {next} }.into_any()
+    let rate = vm.last_rate_bps.map(|bps| {
+        let (n, unit) = format::rate(bps as f64);
+        format!(" · {n} {unit}")
+    });
+    view! { {lag(vm)} {rate} {next} }.into_any()
 }
 
 /// The machine that it has become, where that is the one that counts.

@@ -88,6 +88,8 @@ struct Body {
     last_sync_time: Option<Timestamp>,
     last_copy: Option<CopyId>,
     #[serde(default)]
+    last_rate_bps: Option<u64>,
+    #[serde(default)]
     adaptation: Option<LastAdaptation>,
     #[serde(default)]
     adapted: Option<AdaptedUpload>,
@@ -114,6 +116,7 @@ fn body(vm: &MigratingVm) -> Result<String, DbError> {
         current_cycle: vm.current_cycle,
         last_sync_time: vm.last_sync_time,
         last_copy: vm.last_copy,
+        last_rate_bps: vm.last_rate_bps,
         adaptation: vm.adaptation.clone(),
         adapted: vm.adapted,
         next_time: vm.next_time,
@@ -161,6 +164,7 @@ fn read(row: &SqliteRow) -> Result<MigratingVm, DbError> {
         current_cycle: body.current_cycle,
         last_sync_time: body.last_sync_time,
         last_copy: body.last_copy,
+        last_rate_bps: body.last_rate_bps,
         adaptation: body.adaptation,
         adapts: !skips,
         adapted: body.adapted,

@@ -11,7 +11,7 @@ use crate::db::{self, DbError, Tx};
 use crate::sources::{Origin, Sources};
 use shared::copy::CreateCopyTask;
 use shared::feed::Noun;
-use shared::job::{Job, JobSpec, JobState};
+use shared::job::{Job, JobSpec, JobState, step};
 use shared::migrate::adapt::{AdaptSpec, AdaptedUpload, LastAdaptation};
 use shared::migrate::can::{Verb, can};
 use shared::migrate::{CycleOf, MigratingState, MigratingVm};
@@ -308,6 +308,14 @@ fn failed(vm: &mut MigratingVm, why: Status, now: Timestamp) {
         .then(|| now.plus_micros(doubled.min(idle_micros(vm))));
 }
 
+/// How much of the disks a cycle went through in a second.
+fn rate(job: &Job) -> Option<u64> {
+    let copying = job.steps.iter().find(|s| s.name == step::COPYING)?;
+    let micros = copying.end_time?.since(copying.start_time?);
+    let done = job.outcome.read()?.copy?.figures.done_bytes;
+    (micros > 0).then(|| (done as f64 * 1e6 / micros as f64) as u64)
+}
+
 /// Notes how a cycle ended, once: whoever waits for it may do that.
 pub(super) async fn cycle_is_over(
     tx: &mut Tx,
@@ -327,6 +335,7 @@ pub(super) async fn cycle_is_over(
             let progress = job.outcome.copy.as_deref();
             vm.last_sync_time = progress.and_then(|p| p.snapshot_time).or(vm.last_sync_time);
             vm.last_copy = Some(CopyId(job.id.0));
+            vm.last_rate_bps = rate(job).or(vm.last_rate_bps);
             (vm.failures, vm.error) = (0, None);
             if vm.state == MigratingState::FirstSync {
                 become_(&mut vm, MigratingState::Active, now);

@@ -14,7 +14,7 @@ fn told(installed: Result<String, Why>) -> Check {
     match installed {
         Ok(version) => Check::ok(
             NAME,
-            format!("libguestfs {version} looks into copies without a restore"),
+            format!("libguestfs {version} looks into copies without a restore, and adapts what is migrated"),
         ),
         Err(why) => {
             let text = why.to_string();
@@ -22,7 +22,9 @@ fn told(installed: Result<String, Why>) -> Check {
                 text.as_str(),
                 "`apt install --reinstall guestfish` brings it anew",
             ));
-            let found = format!("the files of a copy cannot be seen without a restore: {found}");
+            let found = format!(
+                "the files of a copy cannot be seen without a restore, and what is migrated is not adapted: {found}"
+            );
             Check::warn(NAME, found, fix)
         }
     }

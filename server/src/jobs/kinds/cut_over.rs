@@ -261,7 +261,11 @@ async fn adapted_by(cx: &Cx, job: Job) -> Result<(), StepError> {
                 return adaptation_is_over(tx, &id, job.id, Some(&job)).await;
             }
             let mut vm = db::migrations::known(tx.conn(), &id).await?;
-            if vm.adaptation.as_ref().is_some_and(|last| last.job == Some(job.id)) {
+            if vm
+                .adaptation
+                .as_ref()
+                .is_some_and(|last| last.job == Some(job.id))
+            {
                 vm.adaptation = None;
                 db::migrations::save(tx, &vm).await?;
             }

@@ -105,6 +105,7 @@ impl Jobs {
             current_cycle: None,
             last_sync_time: None,
             last_copy: None,
+            last_rate_bps: None,
             adaptation: None,
             adapts: false,
             adapted: None,

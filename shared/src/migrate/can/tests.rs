@@ -29,6 +29,7 @@ fn web(state: MigratingState) -> MigratingVm {
         current_cycle: None,
         last_sync_time: Some(T),
         last_copy: Some(CopyId(Uuid::nil())),
+        last_rate_bps: None,
         adaptation: None,
         adapts: true,
         adapted: None,

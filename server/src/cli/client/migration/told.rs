@@ -275,6 +275,7 @@ pub fn forecast(forecast: &Forecast) -> String {
     [
         ("to shut the source down", forecast.shutting_down_millis),
         ("to upload what has changed last", forecast.final_sync_millis),
+        ("to adapt its system", forecast.adapting_millis),
         ("to start it where it goes", forecast.instantiating_millis),
         ("nothing of it runs for", forecast.downtime_millis()),
     ]
