@@ -73,6 +73,7 @@ cat >"$tree/etc/initramfs-tools/initramfs.conf" <<'INITRAMFS'
 MODULES=list
 BUSYBOX=auto
 COMPRESS=zstd
+COMPRESSLEVEL=1
 FSTYPE=auto
 INITRAMFS
 # What an IDE disk is driven by, and nothing else.

@@ -31,8 +31,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for others to be answered.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Memory of the machine that only reads, in MiB.
-const MEMORY: u32 = 512;
+/// Memory of the machine that only reads, in MiB, and its processors.
+const SIZE: (u32, u32) = (512, 1);
 
 /// A disk of a copy, as it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl Browser {
     pub async fn open(disks: &[Disk], setup: &Setup) -> Result<Self, FilesError> {
         installed()?;
         let drives: Vec<_> = disks.iter().map(Drive::Shown).collect();
-        let session = Session::start(&drives, MEMORY, setup).await?;
+        let session = Session::start(&drives, SIZE, setup).await?;
         let state = Arc::new(Mutex::new(State {
             session: Some(session),
             systems: None,

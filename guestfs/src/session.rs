@@ -86,8 +86,12 @@ pub(crate) struct Said {
 }
 
 impl Session {
-    /// Starts the machine, with that much memory, in MiB.
-    pub(crate) async fn start(drives: &[Drive<'_>], memory: u32, setup: &Setup) -> Result<Self, FilesError> {
+    /// Starts the machine, with that much memory, in MiB, and as many processors.
+    pub(crate) async fn start(
+        drives: &[Drive<'_>],
+        (memory, processors): (u32, u32),
+        setup: &Setup,
+    ) -> Result<Self, FilesError> {
         for dir in [&setup.run_dir, &setup.cache_dir] {
             std::fs::create_dir_all(dir).map_err(io("make the directory", dir))?;
         }
@@ -143,6 +147,8 @@ impl Session {
         }
         let memory = format!("set-memsize {memory}");
         session.run("set the memory", &memory, START).await?;
+        let processors = format!("set-smp {processors}");
+        session.run("set the processors", &processors, START).await?;
         session.run("boot", "run", START).await.map_err(|e| match e {
             FilesError::Refused { why, .. } => FilesError::Start(why),
             e => e,

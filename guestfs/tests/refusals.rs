@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     run(|| {
         vec![
             trial("what_is_no_system", what_is_no_system),
+            trial("windows_without_drivers", windows_without_drivers),
             trial("what_is_more_than_one_system", what_is_more_than_one_system),
             trial("what_is_not_for_us", what_is_not_for_us),
             trial("what_the_host_is_to_blame_for", what_the_host_is_to_blame_for),
@@ -31,21 +32,16 @@ async fn refused(disk: &Disk, dir: &Path) -> Refusal {
     }
 }
 
-/// LUKS; nothing; a file system with nothing on it; Windows that sleeps.
+/// LUKS; nothing; a file system with nothing on it.
 async fn what_is_no_system() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    for name in ["luks", "empty", "ext4", "ntfs", "awake"] {
+    for name in ["luks", "empty", "ext4"] {
         image(dir, name, 64 << 20);
     }
-    let script = "\
-add-drive ext4 format:raw\nadd-drive ntfs format:raw\nadd-drive awake format:raw\nrun\n\
-mkfs ext4 /dev/sda\n\
-part-disk /dev/sdb mbr\nmkfs ntfs /dev/sdb1\nmount /dev/sdb1 /\nmkdir-p /Windows/System32\n\
-write /Windows/System32/ntoskrnl.exe MZ\nwrite /hiberfil.sys hibr\numount-all\n\
-part-disk /dev/sdc mbr\nmkfs ntfs /dev/sdc1\nmount /dev/sdc1 /\nmkdir-p /Windows/System32\n\
-write /Windows/System32/ntoskrnl.exe MZ\nwrite /hiberfil.sys RSTR\numount-all\nshutdown\n";
-    guestfish(dir, script);
+    let mut ext4 = Command::new("mke2fs");
+    let ext4 = ext4.args(["-q", "-t", "ext4"]).arg(dir.join("ext4"));
+    assert!(ext4.status().unwrap().success());
     luks(&dir.join("luks"));
     let serve = |name: &str| Served::new(dir, name, &dir.join(name), "raw");
     let luks = refused(&serve("luks").disk, dir).await;
@@ -54,13 +50,30 @@ write /Windows/System32/ntoskrnl.exe MZ\nwrite /hiberfil.sys RSTR\numount-all\ns
         "{luks}"
     );
     for name in ["empty", "ext4"] {
-        assert_eq!(
-            refused(&serve(name).disk, dir).await,
-            Refusal::NoOperatingSystem,
-            "{name}"
+        let refusal = refused(&serve(name).disk, dir).await;
+        assert_eq!(refusal, Refusal::NoOperatingSystem, "{name}");
+    }
+}
+
+/// Windows that sleeps, and one that does not, but has no registry.
+async fn windows_without_drivers() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut script = String::new();
+    for name in ["asleep", "awake"] {
+        image(dir, name, 64 << 20);
+        script += &format!("add-drive {name} format:raw\n");
+    }
+    script += "run\n";
+    for (disk, head) in [("sda", "hibr"), ("sdb", "RSTR")] {
+        script += &format!(
+            "part-disk /dev/{disk} mbr\nmkfs ntfs /dev/{disk}1\nmount /dev/{disk}1 /\nmkdir-p /Windows/System32\n\
+             write /Windows/System32/ntoskrnl.exe MZ\nwrite /hiberfil.sys {head}\numount-all\n"
         );
     }
-    assert_eq!(refused(&serve("ntfs").disk, dir).await, Refusal::Hibernated);
+    guestfish(dir, &(script + "shutdown\n"));
+    let serve = |name: &str| Served::new(dir, name, &dir.join(name), "raw");
+    assert_eq!(refused(&serve("asleep").disk, dir).await, Refusal::Hibernated);
     let awake = refused(&serve("awake").disk, dir).await;
     assert!(
         matches!(&awake, Refusal::Unknown { what } if what.contains("Windows")),
@@ -196,7 +209,7 @@ async fn what_the_host_is_to_blame_for() {
     };
     let e = check(&[], &wanted, &setup(dir)).await.unwrap_err();
     assert!(e.is_refusal() && e.to_string().contains("a_b"), "{e}");
-    // An overlay that may not be written: it is outside of what is shut in.
+    // No program that shuts guestfish in.
     let mut no = setup(dir);
     no.helper.program = dir.join("no-program");
     image(dir, "empty", 1 << 20);

@@ -181,8 +181,8 @@ pub enum AdaptError {
     /// This host failed: guestfish is missing, ended, or was not answered by what shows the disks.
     #[error("adapt the operating system")]
     Host(#[from] FilesError),
-    #[error("the operating system was not adapted within {} s; try again when the host is less busy", limit.as_secs())]
-    TimedOut { limit: Duration },
+    #[error("{op} took more than {} s; try again when the host is less busy", limit.as_secs())]
+    TimedOut { op: String, limit: Duration },
     /// `qemu-img` made no overlay.
     #[error("make the overlay {path}: {why}")]
     Overlay { path: String, why: String },

@@ -4,7 +4,7 @@ use super::{AdaptError, Refusal};
 use crate::FilesError;
 use crate::name::{escape, quote};
 use crate::session::Session;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest time of one answer.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -79,8 +79,14 @@ impl Guest {
             line.push(' ');
             line.push_str(&quote(word.as_bytes()));
         }
+        let start = Instant::now();
         let result = self.session.run(op, &line, limit).await;
-        let shown = words.join(" ");
+        let mut shown = words.join(" ");
+        // What takes its time is told.
+        let took = start.elapsed().as_secs();
+        if took > 0 {
+            shown.push_str(&format!(" ({took} s)"));
+        }
         match result {
             Ok(said) => {
                 let said = String::from_utf8_lossy(&said.bytes).into_owned();
@@ -244,7 +250,8 @@ impl Guest {
     }
 }
 
-fn of_files(e: FilesError, about: &str) -> AdaptError {
+/// What a failure of guestfish is to who adapts.
+pub(super) fn of_files(e: FilesError, about: &str) -> AdaptError {
     match e {
         FilesError::Refused { op, why } if why.contains("No space left on device") => {
             let why = format!("{op}: {why}");
@@ -254,7 +261,7 @@ fn of_files(e: FilesError, about: &str) -> AdaptError {
             }
             .into()
         }
-        FilesError::TimedOut { limit, .. } => AdaptError::TimedOut { limit },
+        FilesError::TimedOut { op, limit } => AdaptError::TimedOut { op, limit },
         e => AdaptError::Host(e),
     }
 }

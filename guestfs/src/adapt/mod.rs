@@ -27,8 +27,8 @@ use tokio::time::timeout;
 
 /// Longest time of all: three initramfs without KVM, on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Memory of the machine in which programs of the guest run, in MiB.
-const MEMORY: u32 = 1024;
+/// Memory of the machine in which programs of the guest run, in MiB, and its processors.
+const SIZE: (u32, u32) = (1024, 2);
 
 /// What a machine boots with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,18 +140,20 @@ pub async fn check(disks: &[Disk], wanted: &Wanted, setup: &Setup) -> Result<Rep
     within(work(&drives, wanted, setup, true)).await
 }
 
-/// Adapts the operating system on disks, which nobody else may write or read meanwhile. Takes a minute, and some more for an
-/// initramfs without KVM. The overlays are whole when it has returned, and of no use where it failed.
+/// Adapts the operating system on disks, which nobody else may write or read meanwhile.
+///
+/// Takes a minute, and some more for an initramfs without KVM. The overlays are whole when it has returned, and of no use where it failed.
 pub async fn adapt(disks: &[WritableDisk], wanted: &Wanted, setup: &Setup) -> Result<Report, AdaptError> {
     let drives: Vec<_> = disks.iter().map(Drive::Overlay).collect();
     within(work(&drives, wanted, setup, false)).await
 }
 
 async fn within(work: impl Future<Output = Result<Report, AdaptError>>) -> Result<Report, AdaptError> {
-    let limit = LIMIT;
-    timeout(limit, work)
-        .await
-        .unwrap_or(Err(AdaptError::TimedOut { limit }))
+    let late = || AdaptError::TimedOut {
+        op: "to adapt the operating system".to_owned(),
+        limit: LIMIT,
+    };
+    timeout(LIMIT, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn work(drives: &[Drive<'_>], wanted: &Wanted, setup: &Setup, dry: bool) -> Result<Report, AdaptError> {
@@ -160,7 +162,8 @@ async fn work(drives: &[Drive<'_>], wanted: &Wanted, setup: &Setup, dry: bool) -
         return Err(Refusal::BadHostname { hostname }.into());
     }
     installed().map_err(crate::FilesError::from)?;
-    let session = Session::start(drives, MEMORY, setup).await?;
+    let session = Session::start(drives, SIZE, setup).await;
+    let session = session.map_err(|e| guest::of_files(e, "a disk"))?;
     let mut guest = Guest::new(session, dry);
     let adapted = system(&mut guest, wanted).await;
     match adapted {

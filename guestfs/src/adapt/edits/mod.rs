@@ -148,8 +148,8 @@ pub(super) fn modules(text: &str, wanted: &[&str]) -> String {
 
 /// What `MODULES` is by `/etc/initramfs-tools/initramfs.conf` or a file of `conf.d`.
 pub(super) fn modules_mode(text: &str) -> Option<&str> {
-    let said = text.lines().filter_map(|l| l.trim().strip_prefix("MODULES="));
-    said.last().map(|mode| mode.trim_matches(['"', '\'', ' ']))
+    let mut said = text.lines().filter_map(|l| l.trim().strip_prefix("MODULES="));
+    said.next_back().map(|mode| mode.trim_matches(['"', '\'', ' ']))
 }
 
 /// `/etc/hosts`: the old name is the new one at addresses of this machine, and the new one is there.
