@@ -221,6 +221,46 @@ async fn a_source_that_crashes_in_the_middle_of_a_cycle_is_carried_over_on_when_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_powers_off_by_itself_is_carried_over_on_and_started_again_after_a_cutover_that_is_not_to_be()
+ {
+    let (dir, clock) = (dir(), noon());
+    let stop = Stop::before(JobKind::CopySnapshot, step::TAKING_SNAPSHOT);
+    let jobs = engine_that_stops(dir.path(), &clock, &stop).await;
+    carried(&jobs, "web").await;
+    synced(&jobs).await;
+    let web = vm_id(&jobs, "web").await;
+    stop.set();
+    let job = cycle(&jobs).await;
+    stop.reached().await;
+    sim(&jobs).shut(web).unwrap();
+    becomes(&jobs, "web", VmState::Stopped).await;
+    stop.go_on();
+    over(&jobs, job, JobState::Succeeded).await;
+    rests(&jobs, 2).await;
+    over(&jobs, cycle(&jobs).await, JobState::Succeeded).await;
+    let off = rests(&jobs, 3).await;
+    is_as_its_snapshot(&jobs, off.last_copy.unwrap()).await;
+    power(&jobs, web, PowerAction::Start).await;
+    goes_on(&jobs, &clock).await;
+    clean_up(&jobs).await;
+    drop(jobs);
+
+    let stop = Stop::before(JobKind::CutOver, step::SHUTTING_DOWN_SOURCE);
+    let jobs = engine_that_stops(dir.path(), &clock, &stop).await;
+    power(&jobs, web, PowerAction::Start).await;
+    stop.set();
+    let job = cut_over(&jobs).await;
+    stop.reached().await;
+    sim(&jobs).shut(web).unwrap();
+    becomes(&jobs, "web", VmState::Stopped).await;
+    jobs.cancel(job.id).await.unwrap();
+    over(&jobs, job.id, JobState::Cancelled).await;
+    assert_eq!(state_of(&jobs, "web").await, VmState::Running);
+    goes_on(&jobs, &clock).await;
+    clean_up(&jobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_crashes_while_it_shuts_down_is_cut_over_all_the_same() {
     let (dir, clock) = (dir(), noon());
     let jobs = engine(dir.path(), &clock).await;
