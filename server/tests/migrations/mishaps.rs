@@ -155,6 +155,7 @@ async fn a_target_that_is_away_in_the_middle_is_waited_for_and_the_last_upload_s
         let jobs = engine_that_stops(dir.path(), &clock, &stop).await;
         carried(&jobs, "web").await;
         let first = synced(&jobs).await.last_copy.unwrap();
+        is_as_its_snapshot(&jobs, first).await;
         stop.set();
         let job = cycle(&jobs).await;
         stop.reached().await;
@@ -180,7 +181,12 @@ async fn a_target_that_is_away_in_the_middle_is_waited_for_and_the_last_upload_s
         over(&jobs, job, JobState::Succeeded).await;
         let second = when(&jobs, |vm| vm.last_copy != Some(first)).await;
         assert_eq!(second.cycles, 2);
-        is_as_its_snapshot(&jobs, first).await;
+        // Its snapshot goes now; the upload stays.
+        assert!(
+            db::migrations::is_upload(&jobs.world().db, first, second.id)
+                .await
+                .unwrap()
+        );
         is_as_its_snapshot(&jobs, second.last_copy.unwrap()).await;
         goes_on(&jobs, &clock).await;
         clean_up(&jobs).await;
