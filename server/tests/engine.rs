@@ -188,6 +188,25 @@ async fn an_undo_that_fails_is_shown_and_keeps_its_locks() {
     clean_up(&jobs).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_that_failed_when_the_server_ended_goes_on_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let let_go = Arc::new(Semaphore::new(0));
+    let jobs = with(dir.path(), Blocked { let_go }).await;
+    let id = jobs.create_vm(create("a", true), by()).await.unwrap().id;
+    until(&jobs, id, |j| j.state == JobState::UndoBlocked).await;
+    jobs.stop().await;
+    let job = until(&jobs, id, |_| true).await;
+    assert_eq!(job.state, JobState::UndoBlocked);
+    drop(jobs);
+    let jobs = engine(dir.path(), Machines::Simulated, None).await;
+    let job = ended(&jobs, id).await;
+    assert_eq!((job.state, job.blocked), (JobState::Failed, None));
+    let made = server::db::vms::find(&jobs.world().db, "a").await.unwrap();
+    assert_eq!(made, None);
+    clean_up(&jobs).await;
+}
+
 /// Waits at one step until it is let, and says that it is there.
 struct Waits {
     step: &'static str,

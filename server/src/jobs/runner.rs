@@ -91,7 +91,8 @@ impl Run {
     async fn to_the_end(&self) {
         let job = self.cx.job();
         let ended = match job.state {
-            JobState::Unwinding | JobState::UndoBlocked => self.backwards().await,
+            JobState::Unwinding => self.backwards().await,
+            JobState::UndoBlocked => self.unblocked().await,
             _ => match self.forwards().await {
                 Ok(()) => Ok(()),
                 // A step that is to stand still does so in its turn.
@@ -412,6 +413,12 @@ impl Run {
         self.backwards().await
     }
 
+    /// The server ended while an undo waited to be tried again.
+    async fn unblocked(&self) -> Result<(), Halt> {
+        self.save(unblock).await?;
+        self.backwards().await
+    }
+
     async fn backwards(&self) -> Result<(), Halt> {
         for (n, plan) in self.plan.iter().enumerate().rev() {
             let state = self.cx.live().job.steps[n].state;
@@ -468,11 +475,7 @@ impl Run {
                 () = tokio::time::sleep(wait) => {}
                 () = self.inner.stop.cancelled() => return Err(Halt::Stopping),
             }
-            self.save(|job| {
-                job.state = JobState::Unwinding;
-                job.blocked = None;
-            })
-            .await?;
+            self.save(unblock).await?;
         }
     }
 
@@ -493,6 +496,11 @@ impl Run {
         self.cx.commit(move |tx| Box::pin(super::let_go(tx, id))).await?;
         Ok(())
     }
+}
+
+fn unblock(job: &mut Job) {
+    job.state = JobState::Unwinding;
+    job.blocked = None;
 }
 
 /// Waits until somebody has the job stand still.

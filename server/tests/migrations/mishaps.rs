@@ -155,6 +155,7 @@ async fn a_target_that_is_away_in_the_middle_is_waited_for_and_the_last_upload_s
         let jobs = engine_that_stops(dir.path(), &clock, &stop).await;
         carried(&jobs, "web").await;
         let first = synced(&jobs).await.last_copy.unwrap();
+        is_as_its_snapshot(&jobs, first).await;
         stop.set();
         let job = cycle(&jobs).await;
         stop.reached().await;
@@ -180,7 +181,12 @@ async fn a_target_that_is_away_in_the_middle_is_waited_for_and_the_last_upload_s
         over(&jobs, job, JobState::Succeeded).await;
         let second = when(&jobs, |vm| vm.last_copy != Some(first)).await;
         assert_eq!(second.cycles, 2);
-        is_as_its_snapshot(&jobs, first).await;
+        // Its snapshot goes now; the upload stays.
+        assert!(
+            db::migrations::is_upload(&jobs.world().db, first, second.id)
+                .await
+                .unwrap()
+        );
         is_as_its_snapshot(&jobs, second.last_copy.unwrap()).await;
         goes_on(&jobs, &clock).await;
         clean_up(&jobs).await;
@@ -218,6 +224,46 @@ async fn a_source_that_crashes_in_the_middle_of_a_cycle_is_carried_over_on_when_
         goes_on(&jobs, &clock).await;
         clean_up(&jobs).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_powers_off_by_itself_is_carried_over_on_and_started_again_after_a_cutover_that_is_not_to_be()
+ {
+    let (dir, clock) = (dir(), noon());
+    let stop = Stop::before(JobKind::CopySnapshot, step::TAKING_SNAPSHOT);
+    let jobs = engine_that_stops(dir.path(), &clock, &stop).await;
+    carried(&jobs, "web").await;
+    synced(&jobs).await;
+    let web = vm_id(&jobs, "web").await;
+    stop.set();
+    let job = cycle(&jobs).await;
+    stop.reached().await;
+    sim(&jobs).shut(web).unwrap();
+    becomes(&jobs, "web", VmState::Stopped).await;
+    stop.go_on();
+    over(&jobs, job, JobState::Succeeded).await;
+    rests(&jobs, 2).await;
+    over(&jobs, cycle(&jobs).await, JobState::Succeeded).await;
+    let off = rests(&jobs, 3).await;
+    is_as_its_snapshot(&jobs, off.last_copy.unwrap()).await;
+    power(&jobs, web, PowerAction::Start).await;
+    goes_on(&jobs, &clock).await;
+    clean_up(&jobs).await;
+    drop(jobs);
+
+    let stop = Stop::before(JobKind::CutOver, step::SHUTTING_DOWN_SOURCE);
+    let jobs = engine_that_stops(dir.path(), &clock, &stop).await;
+    power(&jobs, web, PowerAction::Start).await;
+    stop.set();
+    let job = cut_over(&jobs).await;
+    stop.reached().await;
+    sim(&jobs).shut(web).unwrap();
+    becomes(&jobs, "web", VmState::Stopped).await;
+    jobs.cancel(job.id).await.unwrap();
+    over(&jobs, job.id, JobState::Cancelled).await;
+    assert_eq!(state_of(&jobs, "web").await, VmState::Running);
+    goes_on(&jobs, &clock).await;
+    clean_up(&jobs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -379,6 +379,21 @@ impl Storm {
         }
     }
 
+    /// Waits until all that are not cut over wait for their next cycle, and are as wanted.
+    async fn rest(&self, wanted: impl Fn(&MigratingVm) -> bool) -> Vec<MigratingVm> {
+        let now = self.clock.now();
+        let waits = |vm: &MigratingVm| {
+            vm.state == MigratingState::Active
+                && vm.current_cycle.is_none()
+                && vm.next_time.is_some_and(|next| next > now)
+        };
+        self.when(|all| {
+            all.iter()
+                .all(|vm| vm.state == MigratingState::Cutover || (waits(vm) && wanted(vm)))
+        })
+        .await
+    }
+
     /// The weather clears up, and whoever can goes on until each has had two cycles more.
     async fn clears_up(&mut self) -> Vec<MigratingVm> {
         self.weather.blows.store(false, Ordering::SeqCst);
@@ -398,16 +413,11 @@ impl Storm {
                     self.jobs.resume_migration(vm.name.as_str()).await.unwrap();
                 }
             }
-            let before = self.all().await;
+            let before = self.rest(|_| true).await;
             self.clock.set(self.clock.now().plus_micros(600 * 1_000_000));
-            self.when(|all| {
-                all.iter().zip(&before).all(|(vm, before)| {
-                    vm.state == MigratingState::Cutover
-                        || (vm.state == MigratingState::Active
-                            && vm.current_cycle.is_none()
-                            && vm.failures == 0
-                            && vm.cycles > before.cycles)
-                })
+            self.rest(|vm| {
+                let was = before.iter().find(|before| before.id == vm.id).unwrap();
+                vm.failures == 0 && vm.cycles > was.cycles
             })
             .await;
         }
