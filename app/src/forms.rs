@@ -110,6 +110,8 @@ pub(crate) mod way {
 pub(crate) const SOURCE_LOCAL: &str = "local";
 /// Or exported machines in a directory.
 pub(crate) const SOURCE_DISKS: &str = "disks";
+/// A libvirt.
+pub(crate) const SOURCE_LIBVIRT: &str = "libvirt";
 /// What `start` says: at once, from the copy; or when all is there. Else it stays off.
 pub(crate) const START_INSTANT: &str = "instant";
 pub(crate) const START_AFTER: &str = "after";

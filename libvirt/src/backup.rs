@@ -1,13 +1,14 @@
-//! A backup: the disks of a machine as they were at one moment, shown by QEMU while the machine goes on.
+//! How a backup is begun and ended.
 
 use crate::connection::{Connection, Found};
 use crate::error::{Error, Result};
+use crate::hold::Hold;
 use crate::machine::{Disk, Machine, escaped};
+use crate::moment::{Backup, BackupDisk, Quiesced, Since, Wanted};
 use crate::nbd::{self, Export};
 use crate::raw::{self, Event, Events};
 use crate::reach::Reach;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -23,53 +24,6 @@ const ENDING: Duration = Duration::from_secs(60);
 const SCRATCH: &str = "/var/lib/libvirt/images";
 /// How many characters of its name libvirt puts into the name of a machine's directory.
 const SHORT: usize = 20;
-
-/// What is asked to be read.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The machine.
-    pub uuid: String,
-    /// Whose backup it is: letters, digits and dashes. What is there of an earlier backup of the same is ended.
-    pub key: String,
-    /// Which one of those.
-    pub number: String,
-    /// Since when to tell what has changed.
-    pub since: Option<Since>,
-    /// Whether the guest is asked to freeze its file systems for that moment.
-    pub quiesce: bool,
-}
-
-/// An earlier moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Since {
-    /// Its checkpoint.
-    pub checkpoint: String,
-    /// The disks that it is of, by their targets.
-    pub targets: Vec<String>,
-}
-
-/// Whether the guest has frozen its file systems for the moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Quiesced {
-    /// It was not asked.
-    No,
-    /// It has.
-    Yes,
-    /// It did not answer, for this reason.
-    Failed(String),
-    /// The machine was off.
-    Off,
-}
-
-/// A disk as it was at the moment.
-pub struct BackupDisk {
-    /// What it is.
-    pub disk: Disk,
-    /// What it has.
-    pub source: Arc<dyn Source>,
-    /// What has changed since the earlier moment, where that can be told.
-    pub changed: Option<Vec<Range<u64>>>,
-}
 
 /// A machine that is started without its processors, and is turned off when this is over.
 struct Awake {
@@ -116,38 +70,40 @@ impl Drop for Awake {
     }
 }
 
-/// A backup that is at work. Dropped before it was ended it is taken back, in a thread of its own.
-pub struct Backup {
-    /// The machine as it was described at the moment.
-    pub machine: Machine,
-    /// Its disks.
-    pub disks: Vec<BackupDisk>,
-    /// The checkpoint of the moment, where there are disks that can remember what changes.
-    pub checkpoint: Option<String>,
-    /// Whether the guest had frozen its file systems.
-    pub quiesced: Quiesced,
-    /// Why what has changed cannot be told though it was asked.
-    pub lost: Option<String>,
-    work: Option<Work>,
-}
-
 /// What has to be ended.
-struct Work {
+pub(crate) struct Work {
     connection: Connection,
+    // Before what holds it.
     awake: Awake,
+    _hold: Hold,
+    /// What the names of its exports begin with.
+    prefix: String,
     checkpoint: Option<String>,
     _reach: Option<Reach>,
 }
 
 impl Work {
-    fn end(&mut self) -> Result<()> {
-        end_job(&self.connection, &self.awake.found)?;
+    pub(crate) fn end(&mut self) -> Result<()> {
+        self.end_job()?;
         self.awake.end()
     }
 
+    /// Another may have ended it, and begun its own.
+    fn end_job(&self) -> Result<()> {
+        let found = &self.awake.found;
+        match at_work(found)?.is_some_and(|xml| is_of(&xml, &self.prefix)) {
+            true => end_job(&self.connection, found),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn leave(mut self) {
+        self.awake.on = false;
+    }
+
     /// Ends it, and forgets the moment: what has changed is told since the one before.
-    fn undo(&mut self) {
-        let ended = end_job(&self.connection, &self.awake.found);
+    pub(crate) fn undo(&mut self) {
+        let ended = self.end_job();
         if let Some(checkpoint) = &self.checkpoint
             && let Err(e) = raw::delete_checkpoint(&self.awake.found.domain, checkpoint, false)
             && e.code() != ErrorNumber::NoDomainCheckpoint
@@ -156,26 +112,6 @@ impl Work {
         }
         if let Err(e) = ended.and_then(|()| self.awake.end()) {
             tracing::warn!(error = %e, "end a backup");
-        }
-    }
-}
-
-impl Backup {
-    /// Ends the backup; its checkpoint stays.
-    ///
-    /// # Errors
-    ///
-    /// It does not end, or the machine was off and was started by somebody meanwhile.
-    pub fn end(mut self) -> Result<()> {
-        self.disks.clear();
-        self.work.take().map_or(Ok(()), |mut work| work.end())
-    }
-}
-
-impl Drop for Backup {
-    fn drop(&mut self) {
-        if let Some(mut work) = self.work.take() {
-            std::thread::spawn(move || work.undo());
         }
     }
 }
@@ -229,16 +165,16 @@ fn prefix(key: &str) -> String {
     format!("{OURS}{key}.")
 }
 
-/// Whether a backup that is at work is of this key.
-fn is_of(xml: &str, key: &str) -> bool {
-    xml.contains(&format!("exportname='{}", prefix(key)))
+/// Whether a backup that is at work is one whose names begin like this.
+fn is_of(xml: &str, prefix: &str) -> bool {
+    xml.contains(&format!("exportname='{prefix}"))
 }
 
 /// What libvirt is asked for.
 struct Plan<'a> {
     found: &'a Found,
     machine: &'a Machine,
-    prefix: String,
+    /// The moment's name, which those of all that is shown begin with.
     checkpoint: String,
     socket: String,
     /// In the names of what is made: that of an earlier try may be there still.
@@ -247,11 +183,11 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn export(&self, disk: &Disk) -> String {
-        format!("{}{}", self.prefix, disk.target)
+        format!("{}.{}", self.checkpoint, disk.target)
     }
 
     fn bitmap(&self) -> String {
-        format!("{}changed", self.prefix)
+        format!("{}.changed", self.checkpoint)
     }
 
     fn backup(&self, since: Option<&Since>) -> String {
@@ -350,10 +286,11 @@ impl Connection {
     ///
     /// The machine is gone, cannot be read, or is busy with somebody else's backup. Then nothing stays of it.
     pub fn back_up(&self, wanted: &Wanted) -> Result<Backup> {
+        let hold = Hold::new(&wanted.uuid)?;
         let found = self.found(&wanted.uuid)?;
         let prefix = prefix(&wanted.key);
         if let Some(xml) = at_work(&found)? {
-            if !is_of(&xml, &wanted.key) {
+            if !is_of(&xml, &prefix) {
                 return Err(Error::Busy(found.name));
             }
             end_job(self, &found)?;
@@ -362,6 +299,8 @@ impl Connection {
         let mut work = Work {
             connection: self.clone(),
             awake: Awake::new(found)?,
+            _hold: hold,
+            prefix: format!("{prefix}{}.", wanted.number),
             checkpoint: None,
             _reach: None,
         };
@@ -381,7 +320,6 @@ impl Connection {
         let tag = uuid::Uuid::new_v4().simple().to_string();
         let plan = Plan {
             machine: &machine,
-            prefix,
             checkpoint: checkpoint.clone(),
             socket: self.socket(found, &tag),
             tag,
@@ -480,21 +418,22 @@ impl Connection {
         Ok(names)
     }
 
-    /// Forgets the moments of this key, but for one. Of a machine that is off only where `wake` says so: it is started for that,
-    /// without its processors.
+    /// Forgets moments of this key that `which` says, and ends a backup of this key that is at work. Of a machine that is off only
+    /// where `wake` says so: it is started for that, without its processors.
     ///
     /// # Errors
     ///
     /// The machine is gone, or one of them stays.
-    pub fn forget(&self, uuid: &str, key: &str, keep: Option<&str>, wake: bool) -> Result<()> {
+    pub fn forget(&self, uuid: &str, key: &str, which: impl Fn(&str) -> bool, wake: bool) -> Result<()> {
+        let _hold = Hold::new(uuid)?;
         let mut names = self.moments(uuid, key)?;
-        names.retain(|name| Some(name.as_str()) != keep);
+        names.retain(|name| which(name));
         let found = self.found(uuid)?;
+        if at_work(&found)?.is_some_and(|xml| is_of(&xml, &prefix(key))) {
+            end_job(self, &found)?;
+        }
         if names.is_empty() || (!wake && !found.is_active()?) {
             return Ok(());
-        }
-        if at_work(&found)?.is_some_and(|xml| is_of(&xml, key)) {
-            end_job(self, &found)?;
         }
         let mut awake = Awake::new(found)?;
         for name in names {
@@ -509,30 +448,5 @@ impl Connection {
             }
         }
         awake.end()
-    }
-
-    /// Forgets one moment, and ends the backup with this key if one is at work; nothing where the machine is gone or off.
-    ///
-    /// # Errors
-    ///
-    /// It stays.
-    pub fn take_back(&self, uuid: &str, key: &str, number: &str) -> Result<()> {
-        let found = match self.found(uuid) {
-            Err(Error::Gone(_)) => return Ok(()),
-            found => found?,
-        };
-        if !found.is_active()? {
-            return Ok(());
-        }
-        if at_work(&found)?.is_some_and(|xml| is_of(&xml, key)) {
-            end_job(self, &found)?;
-        }
-        let name = format!("{}{number}", prefix(key));
-        match raw::delete_checkpoint(&found.domain, &name, false) {
-            Err(e) if e.code() != ErrorNumber::NoDomainCheckpoint => {
-                found.call("remove a checkpoint", |_| Err(e))
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! A connection to a libvirt, and what its machines are told by it.
 
 use crate::error::{Error, Result};
+use crate::hold::Hold;
 use crate::machine::{self, Machine};
 use crate::raw::{self, Event, Events};
 use crate::uri::Uri;
@@ -88,27 +89,17 @@ impl Found {
     }
 }
 
-/// Tells when a machine is off.
+/// Tells when something becomes of a machine.
 pub struct Watch {
     connection: Connection,
-    found: Found,
     events: Events,
     changed: UnboundedReceiver<()>,
 }
 
 impl Watch {
-    /// Waits until the machine is off. Each look at it is a short call, that blocks.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be asked.
-    pub async fn off(&mut self) -> Result<()> {
-        loop {
-            if !self.found.is_active()? {
-                return Ok(());
-            }
-            self.changed.recv().await;
-        }
+    /// Waits until something has become of the machine, since it is watched or was last waited for.
+    pub async fn changed(&mut self) {
+        self.changed.recv().await;
     }
 }
 
@@ -148,12 +139,6 @@ impl Connection {
             connect: Arc::new(connect),
             uri: uri.clone(),
         })
-    }
-
-    /// Whether the other side is there still.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.connect.is_alive().unwrap_or(false)
     }
 
     pub(crate) fn found(&self, uuid: &str) -> Result<Found> {
@@ -206,7 +191,16 @@ impl Connection {
         self.found(uuid)?.look()
     }
 
-    /// Begins to watch whether a machine is off.
+    /// Whether a machine runs, or stands still with its memory.
+    ///
+    /// # Errors
+    ///
+    /// It is gone, or cannot be asked.
+    pub fn is_active(&self, uuid: &str) -> Result<bool> {
+        self.found(uuid)?.is_active()
+    }
+
+    /// Begins to watch what becomes of a machine.
     ///
     /// # Errors
     ///
@@ -221,23 +215,23 @@ impl Connection {
         })?;
         Ok(Watch {
             connection: self.clone(),
-            found,
             events,
             changed,
         })
     }
 
-    /// Asks a machine to shut down, by its agent or by the power button; whether it does is told by [`Self::watch`].
+    /// Asks a machine to shut down, by its agent or by the power button; whether it does is told by [`Self::watch`]. Answers
+    /// whether somebody there may have heard it.
     ///
     /// # Errors
     ///
     /// It cannot be asked.
-    pub fn shut_down(&self, uuid: &str) -> Result<()> {
+    pub fn shut_down(&self, uuid: &str) -> Result<bool> {
         let found = self.found(uuid)?;
-        if !found.is_active()? {
-            return Ok(());
+        if found.state()? != sys::VIR_DOMAIN_RUNNING {
+            return Ok(false);
         }
-        found.call("shutting down", Domain::shutdown).map(drop)
+        found.call("shut down", Domain::shutdown).map(|_| true)
     }
 
     /// Turns a machine off at once.
@@ -250,16 +244,17 @@ impl Connection {
         match found.domain.destroy() {
             Ok(()) => Ok(()),
             Err(_) if !found.is_active()? => Ok(()),
-            Err(source) => found.call("turning off", |_| Err(source)),
+            Err(source) => found.call("turn off", |_| Err(source)),
         }
     }
 
-    /// Starts a machine that is off.
+    /// Starts a machine that is off; one that is being read is waited for.
     ///
     /// # Errors
     ///
     /// It does not start.
     pub fn start(&self, uuid: &str) -> Result<()> {
+        let _hold = Hold::new(uuid)?;
         let found = self.found(uuid)?;
         match found.is_active()? {
             true => Ok(()),

@@ -1,8 +1,10 @@
 //! What goes wrong.
 
 use crate::Uri;
+#[cfg(feature = "client")]
 use crate::uri::Transport;
 use std::io;
+#[cfg(feature = "client")]
 use virt::error::ErrorNumber;
 
 /// What an operation answers.
@@ -12,6 +14,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
+    #[error("this build of Offshoot has no libvirt: take the package, or build it with the feature libvirt")]
+    Absent,
+    #[cfg(feature = "client")]
     #[error("reach {uri}: {}", advice(uri, source))]
     Open {
         uri: Box<Uri>,
@@ -22,7 +27,8 @@ pub enum Error {
     NotQemu { uri: Box<Uri>, kind: String },
     #[error("{uri} is libvirt {found}: 7.2 or newer is needed, which can tell what has changed")]
     Old { uri: Box<Uri>, found: String },
-    #[error("{op} of {domain}")]
+    #[cfg(feature = "client")]
+    #[error("{op} of domain {domain}")]
     Call {
         op: &'static str,
         domain: String,
@@ -37,7 +43,7 @@ pub enum Error {
     Busy(String),
     #[error("domain {0} was started while it was read")]
     Started(String),
-    #[error("{op} of {domain}")]
+    #[error("{op} of domain {domain}")]
     Read {
         op: &'static str,
         domain: String,
@@ -51,7 +57,10 @@ impl Error {
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
-            Self::Open { .. } | Self::Busy(_) => true,
+            #[cfg(feature = "client")]
+            Self::Open { .. } => true,
+            Self::Busy(_) => true,
+            #[cfg(feature = "client")]
             Self::Call { source, .. } => matches!(
                 source.code(),
                 ErrorNumber::Rpc | ErrorNumber::OperationTimeout | ErrorNumber::SystemError
@@ -62,6 +71,7 @@ impl Error {
 }
 
 /// What to do where a libvirt is not reached.
+#[cfg(feature = "client")]
 fn advice(uri: &Uri, source: &virt::error::Error) -> &'static str {
     let denied = matches!(
         source.code(),

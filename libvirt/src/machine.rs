@@ -198,6 +198,7 @@ pub fn read(xml: &str, active: bool) -> Result<Machine, String> {
 }
 
 /// The text as it stands within XML.
+#[cfg(feature = "client")]
 pub(crate) fn escaped(text: &str) -> String {
     let mut all = String::with_capacity(text.len());
     for c in text.chars() {

@@ -134,25 +134,30 @@ impl Uri {
         self.session
     }
 
+    #[cfg(feature = "client")]
     pub(crate) fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
     /// Without the brackets of an IPv6 address; empty on this host.
+    #[cfg(feature = "client")]
     pub(crate) fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
+    #[cfg(feature = "client")]
     pub(crate) const fn port(&self) -> Option<u16> {
         self.port
     }
 
+    #[cfg(feature = "client")]
     pub(crate) fn parameter(&self, key: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(k, _)| k == key);
         found.map(|(_, value)| value.as_str())
     }
 
     /// As libvirt is asked: nobody is there to answer a question for a password.
+    #[cfg(feature = "client")]
     pub(crate) fn asked(&self) -> String {
         match self.transport {
             Transport::Ssh if self.text.contains('?') => format!("{}&no_tty=1", self.text),

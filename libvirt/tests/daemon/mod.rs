@@ -4,19 +4,20 @@
 #![allow(missing_docs, clippy::unwrap_used, dead_code)]
 
 use libvirt::{Connection, Uri};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
 
 /// Nobody.
 const USER: u32 = 65534;
 
 pub struct Daemon {
     dir: tempfile::TempDir,
-    pid: Pid,
+    process: Option<Child>,
 }
 
 fn is_root() -> bool {
@@ -57,23 +58,25 @@ impl Daemon {
         // No virtlogd beside it.
         let qemu = "stdio_handler = \"file\"\nsecurity_driver = \"none\"\n";
         std::fs::write(dir.path().join("config/libvirt/qemu.conf"), qemu).unwrap();
-        let mut daemon = Self { pid: Pid::INIT, dir };
+        let mut daemon = Self { dir, process: None };
         daemon.run();
         daemon
     }
 
-    /// It answers once it is ready.
+    /// It says when it is ready, as to systemd.
     fn run(&mut self) {
         let at = |name: &str| self.dir.path().join(name);
-        let pid_file = at("run/libvirtd.pid");
         std::fs::write(at("libvirtd.conf"), "auth_unix_rw = \"none\"\n").unwrap();
+        let (ready, log) = (at("ready"), std::fs::File::create(at("log")).unwrap());
+        std::fs::remove_file(&ready).ok();
+        let says = UnixDatagram::bind(&ready).unwrap();
+        give(&ready);
         let mut command = Command::new("libvirtd");
         command
-            .arg("--daemon")
             .arg("--config")
             .arg(at("libvirtd.conf"))
             .arg("--pid-file")
-            .arg(&pid_file)
+            .arg(at("run/libvirtd.pid"))
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", at("home"))
@@ -81,23 +84,25 @@ impl Daemon {
             .env("XDG_CONFIG_HOME", at("config"))
             .env("XDG_DATA_HOME", at("data"))
             .env("XDG_CACHE_HOME", at("cache"))
-            .current_dir(self.dir.path());
+            .env("NOTIFY_SOCKET", &ready)
+            .current_dir(self.dir.path())
+            .stderr(log);
         if is_root() {
             command.uid(USER).gid(USER);
         }
-        let out = command.output().expect("libvirtd is installed");
-        let log = std::fs::read_to_string(at("cache/libvirt/libvirtd.log")).unwrap_or_default();
-        assert!(out.status.success(), "{}\n{log}", said(&out));
-        let pid = std::fs::read_to_string(&pid_file).unwrap();
-        self.pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        self.process = Some(command.spawn().expect("libvirtd is installed"));
+        says.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut word = [0; 64];
+        let heard = says.recv(&mut word);
+        let log = || std::fs::read_to_string(at("log")).unwrap();
+        let length = heard.unwrap_or_else(|e| panic!("libvirtd is not ready: {e}\n{}", log()));
+        assert!(word[..length].starts_with(b"READY=1"));
     }
 
-    fn end(&self) {
-        let Ok(process) = pidfd_open(self.pid, PidfdFlags::empty()) else {
-            return;
-        };
-        if pidfd_send_signal(&process, Signal::TERM).is_ok() {
-            poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+    fn end(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
+            process.wait().unwrap();
         }
     }
 

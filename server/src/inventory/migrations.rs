@@ -8,8 +8,7 @@ use shared::api::ListQuery;
 use shared::job::{Job, JobKind, StepState, step};
 use shared::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
 use shared::migrate::{Inventory, MigratingVm, Source};
-use shared::vm::VmState;
-use shared::{Status, Timestamp, VmId};
+use shared::{Status, Timestamp};
 
 /// A page of sources.
 pub async fn sources(world: &World, query: &ListQuery) -> Result<Page<Source>, Status> {
@@ -136,12 +135,10 @@ pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status
         last(JobKind::RestoreCopy).await?,
         last(JobKind::CutOver).await?,
     );
-    let off = match vm.source_vm.parse::<VmId>() {
-        Ok(id) => db::vms::by_id(&world.db, id)
-            .await?
-            .is_some_and(|source| source.state == VmState::Stopped),
-        // What was exported does not run.
-        Err(_) => true,
+    // Where that cannot be asked it may run.
+    let off = match Sources::of(world).of_migration(&vm).await {
+        Ok(source) => !source.runs(),
+        Err(_) => false,
     };
     let before = cutover.and_then(|job| took(&job, step::SHUTTING_DOWN_SOURCE, step::SHUTTING_DOWN_SOURCE));
     Ok(Forecast {

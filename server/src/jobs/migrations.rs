@@ -250,7 +250,7 @@ impl Jobs {
             target: vm.target.to_string(),
             snapshot: None,
             memory: false,
-            quiesce: vm.policy.quiesce && matches!(source, Origin::Local(_)),
+            quiesce: vm.policy.quiesce && !matches!(source, Origin::Exported(_)),
             boot: false,
             request_id: Some(request_of([vm.id.0, Uuid::from_u128(number.into())])),
         };
@@ -263,7 +263,7 @@ impl Jobs {
         };
         match source {
             Origin::Local(source) => self.copy_snapshot(source, request, asked, by).await,
-            Origin::Exported(_) => self.copy_outside(vm, request, asked, by).await,
+            Origin::Exported(_) | Origin::Libvirt(_) => self.copy_outside(vm, request, asked, by).await,
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::db::{self};
 use crate::jobs::migrations::cycle_is_over;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs};
-use crate::sources::Sources;
+use crate::sources::{SourceError, Sources, libvirt};
+use ::libvirt::Connection;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
@@ -19,6 +20,7 @@ use shared::migrate::can::{Verb, can};
 use shared::migrate::{CutoverSpec, MigratingState, MigratingVm};
 use shared::vm::{PatchVm, PowerAction, VmState};
 use shared::{Code, JobId, Timestamp, VmId};
+use std::time::Duration;
 
 pub(super) struct CutOver;
 
@@ -116,8 +118,68 @@ async fn settle(cx: &Cx, cycle: JobId) -> Result<Job, StepError> {
     Ok(job)
 }
 
+/// The machine of a libvirt that is cut over, if it is one.
+async fn outside(cx: &Cx) -> Result<Option<(Connection, String)>, StepError> {
+    let Some(of) = spec(cx)?.outside else {
+        return Ok(None);
+    };
+    let place = Sources::of(cx.world()).libvirt(of.source).await?;
+    let place = place.ok_or_else(|| super::is_now("source", of.source))?;
+    Ok(Some((libvirt::open(&place).await?, of.id)))
+}
+
+async fn is_active(connection: &Connection, id: &str) -> Result<bool, StepError> {
+    let id = id.to_owned();
+    Ok(libvirt::ask(connection, move |c| c.is_active(&id)).await?)
+}
+
+/// Shuts a machine of a libvirt down; after a time its power is taken away.
+async fn shut_down_outside(cx: &Cx, connection: &Connection, id: &str) -> Result<(), StepError> {
+    let spec = spec(cx)?;
+    let watched = id.to_owned();
+    let mut changes = libvirt::ask(connection, move |c| c.watch(&watched)).await?;
+    if !is_active(connection, id).await? {
+        return Ok(());
+    }
+    cx.message(format!(
+        "{} is shutting down",
+        migrating(cx).await?.source_vm_name
+    ));
+    let asked = id.to_owned();
+    let heard = libvirt::ask(connection, move |c| c.shut_down(&asked)).await;
+    let off = async {
+        while is_active(connection, id).await? {
+            changes.changed().await;
+        }
+        Ok::<_, StepError>(())
+    };
+    // Where nobody hears it there is nothing to wait for.
+    let heard = heard.unwrap_or_else(|e| {
+        cx.log(format!("it is not asked to shut down: {}", db::chain(&e)));
+        false
+    });
+    let after = Duration::from_secs(if heard {
+        spec.request.power_off_after_seconds.into()
+    } else {
+        0
+    });
+    match tokio::time::timeout(after, off).await {
+        Ok(off) => off,
+        Err(_) => {
+            cx.message("its power is taken away");
+            let id = id.to_owned();
+            Ok(libvirt::ask(connection, move |c| c.power_off(&id)).await?)
+        }
+    }
+}
+
 async fn shut_down(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    if let Some((connection, id)) = outside(cx).await? {
+        shut_down_outside(cx, &connection, &id).await?;
+        minted.off = minted.off.or(Some(db::now()));
+        return keep(cx, &minted).await;
+    }
     let Some(source) = spec.source_vm else {
         // What was exported does not run.
         minted.off = minted.off.or(Some(db::now()));
@@ -152,14 +214,17 @@ async fn shut_down(cx: &Cx) -> Result<(), StepError> {
 /// What the source writes from here on would be lost.
 async fn still_off(cx: &Cx, source: VmId) -> Result<(), StepError> {
     let vm = super::vm(cx, source).await?;
-    if vm.state == VmState::Stopped {
-        return Ok(());
+    match vm.state {
+        VmState::Stopped => Ok(()),
+        _ => Err(was_started(vm.name.as_str())),
     }
+}
+
+fn was_started(name: &str) -> StepError {
     let text = format!(
-        "{} was started while it was cut over: what it writes would be lost; leave it off, and cut over again",
-        vm.name
+        "{name} was started while it was cut over: what it writes would be lost; leave it off, and cut over again"
     );
-    Err(StepError::new(Code::Aborted, text))
+    StepError::new(Code::Aborted, text)
 }
 
 async fn final_sync(cx: &Cx) -> Result<(), StepError> {
@@ -185,6 +250,11 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     };
     let job = settle(cx, cycle).await?;
     child::good(job)?;
+    if let Some((connection, id)) = outside(cx).await?
+        && is_active(&connection, &id).await?
+    {
+        return Err(was_started(&migrating(cx).await?.source_vm_name));
+    }
     match spec.source_vm {
         Some(source) => still_off(cx, source).await,
         None => Ok(()),
@@ -244,9 +314,24 @@ async fn instantiate(cx: &Cx) -> Result<(), StepError> {
     cx.commit(|_| Box::pin(async { Ok(()) })).await
 }
 
+async fn no_autostart(cx: &Cx) -> Result<(), StepError> {
+    if let Some((connection, id)) = outside(cx).await? {
+        libvirt::ask(&connection, move |c| c.no_autostart(&id)).await?;
+    }
+    Ok(())
+}
+
 /// From here on the machine is where it was to go.
 async fn finish(cx: &Cx) -> Result<(), StepError> {
     let spec = spec(cx)?;
+    if spec.outside.is_some()
+        && let Err(e) = no_autostart(cx).await
+    {
+        cx.log(format!(
+            "the source may be started with its host, turn that off there: {}",
+            e.status.message
+        ));
+    }
     let product = cx.job().resource(ResourceRole::Product, Noun::Vm).cloned();
     let product: Option<VmId> = product.and_then(|product| product.id.parse().ok());
     let off = PatchVm {
@@ -301,6 +386,18 @@ async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
     let spec = spec(cx)?;
     if let Some(job) = minted.power_off {
         child::cancelled(cx, job).await?;
+    }
+    if spec.ran
+        && let Some((connection, id)) = outside(cx).await?
+    {
+        cx.message(format!(
+            "{} is started again",
+            migrating(cx).await?.source_vm_name
+        ));
+        return match libvirt::ask(&connection, move |c| c.start(&id)).await {
+            Err(SourceError::Libvirt(::libvirt::Error::Gone(_))) => Ok(()),
+            started => Ok(started?),
+        };
     }
     let Some(source) = spec.source_vm else {
         return Ok(());
