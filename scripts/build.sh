@@ -7,4 +7,4 @@ cd "$root"
 scripts/setup.sh build
 scripts/checkout.sh
 site
-"$cargo" build --locked --release -p server
+"$cargo" build --locked --release -p server --features libvirt

@@ -20,7 +20,7 @@ while true; do
     pages=
     if changed app shared style; then pages=1; fi
     touch "$mark"
-    if { [[ -z $pages ]] || site; } && "$cargo" build --release -p server; then stop; else
+    if { [[ -z $pages ]] || site; } && "$cargo" build --release -p server --features libvirt; then stop; else
         echo "dev: it does not compile; the server of before goes on" >&2
     fi
 done

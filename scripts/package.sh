@@ -39,6 +39,7 @@ libraries() {
     while read -r name; do
         case $name in
             libc.so.* | libm.so.* | ld-linux*) echo "libc6 (>= $(newest GLIBC))" ;;
+            libvirt.so.0) echo "libvirt0 (>= $(newest LIBVIRT))" ;;
             libgcc_s.so.1) echo "libgcc-s1 (>= $(newest GCC))" ;;
             *) die "the program is linked with $name: say here which package has it" ;;
         esac
@@ -49,7 +50,7 @@ libraries() {
 crates() {
     local list=("$cargo" tree --locked --edges "normal,no-proc-macro" --prefix none --format '{p} {l}')
     {
-        "${list[@]}" -p server
+        "${list[@]}" -p server --features libvirt
         "${list[@]}" -p app --no-default-features --features hydrate --target wasm32-unknown-unknown
     } | sed '/(\//d; s/ (\*)$//; s/ v/ /' | sort -u
 }

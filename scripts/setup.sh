@@ -71,6 +71,8 @@ need ld binutils
 [[ -e /usr/include/stdlib.h ]] || missing+=(libc6-dev)
 need make make
 need brotli brotli
+need pkg-config pkg-config
+[[ -e /usr/include/libvirt/libvirt.h ]] || missing+=(libvirt-dev)
 if wants demo; then
     need flock util-linux
     need mformat mtools
@@ -105,6 +107,10 @@ if wants test; then
     need python3 python3
     # Debian has the module, and what it needs in a package of its own.
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    # A libvirt, whose machines are carried over.
+    need libvirtd libvirt-daemon
+    need virsh libvirt-clients
+    compgen -G '/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null || missing+=(libvirt-daemon-driver-qemu)
     # What the package depends on beside QEMU.
     need adduser adduser
     need ip iproute2

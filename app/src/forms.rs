@@ -111,6 +111,8 @@ pub(crate) mod way {
 pub(crate) const SOURCE_LOCAL: &str = "local";
 /// Or exported machines in a directory.
 pub(crate) const SOURCE_DISKS: &str = "disks";
+/// A libvirt.
+pub(crate) const SOURCE_LIBVIRT: &str = "libvirt";
 /// What `adaptation` says: adapt uploads, or leave them as they are. Else as usual.
 pub(crate) const ADAPT_YES: &str = "adapt";
 pub(crate) const ADAPT_NO: &str = "skip";

@@ -78,6 +78,7 @@ async fn site(dir: &Path, exports: &Path) -> Jobs {
     let source = CreateSource {
         name: "here".parse().unwrap(),
         local: None,
+        libvirt: None,
         disks: Some(DisksSource {
             path: text(exports).into(),
         }),
@@ -177,6 +178,7 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
         name: "outside".parse().unwrap(),
         local: None,
         disks: Some(DisksSource { path: "/etc".into() }),
+        libvirt: None,
     };
     let refused = jobs.create_source(outside).await.unwrap_err();
     assert_eq!(refused.field(), Some("disks.path"), "{refused}");

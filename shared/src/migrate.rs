@@ -77,6 +77,15 @@ pub struct DisksSource {
     pub path: String,
 }
 
+/// Machines of a libvirt that runs QEMU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LibvirtSource {
+    /// Where it is, as libvirt writes it: `qemu:///system`, `qemu+ssh://root@host/system`.
+    pub uri: String,
+}
+
 /// Where machines live that are to be carried over: one of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -88,6 +97,9 @@ pub struct SourcePlace {
     /// In a directory of exported machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<DisksSource>,
+    /// At a libvirt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt: Option<LibvirtSource>,
 }
 
 /// Where machines live that are to be carried over.
@@ -125,6 +137,9 @@ pub struct CreateSource {
     /// A directory of exported machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<DisksSource>,
+    /// A libvirt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt: Option<LibvirtSource>,
 }
 
 impl CreateSource {
@@ -133,17 +148,23 @@ impl CreateSource {
         let place = SourcePlace {
             local: self.local.clone(),
             disks: self.disks.clone(),
+            libvirt: self.libvirt.clone(),
         };
-        match (&place.local, &place.disks) {
-            (Some(_), None) => Ok(place),
-            (None, Some(disks)) if disks.path.starts_with('/') => Ok(place),
-            (None, Some(_)) => Err(Status::invalid(
+        match (&place.local, &place.disks, &place.libvirt) {
+            (Some(_), None, None) => Ok(place),
+            (None, Some(disks), None) if disks.path.starts_with('/') => Ok(place),
+            (None, Some(_), None) => Err(Status::invalid(
                 "disks.path",
                 "a directory is named by its whole path, from / on",
             )),
+            (None, None, Some(libvirt)) if libvirt.uri.contains("://") => Ok(place),
+            (None, None, Some(_)) => Err(Status::invalid(
+                "libvirt.uri",
+                "a libvirt is named by its URI, like qemu:///system",
+            )),
             _ => Err(Status::invalid(
                 "local",
-                "name one place where the machines live: local, or disks",
+                "name one place where the machines live: local, disks or libvirt",
             )),
         }
     }
@@ -586,6 +607,9 @@ pub struct CutoverSpec {
     /// The source's machine, where that is one of this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_vm: Option<VmId>,
+    /// The source's machine, where it is another's that may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<crate::copy::OutsideVm>,
     /// Whether it ran when it was asked: then it is started again if the cutover does not come to its end.
     pub ran: bool,
     /// Whether its last upload is adapted.

@@ -2,7 +2,7 @@
 
 use super::machine::number;
 use super::parse::Form;
-use super::{ADAPT_NO, ADAPT_YES, NETWORK_NONE, NETWORK_SAME, SOURCE_DISKS, SOURCE_LOCAL};
+use super::{ADAPT_NO, ADAPT_YES, NETWORK_NONE, NETWORK_SAME, SOURCE_DISKS, SOURCE_LIBVIRT, SOURCE_LOCAL};
 use crate::words::w;
 use shared::api::{
     AdaptMigration, Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration,
@@ -14,7 +14,7 @@ use shared::can::limit;
 use shared::migrate::groups::{CutOverGroup, GroupAction, GroupResults, MemberResult};
 use shared::migrate::{
     CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource,
-    FinalizeMigration, JudgeClone, LocalSource, PatchMigratingVm, TargetDefaults, can,
+    FinalizeMigration, JudgeClone, LibvirtSource, LocalSource, PatchMigratingVm, TargetDefaults, can,
 };
 use shared::vm::{CloudInit, NewNic};
 use shared::{Name, Status};
@@ -24,10 +24,12 @@ pub fn source(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
         ["create"] => {
             let kind = form.get("kind");
             let path = || form.get("disks.path").unwrap_or_default().to_owned();
+            let uri = || form.get("libvirt.uri").unwrap_or_default().to_owned();
             let request = CreateSource {
                 name: form.need("name")?,
                 local: (kind == Some(SOURCE_LOCAL)).then(LocalSource::default),
                 disks: (kind == Some(SOURCE_DISKS)).then(|| DisksSource { path: path() }),
+                libvirt: (kind == Some(SOURCE_LIBVIRT)).then(|| LibvirtSource { uri: uri() }),
             };
             request.place()?;
             PostSource { request }.raw()

@@ -425,11 +425,17 @@ fn trouble(vm: &MigratingVm) -> Option<AnyView> {
 
 /// What a source is.
 fn place(place: &SourcePlace) -> String {
-    match (&place.local, &place.disks) {
-        (Some(_), _) => w().source_local.to_owned(),
-        (None, Some(disks)) => disks.path.clone(),
+    match place {
+        SourcePlace { local: Some(_), .. } => w().source_local.to_owned(),
+        SourcePlace {
+            disks: Some(disks), ..
+        } => disks.path.clone(),
+        SourcePlace {
+            libvirt: Some(libvirt),
+            ..
+        } => libvirt.uri.clone(),
         // One that only a newer server knows.
-        (None, None) => "…".to_owned(),
+        _ => "…".to_owned(),
     }
 }
 

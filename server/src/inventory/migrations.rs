@@ -9,8 +9,7 @@ use shared::job::{Job, JobKind, StepState, step};
 use shared::migrate::groups::{Group, Groups};
 use shared::migrate::views::{CutoverJob, Forecast, MigrationClone, ReplicationCycle};
 use shared::migrate::{Inventory, MigratingVm, Source};
-use shared::vm::VmState;
-use shared::{Name, Status, Timestamp, VmId};
+use shared::{Name, Status, Timestamp};
 use std::collections::BTreeMap;
 
 /// A page of sources.
@@ -178,12 +177,10 @@ pub async fn forecast(world: &World, reference: &str) -> Result<Forecast, Status
         last(JobKind::CutOver).await?,
         last(JobKind::AdaptCopy).await?,
     );
-    let off = match vm.source_vm.parse::<VmId>() {
-        Ok(id) => db::vms::by_id(&world.db, id)
-            .await?
-            .is_some_and(|source| source.state == VmState::Stopped),
-        // What was exported does not run.
-        Err(_) => true,
+    // Where that cannot be asked it may run.
+    let off = match Sources::of(world).of_migration(&vm).await {
+        Ok(source) => !source.runs(),
+        Err(_) => false,
     };
     let before = cutover.and_then(|job| took(&job, step::SHUTTING_DOWN_SOURCE, step::SHUTTING_DOWN_SOURCE));
     Ok(Forecast {

@@ -405,7 +405,7 @@ impl Jobs {
             target: vm.target.to_string(),
             snapshot: None,
             memory: false,
-            quiesce: vm.policy.quiesce && matches!(source, Origin::Local(_)),
+            quiesce: vm.policy.quiesce && !matches!(source, Origin::Exported(_)),
             boot: false,
             request_id: None,
         };
@@ -418,7 +418,7 @@ impl Jobs {
         };
         match source {
             Origin::Local(source) => self.copy_snapshot(source, request, asked, by).await,
-            Origin::Exported(_) => self.copy_outside(vm, request, asked, by).await,
+            Origin::Exported(_) | Origin::Libvirt(_) => self.copy_outside(vm, request, asked, by).await,
         }
     }
 }

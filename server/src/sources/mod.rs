@@ -1,6 +1,7 @@
 //! Where machines live that are carried over, and what they are there.
 
 mod folder;
+pub mod libvirt;
 mod ovf;
 
 pub use folder::{Disk, Machine};
@@ -9,9 +10,9 @@ use crate::db::{self, Db};
 use crate::disks::Disks;
 use crate::disks::roots::below;
 use crate::jobs::world::{ImageRules, World};
-use shared::migrate::{MigratingVm, Source, SourceVm};
+use shared::migrate::{LibvirtSource, MigratingVm, Source, SourceVm};
 use shared::vm::{Vm, VmState};
-use shared::{Status, VmId};
+use shared::{SourceId, Status, VmId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,6 +38,14 @@ pub enum SourceError {
         #[source]
         source: crate::disks::DiskError,
     },
+    #[error("{0}")]
+    Uri(::libvirt::UriError),
+    #[error("disks are not read by TLS yet: reach this libvirt by ssh, as qemu+ssh://root@host/system")]
+    Tls,
+    #[error("{0} does not answer")]
+    Silent(String),
+    #[error(transparent)]
+    Libvirt(#[from] ::libvirt::Error),
     #[error("a thread ended early")]
     Thread,
 }
@@ -50,6 +59,9 @@ impl SourceError {
 
 impl From<SourceError> for Status {
     fn from(e: SourceError) -> Self {
+        if matches!(e, SourceError::Uri(_) | SourceError::Tls) {
+            return Self::invalid("libvirt.uri", e);
+        }
         Self::precondition(db::chain(&e))
     }
 }
@@ -61,6 +73,8 @@ pub enum Origin {
     Local(Box<Vm>),
     /// One that was exported.
     Exported(Machine),
+    /// One of a libvirt.
+    Libvirt(::libvirt::Machine),
 }
 
 impl Origin {
@@ -69,6 +83,7 @@ impl Origin {
         match self {
             Self::Local(vm) => vm.id.to_string(),
             Self::Exported(machine) => machine.id.clone(),
+            Self::Libvirt(machine) => machine.uuid.clone(),
         }
     }
 
@@ -77,6 +92,25 @@ impl Origin {
         match self {
             Self::Local(vm) => vm.name.to_string(),
             Self::Exported(machine) => machine.name.clone(),
+            Self::Libvirt(machine) => machine.name.clone(),
+        }
+    }
+
+    /// Why it cannot be carried over.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Local(_) => None,
+            Self::Exported(machine) => machine.refusal.clone(),
+            Self::Libvirt(machine) => machine.refusal.clone(),
+        }
+    }
+
+    /// Whether it runs, or stands still with its memory.
+    pub fn runs(&self) -> bool {
+        match self {
+            Self::Local(vm) => vm.state != VmState::Stopped,
+            Self::Exported(_) => false,
+            Self::Libvirt(machine) => machine.active,
         }
     }
 
@@ -91,7 +125,7 @@ impl Origin {
             firmware: None,
             disk_bytes: Vec::new(),
             os: None,
-            refusal: None,
+            refusal: self.refusal(),
             migrating_vm: None,
         };
         match self {
@@ -113,7 +147,15 @@ impl Origin {
                     .map(|disk| disk.found.virtual_bytes)
                     .collect(),
                 os: machine.os.clone(),
-                refusal: machine.refusal.clone(),
+                ..base
+            },
+            Self::Libvirt(machine) => SourceVm {
+                running: Some(machine.active),
+                cpus: machine.cpus,
+                memory_mib: machine.memory_mib,
+                firmware: Some(libvirt::firmware(machine)),
+                disk_bytes: machine.disks.iter().map(|disk| disk.bytes).collect(),
+                os: machine.os.clone(),
                 ..base
             },
         }
@@ -152,7 +194,10 @@ impl<'a> Sources<'a> {
     /// All machines of a source, by name.
     pub async fn list(&self, source: &Source) -> Result<Vec<SourceVm>, Status> {
         let mut all = Vec::new();
-        if let Some(folder) = &source.place.disks {
+        if let Some(place) = &source.place.libvirt {
+            let found = libvirt::machines(place, self.images.most).await?;
+            all.extend(found.into_iter().map(|machine| Origin::Libvirt(machine).told()));
+        } else if let Some(folder) = &source.place.disks {
             let path = self.folder(&folder.path)?;
             let found = folder::list(self.disks, &path, self.images.most).await?;
             all.extend(found.into_iter().map(|machine| Origin::Exported(machine).told()));
@@ -169,6 +214,10 @@ impl<'a> Sources<'a> {
 
     /// The machine of a source with this id, or with this name.
     pub async fn find(&self, source: &Source, reference: &str) -> Result<Option<Origin>, Status> {
+        if let Some(place) = &source.place.libvirt {
+            let found = libvirt::find(place, self.images.most, reference).await?;
+            return Ok(found.map(Origin::Libvirt));
+        }
         let Some(folder) = &source.place.disks else {
             let found = db::vms::find(self.db, reference).await?;
             return Ok(found.map(|vm| Origin::Local(Box::new(vm))));
@@ -180,28 +229,39 @@ impl<'a> Sources<'a> {
         Ok(found.map(|n| Origin::Exported(all.swap_remove(n))))
     }
 
-    /// The machine that a migration is of; the reason where there is none, or it cannot be carried over.
-    pub async fn of_migration(&self, vm: &MigratingVm) -> Result<Origin, Status> {
-        let id = vm.source.to_string();
+    /// The source with this id.
+    pub async fn of_id(&self, id: SourceId) -> Result<Source, Status> {
+        let id = id.to_string();
         let source = self
             .db
             .reading(async |conn| db::migrations::source(conn, &id).await);
-        let source = source.await?;
-        let found = match (&source.place.disks, vm.source_vm.parse::<VmId>()) {
-            (None, Ok(id)) => {
+        Ok(source.await?)
+    }
+
+    /// The libvirt that a source is, if it is one.
+    pub async fn libvirt(&self, id: SourceId) -> Result<Option<LibvirtSource>, Status> {
+        Ok(self.of_id(id).await?.place.libvirt)
+    }
+
+    /// The machine that a migration is of; the reason where there is none, or it cannot be carried over.
+    pub async fn of_migration(&self, vm: &MigratingVm) -> Result<Origin, Status> {
+        let source = self.of_id(vm.source).await?;
+        let elsewhere = source.place.local.is_none();
+        let found = match (elsewhere, vm.source_vm.parse::<VmId>()) {
+            (false, Ok(id)) => {
                 let found = db::vms::by_id(self.db, id).await?;
                 found.map(|vm| Origin::Local(Box::new(vm)))
             }
             _ => self.find(&source, &vm.source_vm).await?,
         };
         match found {
-            Some(Origin::Exported(Machine {
-                refusal: Some(why), ..
-            })) => Err(Status::precondition(format!(
-                "{} cannot be carried over: {why}; mend it, and check again",
-                vm.source_vm_name
-            ))),
-            Some(found) => Ok(found),
+            Some(found) => match found.refusal() {
+                Some(why) => Err(Status::precondition(format!(
+                    "{} cannot be carried over: {why}; mend it, and check again",
+                    vm.source_vm_name
+                ))),
+                None => Ok(found),
+            },
             None => Err(Status::precondition(format!(
                 "{} is not at {} any more: delete the migration, or bring it back and check again",
                 vm.source_vm_name, vm.source_name

@@ -32,6 +32,7 @@ pub async fn carried(jobs: &Jobs, vm: &str, policy: CyclePolicy) {
         name: "here".parse().unwrap(),
         local: Some(LocalSource {}),
         disks: None,
+        libvirt: None,
     };
     jobs.create_source(source).await.unwrap();
     let request = CreateMigratingVm {

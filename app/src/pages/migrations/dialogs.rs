@@ -5,7 +5,7 @@ use crate::components::copies::facts;
 use crate::components::dialog::{cancel, dialog};
 use crate::components::field::{Fields, Line};
 use crate::format;
-use crate::forms::{SOURCE_DISKS, SOURCE_LOCAL};
+use crate::forms::{SOURCE_DISKS, SOURCE_LIBVIRT, SOURCE_LOCAL};
 use crate::words::{put, w};
 use leptos::prelude::*;
 use shared::can::limit;
@@ -28,11 +28,18 @@ pub fn add_source() -> AnyView {
         let kinds = vec![
             (SOURCE_LOCAL.to_owned(), w().source_local.to_owned()),
             (SOURCE_DISKS.to_owned(), w().source_disks.to_owned()),
+            (SOURCE_LIBVIRT.to_owned(), w().source_libvirt.to_owned()),
         ];
         let path = fields.line(Line {
             name: "disks.path",
             label: w().directory,
             hint: w().source_disks_hint.to_owned(),
+            ..Line::default()
+        });
+        let uri = fields.line(Line {
+            name: "libvirt.uri",
+            label: w().source_uri,
+            hint: w().source_uri_hint.to_owned(),
             ..Line::default()
         });
         view! {
@@ -41,6 +48,7 @@ pub fn add_source() -> AnyView {
                 {name}
                 {fields.choice("kind", w().kind, w().source_kind_hint.to_owned(), kinds, SOURCE_LOCAL)}
                 {path}
+                {uri}
                 <footer>
                     {cancel(HERE.to_owned(), w().never_mind)}
                     {fields.submit("go", w().add_it, may_manage)}

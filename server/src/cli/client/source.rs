@@ -5,7 +5,9 @@ use super::{Api, Failure, List, joined};
 use clap::{ArgGroup, Args, Subcommand};
 use shared::Name;
 use shared::api::{DeleteSource, GetInventory, GetSource, ListSources, PostSource};
-use shared::migrate::{CreateSource, DisksSource, Inventory, LocalSource, Source, SourcePlace};
+use shared::migrate::{
+    CreateSource, DisksSource, Inventory, LibvirtSource, LocalSource, Source, SourcePlace,
+};
 
 /// `offshoot source …`
 #[derive(Subcommand)]
@@ -33,7 +35,7 @@ pub enum SourceCommand {
 
 /// What a new source is.
 #[derive(Args)]
-#[command(group = ArgGroup::new("place").args(["local", "disks"]).required(true))]
+#[command(group = ArgGroup::new("place").args(["local", "disks", "libvirt"]).required(true))]
 pub struct AddArgs {
     /// Its name.
     name: Name,
@@ -43,6 +45,9 @@ pub struct AddArgs {
     /// A directory of exported machines on the server's host: OVAs, OVFs with their disks, directories of disks, single disks.
     #[arg(long, value_name = "PATH")]
     disks: Option<String>,
+    /// A libvirt that runs QEMU: qemu:///system on the server's host, qemu+ssh://root@host/system elsewhere.
+    #[arg(long, value_name = "URI")]
+    libvirt: Option<String>,
 }
 
 impl SourceCommand {
@@ -70,6 +75,7 @@ impl SourceCommand {
                     name: args.name,
                     local: args.local.then(LocalSource::default),
                     disks: args.disks.map(|path| DisksSource { path }),
+                    libvirt: args.libvirt.map(|uri| LibvirtSource { uri }),
                 };
                 api.show(&PostSource { request }, |s| shown(&s)).await
             }
@@ -85,10 +91,16 @@ impl SourceCommand {
 
 /// What a source is, in a few words; nothing for a kind that this version does not know.
 fn place(place: &SourcePlace) -> String {
-    match (&place.local, &place.disks) {
-        (Some(_), _) => "the machines of this server".to_owned(),
-        (None, Some(disks)) => format!("exports in {}", disks.path),
-        (None, None) => String::new(),
+    match place {
+        SourcePlace { local: Some(_), .. } => "the machines of this server".to_owned(),
+        SourcePlace {
+            disks: Some(disks), ..
+        } => format!("exports in {}", disks.path),
+        SourcePlace {
+            libvirt: Some(libvirt),
+            ..
+        } => format!("libvirt {}", libvirt.uri),
+        _ => String::new(),
     }
 }
 

@@ -153,6 +153,7 @@ impl Show<'_> {
             name: HERE.parse()?,
             local: Some(LocalSource::default()),
             disks: None,
+            libvirt: None,
         };
         Ok(self.client.call(&PostSource { request }).await?.id.to_string())
     }

@@ -3,6 +3,7 @@
 //! What is read is frozen, so nothing is asked of QEMU, and others may work on the machine meanwhile. What has changed since
 //! the copy before is what the layers above its have: a layer shows the same for ever, whoever takes it up.
 
+mod libvirt;
 mod local;
 mod outside;
 
@@ -14,6 +15,7 @@ use crate::db::locks::LockMode;
 use crate::db::{self, now};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs, request_of};
+use crate::sources::Sources;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::copy::{CopyFigures, CopyProgress, CopySpec, SubTask, TaskStatus};
@@ -185,6 +187,8 @@ struct Reading {
     about: About,
     /// The snapshot, where it is one of this server.
     snapshot: Option<SnapshotId>,
+    /// What has to be ended when it is read.
+    backup: Option<::libvirt::Backup>,
 }
 
 /// Shows how far a copy has come, until it is dropped.
@@ -251,10 +255,14 @@ async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> 
         Ok(writer) => writer,
         Err(e) => return Err(failed(e).await),
     };
-    let reading = match &spec.outside {
+    let mut reading = match &spec.outside {
         None => local::reading(cx, &opened, &writer).await?,
-        Some(of) => outside::reading(cx, &opened, &writer, of).await?,
+        Some(of) => match Sources::of(cx.world()).libvirt(of.source).await? {
+            Some(place) => libvirt::reading(cx, &opened, &writer, (&place, &of.id)).await?,
+            None => outside::reading(cx, &opened, &writer, of).await?,
+        },
     };
+    let mut backup = reading.backup.take();
     let (parts, parent) = (&reading.parts, reading.parent.as_ref());
     let total: u64 = parts.iter().map(|part| part.source.bytes()).sum();
     told(cx, &target, &reading);
@@ -295,14 +303,20 @@ async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> 
             cancel.cancel();
             // What it has brought there is found again.
             writer.leave().await;
+            libvirt::take_back(backup.take()).await;
             return Err(keep::shut(cx, spec.policy).await);
         }
         Err(e) => {
             writer.leave().await;
+            libvirt::take_back(backup.take()).await;
             return Err(failed(e).await);
         }
     }
-    if let Err(e) = outside::still(parts) {
+    let still = match outside::still(parts) {
+        Ok(()) => libvirt::end(backup.take()).await,
+        gone => gone,
+    };
+    if let Err(e) = still {
         writer.leave().await;
         return Err(e);
     }
@@ -442,6 +456,7 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
 async fn let_go(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     outside::clean(cx).await?;
+    libvirt::forget_earlier(cx).await;
     let jobs = Jobs {
         inner: cx.inner.clone(),
     };
@@ -523,6 +538,7 @@ impl Kind for CopySnapshot {
                 if let Some(session) = cx.world().sessions.take(cx.id()) {
                     session.writer.leave().await;
                 }
+                libvirt::forget_own(cx).await;
                 outside::clean(cx).await
             }
             _ => Ok(()),

@@ -11,7 +11,8 @@ use crate::hypervisor::RunState;
 use crate::jobs::migrations::{adaptation_is_over, cycle_is_over};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs, observe, request_of};
-use crate::sources::Sources;
+use crate::sources::{SourceError, Sources, libvirt};
+use ::libvirt::Connection;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
@@ -142,8 +143,68 @@ async fn settle(cx: &Cx, cycle: JobId) -> Result<Job, StepError> {
     Ok(job)
 }
 
+/// The machine of a libvirt that is cut over, if it is one.
+async fn outside(cx: &Cx) -> Result<Option<(Connection, String)>, StepError> {
+    let Some(of) = spec(cx)?.outside else {
+        return Ok(None);
+    };
+    let place = Sources::of(cx.world()).libvirt(of.source).await?;
+    let place = place.ok_or_else(|| super::is_now("source", of.source))?;
+    Ok(Some((libvirt::open(&place).await?, of.id)))
+}
+
+async fn is_active(connection: &Connection, id: &str) -> Result<bool, StepError> {
+    let id = id.to_owned();
+    Ok(libvirt::ask(connection, move |c| c.is_active(&id)).await?)
+}
+
+/// Shuts a machine of a libvirt down; after a time its power is taken away.
+async fn shut_down_outside(cx: &Cx, connection: &Connection, id: &str) -> Result<(), StepError> {
+    let spec = spec(cx)?;
+    let watched = id.to_owned();
+    let mut changes = libvirt::ask(connection, move |c| c.watch(&watched)).await?;
+    if !is_active(connection, id).await? {
+        return Ok(());
+    }
+    cx.message(format!(
+        "{} is shutting down",
+        migrating(cx).await?.source_vm_name
+    ));
+    let asked = id.to_owned();
+    let heard = libvirt::ask(connection, move |c| c.shut_down(&asked)).await;
+    let off = async {
+        while is_active(connection, id).await? {
+            changes.changed().await;
+        }
+        Ok::<_, StepError>(())
+    };
+    // Where nobody hears it there is nothing to wait for.
+    let heard = heard.unwrap_or_else(|e| {
+        cx.log(format!("it is not asked to shut down: {}", db::chain(&e)));
+        false
+    });
+    let after = Duration::from_secs(if heard {
+        spec.request.power_off_after_seconds.into()
+    } else {
+        0
+    });
+    match tokio::time::timeout(after, off).await {
+        Ok(off) => off,
+        Err(_) => {
+            cx.message("its power is taken away");
+            let id = id.to_owned();
+            Ok(libvirt::ask(connection, move |c| c.power_off(&id)).await?)
+        }
+    }
+}
+
 async fn shut_down(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
+    if let Some((connection, id)) = outside(cx).await? {
+        shut_down_outside(cx, &connection, &id).await?;
+        minted.off = minted.off.or(Some(db::now()));
+        return keep(cx, &minted).await;
+    }
     let Some(source) = spec.source_vm else {
         // What was exported does not run.
         minted.off = minted.off.or(Some(db::now()));
@@ -189,14 +250,17 @@ async fn shut_down(cx: &Cx) -> Result<(), StepError> {
 /// What the source writes from here on would be lost.
 async fn still_off(cx: &Cx, source: VmId) -> Result<(), StepError> {
     let vm = super::vm(cx, source).await?;
-    if vm.state == VmState::Stopped {
-        return Ok(());
+    match vm.state {
+        VmState::Stopped => Ok(()),
+        _ => Err(was_started(vm.name.as_str())),
     }
+}
+
+fn was_started(name: &str) -> StepError {
     let text = format!(
-        "{} was started while it was cut over: what it writes would be lost; leave it off, and cut over again",
-        vm.name
+        "{name} was started while it was cut over: what it writes would be lost; leave it off, and cut over again"
     );
-    Err(StepError::new(Code::Aborted, text))
+    StepError::new(Code::Aborted, text)
 }
 
 async fn final_sync(cx: &Cx) -> Result<(), StepError> {
@@ -215,6 +279,11 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     keep(cx, &minted).await?;
     let job = settle(cx, cycle).await?;
     child::good(job)?;
+    if let Some((connection, id)) = outside(cx).await?
+        && is_active(&connection, &id).await?
+    {
+        return Err(was_started(&migrating(cx).await?.source_vm_name));
+    }
     match spec.source_vm {
         Some(source) => still_off(cx, source).await,
         None => Ok(()),
@@ -356,9 +425,24 @@ async fn instantiate(cx: &Cx) -> Result<(), StepError> {
     cx.commit(|_| Box::pin(async { Ok(()) })).await
 }
 
+async fn no_autostart(cx: &Cx) -> Result<(), StepError> {
+    if let Some((connection, id)) = outside(cx).await? {
+        libvirt::ask(&connection, move |c| c.no_autostart(&id)).await?;
+    }
+    Ok(())
+}
+
 /// From here on the machine is where it was to go.
 async fn finish(cx: &Cx) -> Result<(), StepError> {
     let spec = spec(cx)?;
+    if spec.outside.is_some()
+        && let Err(e) = no_autostart(cx).await
+    {
+        cx.log(format!(
+            "the source may be started with its host, turn that off there: {}",
+            e.status.message
+        ));
+    }
     let product = cx.job().resource(ResourceRole::Product, Noun::Vm).cloned();
     let product: Option<VmId> = product.and_then(|product| product.id.parse().ok());
     let off = PatchVm {
@@ -427,6 +511,18 @@ async fn heard(cx: &Cx, source: VmId, within_seconds: u32) -> Result<(), StepErr
 /// Starts the source again, if it ran.
 async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
     let spec = spec(cx)?;
+    if spec.ran
+        && let Some((connection, id)) = outside(cx).await?
+    {
+        cx.message(format!(
+            "{} is started again",
+            migrating(cx).await?.source_vm_name
+        ));
+        return match libvirt::ask(&connection, move |c| c.start(&id)).await {
+            Err(SourceError::Libvirt(::libvirt::Error::Gone(_))) => Ok(()),
+            started => Ok(started?),
+        };
+    }
     let Some(source) = spec.source_vm else {
         return Ok(());
     };

@@ -7,6 +7,7 @@ use crate::db::locks::LockMode;
 use crate::db::migrations::become_;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs};
+use crate::sources::{Sources, libvirt};
 use async_trait::async_trait;
 use shared::job::{DeleteSnapshotSpec, JobSpec, step};
 use shared::migrate::can::{Verb, can};
@@ -98,6 +99,12 @@ async fn let_go(cx: &Cx) -> Result<(), StepError> {
                 Err(e) => cx.log(format!("snapshot {snapshot} stays: {e}")),
             }
         }
+    }
+    if let Some(place) = Sources::of(cx.world()).libvirt(vm.source).await?
+        && let Err(e) = libvirt::forget(&place, &vm).await
+    {
+        // Gone since, or away: it is the source's own affair.
+        cx.log(format!("checkpoints stay: {}", db::chain(&e)));
     }
     become_state(cx, MigratingState::Finalized).await
 }

@@ -4,8 +4,8 @@ use crate::db::migrations::become_;
 use crate::db::{self, now};
 use crate::jobs::check::{check_cloud_init, check_labels};
 use crate::jobs::{By, Jobs};
-use crate::sources::{Origin, Sources};
-use shared::copy::{Copy, RestoreCopy, RestoreVm};
+use crate::sources::{Origin, Sources, libvirt};
+use shared::copy::{Copy, OutsideVm, RestoreCopy, RestoreVm};
 use shared::job::{Job, JobSpec};
 use shared::migrate::can::{self, Verb};
 use shared::migrate::views::{Judged, MigrationClone};
@@ -15,7 +15,7 @@ use shared::migrate::{
     TargetDefaults,
 };
 use shared::place::NetworkKind;
-use shared::vm::{Firmware, NewNic, VmState};
+use shared::vm::{Firmware, NewNic};
 use shared::{Code, CopyId, JobId, MigratingVmId, Name, SourceId, Status, Timestamp};
 use uuid::Uuid;
 
@@ -33,6 +33,9 @@ impl Jobs {
                 let place = request.place()?;
                 if let Some(folder) = &place.disks {
                     Sources::of(self.world()).folder(&folder.path)?;
+                }
+                if let Some(place) = &place.libvirt {
+                    libvirt::open(place).await?;
                 }
                 place
             },
@@ -216,10 +219,19 @@ impl Jobs {
             Box::pin(async move {
                 let vm = db::migrations::known(tx.conn(), &reference).await?;
                 can::can(Verb::Delete, &vm)?;
-                db::migrations::delete(tx, &vm).await
+                db::migrations::delete(tx, &vm).await?;
+                Ok(vm)
             })
         });
-        Ok(gone.await?)
+        let vm = gone.await?;
+        if let Some(place) = Sources::of(self.world()).libvirt(vm.source).await?
+            && vm.state != MigratingState::Finalized
+            && let Err(e) = libvirt::forget(&place, &vm).await
+        {
+            // It may be away for ever.
+            tracing::warn!(error = %db::chain(&e), migration = %vm.name, "checkpoints stay");
+        }
+        Ok(())
     }
 
     /// Starts the cycles.
@@ -470,10 +482,7 @@ impl Jobs {
         let db = &self.world().db;
         let vm = db.reading(async |conn| db::migrations::known(conn, reference).await);
         let vm = vm.await?;
-        let machine = match Sources::of(self.world()).of_migration(&vm).await? {
-            Origin::Local(machine) => Some(machine),
-            Origin::Exported(_) => None,
-        };
+        let origin = Sources::of(self.world()).of_migration(&vm).await?;
         let defaults = vm.target_defaults.with(&request.target);
         let name = defaults.name.as_ref().unwrap_or(&vm.name);
         // Said now: at the end of a cutover its machine is off.
@@ -484,8 +493,18 @@ impl Jobs {
         let spec = CutoverSpec {
             migrating_vm: vm.id,
             name: vm.name.clone(),
-            source_vm: machine.as_ref().map(|machine| machine.id),
-            ran: machine.is_some_and(|machine| machine.state != VmState::Stopped),
+            source_vm: match &origin {
+                Origin::Local(machine) => Some(machine.id),
+                Origin::Exported(_) | Origin::Libvirt(_) => None,
+            },
+            outside: match &origin {
+                Origin::Libvirt(machine) => Some(OutsideVm {
+                    source: vm.source,
+                    id: machine.uuid.clone(),
+                }),
+                Origin::Local(_) | Origin::Exported(_) => None,
+            },
+            ran: origin.runs(),
             adapts: vm.adapts,
             forecast: crate::inventory::migrations::forecast(self.world(), reference).await?,
             request,

@@ -35,6 +35,7 @@ pub(super) async fn reading(cx: &Cx, opened: &Opened, writer: &vault::Writer) ->
         parts,
         parent: parent.map(|parent| parent.copy),
         snapshot: Some(snapshot.id),
+        backup: None,
         about: About {
             vm: spec.vm,
             vm_name: spec.vm_name,

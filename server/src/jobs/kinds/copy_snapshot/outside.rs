@@ -20,9 +20,9 @@ use std::sync::Arc;
 use vault::Source;
 use vault::source::Raw;
 
-/// What a machine gets whose export does not say what it had.
-const CPUS: u32 = 2;
-const MEMORY_MIB: u32 = 2048;
+/// What a machine gets whose source does not say what it had.
+pub(super) const CPUS: u32 = 2;
+pub(super) const MEMORY_MIB: u32 = 2048;
 
 /// What a disk is told by, to know whether its file was written since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,25 +62,9 @@ pub(super) async fn reading(
         .map(|(disk, n)| of_machine(n, n + 1, disk))
         .collect();
     if firmware == Firmware::Efi {
-        // What it remembered is not exported: it begins with nothing to remember.
-        let template = &cx.world().efi()?.variables;
-        let raw = std::fs::File::open(template).and_then(Raw::new);
-        let raw = raw.map_err(|e| failed(&format!("open {}", template.display()), &e))?;
-        let number = disks.len() as u32;
-        let name = about::disk_name(number);
-        disks.push(CopyDisk {
-            name: name.clone(),
-            number,
-            slot: 0,
-            bytes: raw.bytes(),
-        });
-        parts.push(Part {
-            name,
-            source: Arc::new(raw),
-            track: serde_json::Value::Null,
-            changed: None,
-            file: None,
-        });
+        let (disk, part) = variables(cx, disks.len() as u32)?;
+        disks.push(disk);
+        parts.push(part);
     }
     let newest = machine
         .disks
@@ -94,6 +78,7 @@ pub(super) async fn reading(
         parts,
         parent,
         snapshot: None,
+        backup: None,
         about: About {
             vm: spec.vm,
             vm_name: spec.vm_name,
@@ -117,6 +102,28 @@ pub(super) async fn reading(
             adapted_of: None,
         },
     })
+}
+
+/// What an EFI firmware remembers: it does not come along from elsewhere, and begins with nothing to remember.
+pub(super) fn variables(cx: &Cx, number: u32) -> Result<(CopyDisk, Part), StepError> {
+    let template = &cx.world().efi()?.variables;
+    let raw = std::fs::File::open(template).and_then(Raw::new);
+    let raw = raw.map_err(|e| failed(&format!("open {}", template.display()), &e))?;
+    let name = about::disk_name(number);
+    let disk = CopyDisk {
+        name: name.clone(),
+        number,
+        slot: 0,
+        bytes: raw.bytes(),
+    };
+    let part = Part {
+        name,
+        source: Arc::new(raw),
+        track: serde_json::Value::Null,
+        changed: None,
+        file: None,
+    };
+    Ok((disk, part))
 }
 
 fn failed(op: &str, e: &(dyn std::error::Error + 'static)) -> StepError {

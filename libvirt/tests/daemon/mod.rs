@@ -1,0 +1,202 @@
+//! A libvirtd of the test's own: a session's, with directories of its own, which ends with it.
+//!
+//! One that root starts is the host's, and would take the host's directories: so it runs as somebody else then.
+#![allow(missing_docs, clippy::unwrap_used, dead_code)]
+
+use libvirt::{Connection, Uri};
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
+
+/// Nobody.
+const USER: u32 = 65534;
+
+pub struct Daemon {
+    dir: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Gives a file to whom the daemon runs as.
+fn give(path: &Path) {
+    if is_root() {
+        chown(path, Some(USER), Some(USER)).unwrap();
+    }
+}
+
+pub fn said(out: &Output) -> String {
+    let (out, err) = (&out.stdout, &out.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+pub fn tool(program: &str, arguments: &[&str]) -> String {
+    let out = Command::new(program).args(arguments).output().unwrap();
+    assert!(out.status.success(), "{program} {arguments:?}: {}", said(&out));
+    said(&out)
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("libvirtd-")
+            .tempdir_in("/tmp")
+            .unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        give(dir.path());
+        for name in ["home", "run", "config", "config/libvirt", "data", "cache"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            give(&path);
+        }
+        // No virtlogd beside it.
+        let qemu = "stdio_handler = \"file\"\nsecurity_driver = \"none\"\n";
+        std::fs::write(dir.path().join("config/libvirt/qemu.conf"), qemu).unwrap();
+        let mut daemon = Self { dir, process: None };
+        daemon.run();
+        daemon
+    }
+
+    /// It says when it is ready, as to systemd.
+    fn run(&mut self) {
+        let at = |name: &str| self.dir.path().join(name);
+        std::fs::write(at("libvirtd.conf"), "auth_unix_rw = \"none\"\n").unwrap();
+        let (ready, log) = (at("ready"), std::fs::File::create(at("log")).unwrap());
+        std::fs::remove_file(&ready).ok();
+        let says = UnixDatagram::bind(&ready).unwrap();
+        give(&ready);
+        let mut command = Command::new("libvirtd");
+        command
+            .arg("--config")
+            .arg(at("libvirtd.conf"))
+            .arg("--pid-file")
+            .arg(at("run/libvirtd.pid"))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", at("home"))
+            .env("XDG_RUNTIME_DIR", at("run"))
+            .env("XDG_CONFIG_HOME", at("config"))
+            .env("XDG_DATA_HOME", at("data"))
+            .env("XDG_CACHE_HOME", at("cache"))
+            .env("NOTIFY_SOCKET", &ready)
+            .current_dir(self.dir.path())
+            .stderr(log);
+        if is_root() {
+            command.uid(USER).gid(USER);
+        }
+        self.process = Some(command.spawn().expect("libvirtd is installed"));
+        says.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut word = [0; 64];
+        let heard = says.recv(&mut word);
+        let log = || std::fs::read_to_string(at("log")).unwrap();
+        let length = heard.unwrap_or_else(|e| panic!("libvirtd is not ready: {e}\n{}", log()));
+        assert!(word[..length].starts_with(b"READY=1"));
+    }
+
+    fn end(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// As after an update: its machines go on.
+    pub fn restart(&mut self) {
+        self.end();
+        self.run();
+    }
+
+    pub fn uri(&self) -> String {
+        let socket = self.dir.path().join("run/libvirt/libvirt-sock");
+        format!("qemu:///session?socket={}", socket.display())
+    }
+
+    pub fn open(&self) -> Connection {
+        Connection::open(&self.uri().parse::<Uri>().unwrap()).unwrap()
+    }
+
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        let uri = self.uri();
+        tool("virsh", &[&["-q", "-c", &uri], arguments].concat())
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A file that its machines may write.
+    pub fn put(&self, name: &str, from: &Path) -> PathBuf {
+        let path = self.at(name);
+        std::fs::copy(from, &path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        give(&path);
+        path
+    }
+
+    /// A disk of so many MiB, the first of which has something.
+    pub fn disk(&self, name: &str, format: &str, mib: u32) -> PathBuf {
+        let path = self.at(name);
+        let at = path.to_str().unwrap();
+        tool(
+            "qemu-img",
+            &["create", "-q", "-f", format, at, &format!("{mib}M")],
+        );
+        tool("qemu-io", &["-f", format, "-c", "write -P 1 0 1M", at]);
+        give(&path);
+        path
+    }
+
+    /// Defines a machine with disks of these files and formats, vda and so on; answers its UUID.
+    pub fn define(&self, name: &str, mib: u32, disks: &[(&Path, &str)]) -> String {
+        let mut all = String::new();
+        for ((path, format), letter) in disks.iter().zip('a'..) {
+            let path = path.display();
+            all.push_str(&format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='{format}'/><source file='{path}'/>\
+                 <target dev='vd{letter}' bus='virtio'/></disk>"
+            ));
+        }
+        let serial = self.at(&format!("{name}.serial"));
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>{mib}</memory><vcpu>1</vcpu>\
+             <metadata><libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'>\
+             <libosinfo:os id='http://debian.org/debian/12'/></libosinfo:libosinfo></metadata>\
+             <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features><devices>{all}\
+             <serial type='file'><source path='{}'/></serial>\
+             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
+             <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng></devices></domain>",
+            serial.display()
+        );
+        let path = self.at(&format!("{name}.xml"));
+        std::fs::write(&path, xml).unwrap();
+        self.virsh(&["define", path.to_str().unwrap()]);
+        self.virsh(&["domuuid", name]).trim().to_owned()
+    }
+
+    /// Writes to the first disk of a machine that runs, as its guest would.
+    pub fn write(&self, name: &str, command: &str) {
+        let line = format!("qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend \"{command}\"");
+        let said = self.virsh(&["qemu-monitor-command", name, "--hmp", &line]);
+        // What it has done is in its log; it only answers what went wrong.
+        assert_eq!(said.trim(), "");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(connection) = Connection::open(&self.uri().parse().unwrap()) {
+            for machine in connection.machines().unwrap_or_default() {
+                if machine.active {
+                    connection.power_off(&machine.uuid).ok();
+                }
+            }
+        }
+        self.end();
+    }
+}
