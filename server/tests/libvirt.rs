@@ -120,7 +120,8 @@ async fn a_machine_of_a_libvirt_is_carried_over_while_it_runs() {
     let third = when(&jobs, |vm| vm.cycles == 3 && vm.current_cycle.is_none()).await;
     assert_eq!(third.failures, 0, "{third:#?}");
     let job = server::db::jobs::by_id(&jobs.world().db, shared::JobId(third.last_copy.unwrap().0)).await;
-    let warnings = job.unwrap().unwrap().job.outcome.copy.unwrap().warnings;
+    let job = job.unwrap().unwrap().job;
+    let warnings = &job.outcome.copy.as_ref().unwrap().warnings;
     assert!(
         warnings.iter().any(|w| w.contains("all was read")),
         "{warnings:?}"
