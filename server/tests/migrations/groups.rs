@@ -12,6 +12,7 @@ async fn group(jobs: &Jobs, all: &[(&str, &str, u32)]) {
         name: "here".parse().unwrap(),
         local: Some(LocalSource {}),
         disks: None,
+        libvirt: None,
     };
     jobs.create_source(source).await.unwrap();
     for (migration, vm, wave) in all {

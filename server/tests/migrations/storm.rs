@@ -140,6 +140,7 @@ impl Storm {
             name: "here".parse().unwrap(),
             local: Some(LocalSource {}),
             disks: None,
+            libvirt: None,
         };
         jobs.create_source(source).await.unwrap();
         for n in 0..machines {
