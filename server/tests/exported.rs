@@ -1,5 +1,5 @@
 //! Exported machines, carried over from a directory: a real OVA, with a real guest in it.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
@@ -9,13 +9,15 @@ use shared::api::ListQuery;
 use shared::job::JobState;
 use shared::migrate::views::ReplicationCycle;
 use shared::migrate::{
-    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, DisksSource, MigratingState,
+    CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource,
+    MigratingState, TargetDefaults,
 };
 use shared::vm::Firmware;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use support::counting::{QEMU, counts};
-use support::migrating::{carry, is, synced, when};
+use support::migrating::{carry, is, synced, when, within};
 use support::{by, clean_up, dir, ended, engine_of, guest, quiet, target, vm_id};
 
 fn tool(program: &str, arguments: &[&str]) {
@@ -60,6 +62,17 @@ fn export(work: &Path, disk: &Path, ova: &Path) {
         .concat(),
     );
     std::fs::rename(half, ova).unwrap();
+}
+
+/// As [`carry`], of what is no system that is known.
+fn as_it_is(name: &str, vm: &str) -> CreateMigratingVm {
+    CreateMigratingVm {
+        policy: CyclePolicy {
+            skip_os_adaptation: Some(true),
+            ..CyclePolicy::default()
+        },
+        ..carry(name, vm)
+    }
 }
 
 async fn cycles(jobs: &Jobs) -> Vec<ReplicationCycle> {
@@ -110,7 +123,9 @@ async fn an_ova_is_carried_over_tried_and_cut_over() {
         (Some(1), Some(256), Some("Demo guest"))
     );
 
-    jobs.create_migrating_vm(carry("moved", "web.ova")).await.unwrap();
+    jobs.create_migrating_vm(as_it_is("moved", "web.ova"))
+        .await
+        .unwrap();
     when(&jobs, |vm| vm.state == MigratingState::Ready).await;
     synced(&jobs).await;
     let first = &cycles(&jobs).await[0];
@@ -198,7 +213,7 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
         "qemu-io",
         &["-f", "qcow2", "-c", "write -P 5 0 64k", text(&second)],
     );
-    jobs.create_migrating_vm(carry("moved", "pair")).await.unwrap();
+    jobs.create_migrating_vm(as_it_is("moved", "pair")).await.unwrap();
     when(&jobs, |vm| vm.state == MigratingState::Ready).await;
     let synced = synced(&jobs).await;
     let copy = server::db::copies::by_id(&jobs.world().db, synced.last_copy.unwrap());
@@ -242,5 +257,91 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     };
     assert_eq!(bad.state, MigratingState::Error);
     assert!(bad.error.unwrap().message.contains("cannot be carried over"));
+    clean_up(&jobs).await;
+}
+
+/// To adapt a Debian, and to boot it, on a busy host without KVM.
+const LONG: Duration = Duration::from_secs(900);
+
+/// What a Debian says of itself on the serial port when it has booted, by name.
+async fn marks(jobs: &Jobs, vm: shared::VmId) -> std::collections::HashMap<String, String> {
+    let end = Instant::now() + LONG;
+    loop {
+        let log = std::fs::read(jobs.world().hypervisor.serial_log(vm)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let line = log
+            .lines()
+            .find(|line| line.starts_with("mark machine=") && line.contains(" end"));
+        if let Some(line) = line {
+            let words = line.split(' ').filter_map(|word| word.trim().split_once('='));
+            return words.map(|(name, value)| (name.into(), value.into())).collect();
+        }
+        let tail = &log[log.len().saturating_sub(2000)..];
+        assert!(Instant::now() < end, "it says nothing: {tail}");
+        // The log is a file that QEMU writes: nothing tells of it here.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes long: make soak"]
+async fn a_debian_of_other_hardware_goes_all_the_way() {
+    let dir = dir();
+    let exports = dir.path().join("exports");
+    let jobs = site(dir.path(), &exports).await;
+    let script = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../guest/debian.sh");
+    let out = Command::new(script).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    std::fs::copy(said.lines().last().unwrap(), exports.join("debian.qcow2")).unwrap();
+    let request = CreateMigratingVm {
+        target_defaults: TargetDefaults {
+            hostname: Some("new.example.org".into()),
+            cpus: Some(2),
+            memory_mib: Some(1024),
+            ..TargetDefaults::default()
+        },
+        ..carry("moved", "debian.qcow2")
+    };
+    jobs.create_migrating_vm(request).await.unwrap();
+    when(&jobs, |vm| vm.state == MigratingState::Ready).await;
+    jobs.start_migration("moved").await.unwrap();
+    let vm = within(&jobs, LONG, |vm| {
+        vm.adaptation.as_ref().is_some_and(|last| last.over)
+    })
+    .await;
+    assert!(vm.adapted.is_some(), "{:#?}", vm.adaptation);
+    let job = vm.adaptation.unwrap().job.unwrap();
+    let job = server::db::jobs::by_id(&jobs.world().db, job)
+        .await
+        .unwrap()
+        .unwrap()
+        .job;
+    let adapted = job.outcome.read().unwrap().adapted.unwrap();
+    assert_eq!(adapted.os.unwrap().distribution, "debian");
+    assert!(adapted.written_bytes > 0 && !adapted.done.is_empty());
+
+    // What nobody has written since is adapted already: the cutover takes what was done ahead.
+    let cut = jobs
+        .cut_over("moved", CreateCutover::default(), by())
+        .await
+        .unwrap();
+    let cut = ended(&jobs, cut.id).await;
+    assert_eq!(cut.state, JobState::Succeeded, "{cut:#?}");
+    println!("off for {:?} ms", cut.outcome.read().unwrap().downtime_millis);
+    let said = marks(&jobs, vm_id(&jobs, "moved").await).await;
+    let say = |name: &str| said.get(name).map(String::as_str);
+    assert_eq!(say("host"), Some("new.example.org"), "{said:?}");
+    // The recipe of the image has both.
+    assert_ne!(say("machine"), Some("0123456789abcdef0123456789abcdef"));
+    assert_eq!(say("machine").map(str::len), Some(32), "{said:?}");
+    let mut lines = String::new();
+    for n in 1..=200_000 {
+        lines.push_str(&format!("{n}\n"));
+    }
+    let file = dir.path().join("data");
+    std::fs::write(&file, lines).unwrap();
+    let sum = Command::new("sha256sum").arg(&file).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    assert_eq!(say("data"), sum.split(' ').next(), "{said:?}");
     clean_up(&jobs).await;
 }

@@ -10,6 +10,7 @@ use shared::migrate::{
 use shared::{CopyId, MigratingVmId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use vault::CancellationToken;
 
 pub fn carry(name: &str, vm: &str) -> CreateMigratingVm {
@@ -49,6 +50,11 @@ pub async fn is(jobs: &Jobs) -> MigratingVm {
 
 /// Waits until the migration is as wanted.
 pub async fn when(jobs: &Jobs, wanted: impl Fn(&MigratingVm) -> bool) -> MigratingVm {
+    within(jobs, PATIENCE, wanted).await
+}
+
+/// As [`when`], for what may take so long.
+pub async fn within(jobs: &Jobs, patience: Duration, wanted: impl Fn(&MigratingVm) -> bool) -> MigratingVm {
     let mut changes = jobs.world().db.subscribe();
     let wait = async {
         loop {
@@ -60,7 +66,7 @@ pub async fn when(jobs: &Jobs, wanted: impl Fn(&MigratingVm) -> bool) -> Migrati
             drop(changes.recv().await);
         }
     };
-    match tokio::time::timeout(PATIENCE, wait).await {
+    match tokio::time::timeout(patience, wait).await {
         Ok(vm) => vm,
         Err(_) => panic!("it is not as wanted: {:#?}", is(jobs).await),
     }
