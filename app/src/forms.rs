@@ -39,7 +39,7 @@
 //! | `/do/policies/{policy}/retention` `on` `off` `run` `delete` | retention.… | `UpdatePolicy` … |
 //! | `/do/sources/create`, `/do/sources/{source}/remove` | name kind disks.path | `PostSource`, `DeleteSource` |
 //! | `/do/migrations/create`, `/do/migrations/{vm}/edit` | name source sourceVm target group policy.… targetDefaults.… network storage | `PostMigratingVm`, `UpdateMigratingVm` |
-//! | `/do/migrationGroups/{group}/act`, `/do/migrationGroups/{group}/cutover` | action wave; wave powerOffAfterSeconds | `PostGroupAction`, `PostGroupCutover` |
+//! | `/do/migrationGroups/{group}/act`, `/do/migrationGroups/{group}/cutover` | action wave; cutoverWave powerOffAfterSeconds | `PostGroupAction`, `PostGroupCutover` |
 //! | `/do/migrations/{vm}/start` `pause` `resume` `cycle` `extend` `check` `adapt` `delete` | | `StartMigration` … |
 //! | `/do/migrations/{vm}/clone`, `/do/migrations/{vm}/judge/{clone}` | target.name isolated start keepHours; action note | `PostMigrationClone`, `PostJudgement` |
 //! | `/do/migrations/{vm}/cutover` `finalize` | target.name powerOffAfterSeconds; keepCopies | `PostCutover`, `PostFinalize` |

@@ -139,7 +139,7 @@ const pages = {
   'migration-over': ['/migrations/old-move', 'old-move'],
   'migration-finalize': ['/migrations/old-move?do=finalize', 'old-move'],
   'migration-delete': ['/migrations/old-move?do=delete', 'old-move'],
-  'migration-edit': ['/migrations/web-move/edit', 'Change web-move'],
+  'migration-edit': ['/migrations/web-move/edit', 'Edit web-move'],
   'migration-group': ['/migration-groups/wave-1', 'wave-1'],
   'migration-group-cutover': ['/migration-groups/wave-1?do=cutover', 'wave-1'],
   source: ['/sources/here', 'here'],

@@ -452,7 +452,7 @@ pub struct MigratingVm {
     /// What it uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_copy: Option<CopyId>,
-    /// How much of its disks the last good cycle went through in a second, in bytes.
+    /// How much of what had changed the last good cycle read in a second, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rate_bps: Option<u64>,
     /// The last OS adaptation of an upload.

@@ -199,12 +199,11 @@ pub fn group(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
         [group, action] => (group.to_owned(), action),
         _ => return Err(Status::not_found("form", rest.join("/"))),
     };
-    let wave = form.parse("wave")?;
     Ok(match action {
         "act" => {
             let request = GroupAction {
                 verb: form.need("action")?,
-                wave,
+                wave: form.parse("wave")?,
                 keep_hours: None,
                 keep_copies: false,
             };
@@ -213,7 +212,8 @@ pub fn group(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
         "cutover" => {
             let usual = CutOverGroup::default().power_off_after_seconds;
             let request = CutOverGroup {
-                wave,
+                // Beside the other choice of the same page.
+                wave: form.parse("cutoverWave")?,
                 power_off_after_seconds: form.parse("powerOffAfterSeconds")?.unwrap_or(usual),
             };
             PostGroupCutover { group, request }.raw()

@@ -326,8 +326,7 @@ fn card(vm: &MigratingVm) -> AnyView {
 /// The group that it is in.
 fn group(vm: &MigratingVm) -> Option<AnyView> {
     let group = vm.group.as_ref()?.to_string();
-    let to = format!("{GROUPS}/{group}");
-    Some(view! { <a class="tag" href=to>{group}</a> }.into_any())
+    Some(view! { <span class="tag">{group}</span> }.into_any())
 }
 
 /// How far it has come.

@@ -308,11 +308,11 @@ fn failed(vm: &mut MigratingVm, why: Status, now: Timestamp) {
         .then(|| now.plus_micros(doubled.min(idle_micros(vm))));
 }
 
-/// How much of the disks a cycle went through in a second.
+/// How much of what had changed a cycle read in a second.
 fn rate(job: &Job) -> Option<u64> {
     let copying = job.steps.iter().find(|s| s.name == step::COPYING)?;
     let micros = copying.end_time?.since(copying.start_time?);
-    let done = job.outcome.read()?.copy?.figures.done_bytes;
+    let done = job.outcome.read()?.copy?.figures.read_bytes;
     (micros > 0).then(|| (done as f64 * 1e6 / micros as f64) as u64)
 }
 

@@ -133,7 +133,7 @@ pub fn progress(group: &Group) -> AnyView {
 }
 
 /// The choice of a wave, with all of them first.
-fn wave_choice(fields: &Fields, group: Memo<Group>) -> AnyView {
+fn wave_choice(fields: &Fields, name: &'static str, group: Memo<Group>) -> AnyView {
     let mut options = vec![(String::new(), w().every_wave.to_owned())];
     group.with_untracked(|g| {
         options.extend(g.waves.iter().map(|wave| {
@@ -142,7 +142,7 @@ fn wave_choice(fields: &Fields, group: Memo<Group>) -> AnyView {
             (number, word)
         }));
     });
-    fields.choice("wave", w().wave, String::new(), options, "")
+    fields.choice(name, w().wave, String::new(), options, "")
 }
 
 /// What is asked of all machines, or of a wave.
@@ -171,7 +171,7 @@ fn act(name: &str, group: Memo<Group>) -> AnyView {
     view! {
         <form method="post" action=action.clone() aria-label=w().group_act>
             {fields.error(&format!("{GROUPS}/{name}"))}
-            {wave_choice(&fields, group)}
+            {wave_choice(&fields, "wave", group)}
             <div class="actions">{buttons}</div>
         </form>
     }
@@ -245,7 +245,7 @@ fn dialog_of(group: Memo<Group>) -> AnyView {
             <form method="post" action=action>
                 {fields.error(&format!("{here}?do=cutover"))}
                 <div class="alert warn">{w().group_cut_over_loss}</div>
-                {wave_choice(&fields, group)}
+                {wave_choice(&fields, "cutoverWave", group)}
                 {seconds}
                 <footer>
                     {cancel(here, w().never_mind)}
