@@ -198,7 +198,7 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     let refused = jobs.create_source(outside).await.unwrap_err();
     assert_eq!(refused.field(), Some("disks.path"), "{refused}");
 
-    // Of two disks, as they lie there: one raw, one qcow2; it boots by EFI.
+    // Of two disks: one raw, as it lies there, one qcow2; it boots by EFI.
     let pair = exports.join("pair");
     std::fs::create_dir(&pair).unwrap();
     let raw = pair.join("a.raw");
@@ -208,11 +208,15 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     head[1024..1040].copy_from_slice(kind);
     std::fs::write(&raw, head).unwrap();
     let second = pair.join("b.qcow2");
-    tool("qemu-img", &["create", "-q", "-f", "qcow2", text(&second), "3M"]);
+    let plain = dir.path().join("plain");
+    tool("qemu-img", &["create", "-q", "-f", "qcow2", text(&plain), "3M"]);
     tool(
         "qemu-io",
-        &["-f", "qcow2", "-c", "write -P 5 0 64k", text(&second)],
+        &["-f", "qcow2", "-c", "write -P 5 0 64k", text(&plain)],
     );
+    // Compressed, as many exports are: it is converted.
+    let convert = ["convert", "-c", "-O", "qcow2", text(&plain), text(&second)];
+    tool("qemu-img", &convert);
     jobs.create_migrating_vm(as_it_is("moved", "pair")).await.unwrap();
     when(&jobs, |vm| vm.state == MigratingState::Ready).await;
     let synced = synced(&jobs).await;

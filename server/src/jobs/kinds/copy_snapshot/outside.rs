@@ -16,6 +16,7 @@ use shared::snapshot::Consistency;
 use shared::vm::Firmware;
 use shared::{Code, LayerId, SnapshotId, Status, Timestamp};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use vault::Source;
 use vault::source::Raw;
@@ -204,9 +205,9 @@ async fn opened(cx: &Cx, number: u32, disk: &sources::Disk) -> Result<Arc<dyn So
             let raw = std::fs::File::open(&disk.path).and_then(Raw::new);
             return Ok(Arc::new(raw.map_err(|e| failed(&open("open"), &e))?));
         }
-        ImageFormat::Qcow2 => match Frozen::open(std::slice::from_ref(&disk.path)) {
+        ImageFormat::Qcow2 => match plain(&disk.path) {
             Ok(frozen) => return Ok(Arc::new(frozen)),
-            // Compressed, perhaps.
+            // Compressed, perhaps: many exports are.
             Err(FrozenError::Refused { .. }) => {}
             Err(e) => return Err(failed(&open("read"), &e)),
         },
@@ -224,6 +225,13 @@ async fn opened(cx: &Cx, number: u32, disk: &sources::Disk) -> Result<Arc<dyn So
         .import(helper, &disk.path, found, &file, &progress)
         .await?;
     Ok(cx.disks().frozen(&[file], None).await?.source)
+}
+
+/// A qcow2 that can be read as it lies there: all of its tables are looked at, for each entry may be of a compressed cluster.
+fn plain(path: &Path) -> Result<Frozen, FrozenError> {
+    let frozen = Frozen::open(&[path.to_owned()])?;
+    frozen.changed_above(0)?;
+    Ok(frozen)
 }
 
 /// Where a disk is converted to: another try finds it again, as long as the file is the same.
