@@ -109,13 +109,13 @@ fn a_guest_is_carried_over_while_it_writes() {
     let told = demo(data.path(), &["--migrate"]);
     let migration = &told["migration"];
     assert_eq!(
-        (&told["ok"], &migration["state"]),
+        (&told["ok"], &migration["migratingVm"]["state"]),
         (&json!(true), &json!("FINALIZED")),
         "{told}"
     );
     let all = |of: &str| migration[of].as_array().unwrap_or_else(|| panic!("{of}: {told}"));
     // Two while the guest wrote, and that of the cutover.
-    let cycles = all("cycles");
+    let cycles = all("replicationCycles");
     assert!(cycles.len() >= 3, "{told}");
     assert!(cycles.iter().all(|cycle| cycle["state"] == "SUCCEEDED"), "{told}");
     assert!(

@@ -68,7 +68,7 @@ fn the_form_carries_a_machine_over_and_what_is_left_empty_is_as_usual() {
     assert_eq!(
         body(&call),
         json!({
-            "name": "web", "source": "here", "sourceVm": "web-1", "target": "far", "group": "wave-1",
+            "name": "web", "source": "here", "sourceVm": "web-1", "target": "far", "group": "wave-1", "wave": 1,
             "policy": {"idleSeconds": 60, "quiesce": true, "keepLast": 2},
             "targetDefaults": {"name": "web-new", "cpus": 2},
         })

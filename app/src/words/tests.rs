@@ -36,6 +36,9 @@ const SAME: &[&str] = &[
     "network_nics",
     "passphrase",
     "migration",
+    "source_uri",
+    "hostname",
+    "percent_done",
 ];
 
 #[test]
