@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Served, guestfish, run, setup, trial};
+use common::{CLUSTER, Served, guestfish, run, setup, trial};
 use guestfs::adapt::{Backing, Firmware, LicenceKind, Report, Wanted, WritableDisk, adapt, check, overlay};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -57,7 +57,7 @@ impl Debian {
 
     async fn overlay(&self, name: &str) -> WritableDisk {
         let backing = Backing::Served(self.served.disk.clone());
-        overlay("disk", &self.dir.path().join(name), backing)
+        overlay("disk", &self.dir.path().join(name), backing, CLUSTER)
             .await
             .unwrap()
     }
@@ -73,7 +73,7 @@ impl Debian {
     async fn adapt(&self, disk: &WritableDisk, wanted: &Wanted) -> Report {
         let start = Instant::now();
         let report = adapt(std::slice::from_ref(disk), wanted, &setup(self.dir.path())).await;
-        let report = report.unwrap_or_else(|e| panic!("{e}: {e:?}"));
+        let report = report.unwrap_or_else(|e| panic!("{}: {e:?}\n{}", e.error, e.log));
         println!(
             "{:6.2} s  adapted: {:#?}, but for {:#?}",
             start.elapsed().as_secs_f64(),
@@ -302,7 +302,7 @@ async fn unadapted() {
     let debian = Debian::new();
     let (path, format) = (debian.image.clone(), "qcow2");
     let spoken = debian.dir.path().join("spoken");
-    let disk = overlay("disk", &spoken, Backing::File { path, format }).await;
+    let disk = overlay("disk", &spoken, Backing::File { path, format }, CLUSTER).await;
     let disk = disk.unwrap().overlay;
     // Only so that its initramfs is heard.
     let script = "add-drive spoken format:qcow2\nrun\nmount /dev/sda1 /\nsh \"sed -i 's/ quiet$/ console=ttyS0/' /boot/grub/grub.cfg\"\nsh \"grep console=ttyS0 /boot/grub/grub.cfg\"\nshutdown\n";

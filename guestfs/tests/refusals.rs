@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Served, guestfish, image, run, setup, trial};
+use common::{CLUSTER, Served, guestfish, image, run, setup, trial};
 use guestfs::adapt::{AdaptError, Backing, Firmware, Refusal, Wanted, adapt, check, overlay};
 use guestfs::{Disk, FilesError};
 use std::io::Write;
@@ -159,18 +159,25 @@ async fn what_is_not_for_us() {
     assert_eq!(refused(&serve("none").disk, dir).await, Refusal::NoKernel);
     // An overlay that was refused is as it was made.
     let served = serve("none");
-    let disk = overlay("disk", &dir.join("overlay"), Backing::Served(served.disk.clone()))
-        .await
-        .unwrap();
+    let disk = overlay(
+        "disk",
+        &dir.join("overlay"),
+        Backing::Served(served.disk.clone()),
+        CLUSTER,
+    )
+    .await
+    .unwrap();
     let wanted = Wanted {
         firmware: Some(Firmware::Efi),
         ..Wanted::default()
     };
     let refused = adapt(&[disk], &wanted, &setup(dir)).await.unwrap_err();
     assert!(
-        matches!(refused, AdaptError::Refused(Refusal::NoKernel)),
+        matches!(refused.error, AdaptError::Refused(Refusal::NoKernel)),
         "{refused:?}"
     );
+    // How far it came is told all the same.
+    assert!(refused.log.contains("> inspect-os\n"), "{}", refused.log);
 }
 
 /// The head of a program.
@@ -199,7 +206,7 @@ async fn what_the_host_is_to_blame_for() {
         !e.is_refusal() && matches!(e, AdaptError::Host(FilesError::Io { op: "connect to", .. })),
         "{e:?}"
     );
-    let e = overlay("disk", &dir.join("overlay"), Backing::Served(gone))
+    let e = overlay("disk", &dir.join("overlay"), Backing::Served(gone), CLUSTER)
         .await
         .unwrap_err();
     assert!(!e.is_refusal() && e.to_string().contains("nobody.sock"), "{e}");

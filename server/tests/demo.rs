@@ -36,12 +36,13 @@ fn demo(data: &Path, more: &[&str]) -> Value {
     serde_json::from_str(stdout.lines().last().unwrap()).unwrap_or_else(|e| panic!("{e}: {stdout}\n{told}"))
 }
 
-/// The machines of a data directory that still have a process.
+/// The machines of a data directory that still have a process. The switch of an isolated network, which is beside them, ends by itself.
 fn left(data: &Path) -> Vec<String> {
     let runs = std::fs::read_dir(data.join("run"))
         .unwrap()
         .map(|e| e.unwrap().file_name());
-    let ids: Vec<String> = runs.map(|name| name.into_string().unwrap()).collect();
+    let names = runs.map(|name| name.into_string().unwrap());
+    let ids: Vec<String> = names.filter(|name| name.len() == 36).collect();
     assert!(!ids.is_empty());
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|e| {
         let arguments = std::fs::read(e.ok()?.path().join("cmdline")).ok()?;
@@ -109,7 +110,7 @@ fn a_guest_is_carried_over_while_it_writes() {
     let told = demo(data.path(), &["--migrate"]);
     let migration = &told["migration"];
     assert_eq!(
-        (&told["ok"], &migration["migratingVm"]["state"]),
+        (&told["ok"], &migration["state"]),
         (&json!(true), &json!("FINALIZED")),
         "{told}"
     );

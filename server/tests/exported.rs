@@ -5,19 +5,20 @@ mod support;
 
 use server::inventory::migrations as inventory;
 use server::jobs::Jobs;
+use shared::CopyId;
 use shared::api::ListQuery;
 use shared::job::JobState;
 use shared::migrate::views::ReplicationCycle;
 use shared::migrate::{
     CreateCutover, CreateMigratingVm, CreateMigrationClone, CreateSource, CyclePolicy, DisksSource,
-    MigratingState, TargetDefaults,
+    MigratingState, MigratingVm, TargetDefaults,
 };
 use shared::vm::Firmware;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::counting::{QEMU, counts};
-use support::migrating::{carry, is, synced, when, within};
+use support::migrating::{brought, carry, is, synced, when, within};
 use support::{by, clean_up, dir, ended, engine_of, guest, quiet, target, vm_id};
 
 fn tool(program: &str, arguments: &[&str]) {
@@ -261,6 +262,97 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     };
     assert_eq!(bad.state, MigratingState::Error);
     assert!(bad.error.unwrap().message.contains("cannot be carried over"));
+    clean_up(&jobs).await;
+}
+
+/// A disk with a system on it that is known, and has all drivers in its kernel; nothing of it runs.
+fn system(work: &Path, disk: &Path) {
+    let root = work.join("root");
+    for dir in ["bin", "boot", "etc", "usr", "var", "lib/modules/6.1.0"] {
+        std::fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let has = |name: &str, text: &[u8]| std::fs::write(root.join(name), text).unwrap();
+    has("etc/fstab", b"");
+    has("etc/debian_version", b"12.1\n");
+    has(
+        "etc/os-release",
+        b"ID=debian\nVERSION_ID=12\nPRETTY_NAME=Debian\n",
+    );
+    has("etc/hostname", b"old\n");
+    has("etc/machine-id", b"0123456789abcdef0123456789abcdef\n");
+    has("boot/vmlinuz-6.1.0", b"MZ");
+    let drivers = ["virtio_blk", "virtio_pci", "virtio_scsi", "virtio_net"];
+    let drivers = drivers.map(|name| format!("kernel/drivers/{name}.ko\n"));
+    has("lib/modules/6.1.0/modules.builtin", drivers.concat().as_bytes());
+    // By a program it is seen what it is for: the head of one of x86-64.
+    let mut head = vec![0; 120];
+    head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    (head[16], head[18], head[20], head[52]) = (2, 62, 1, 64);
+    has("bin/ls", &head);
+    let raw = work.join("raw");
+    std::fs::File::create(&raw).unwrap().set_len(64 << 20).unwrap();
+    tool("mke2fs", &["-q", "-t", "ext4", "-d", text(&root), text(&raw)]);
+    tool("qemu-img", &["convert", "-O", "qcow2", text(&raw), text(disk)]);
+}
+
+/// What a file of the system on the first disk of a copy says.
+async fn says(jobs: &Jobs, copy: CopyId, file: &str, work: &Path) -> String {
+    let disk = work.join(copy.to_string());
+    if !disk.exists() {
+        brought(jobs, copy, &disk).await;
+    }
+    let out = Command::new("debugfs")
+        .args(["-R", &format!("cat {file}")])
+        .arg(&disk)
+        .output()
+        .unwrap();
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_is_adapted_beside_what_was_uploaded() {
+    let dir = dir();
+    let (exports, work) = (dir.path().join("exports"), dir.path().join("work"));
+    std::fs::create_dir_all(&work).unwrap();
+    let jobs = site(dir.path(), &exports).await;
+    let disk = exports.join("old.qcow2");
+    system(&work, &disk);
+    let request = CreateMigratingVm {
+        target_defaults: TargetDefaults {
+            hostname: Some("new.example.org".into()),
+            ..TargetDefaults::default()
+        },
+        ..carry("moved", "old.qcow2")
+    };
+    jobs.create_migrating_vm(request).await.unwrap();
+    when(&jobs, |vm| vm.state == MigratingState::Ready).await;
+    jobs.start_migration("moved").await.unwrap();
+    let over = |vm: &MigratingVm| vm.adaptation.as_ref().is_some_and(|last| last.over);
+    let vm = within(&jobs, LONG, over).await;
+    let adapted = vm
+        .adapted
+        .unwrap_or_else(|| panic!("it is adapted: {:#?}", vm.adaptation));
+    assert_eq!(Some(adapted.upload), vm.last_copy);
+    let job = vm.adaptation.unwrap().job.unwrap();
+    let job = server::db::jobs::by_id(&jobs.world().db, job).await.unwrap();
+    let told = job.unwrap().job.outcome.read().unwrap().adapted.unwrap();
+    assert_eq!(told.os.unwrap().distribution, "debian");
+    // Of what was not changed nothing is written anew.
+    assert!(
+        (1..8 << 20).contains(&told.written_bytes),
+        "{}",
+        told.written_bytes
+    );
+
+    assert_eq!(says(&jobs, adapted.upload, "/etc/hostname", &work).await, "old\n");
+    let name = says(&jobs, adapted.copy, "/etc/hostname", &work).await;
+    assert_eq!(name, "new.example.org\n");
+    assert_eq!(says(&jobs, adapted.copy, "/etc/machine-id", &work).await, "");
+    let head = says(&jobs, adapted.copy, "/etc/os-release", &work).await;
+    assert!(head.starts_with("ID=debian"), "{head}");
+    for copy in [adapted.upload, adapted.copy] {
+        tool("e2fsck", &["-fn", text(&work.join(copy.to_string()))]);
+    }
     clean_up(&jobs).await;
 }
 

@@ -439,8 +439,21 @@ pub fn can_release(job: &Job) -> Verdict {
     }
 }
 
-/// Whether a job may be cancelled.
+/// Whether somebody may cancel a job.
 pub fn can_cancel(job: &Job) -> Verdict {
+    can_stop(job)?;
+    match job.spec.cutover() {
+        // When its cutover is over, what it brings home has been written to.
+        Some(cutover) => refuse(format!(
+            "job {} brings the machine of cutover {cutover}: cancel that as long as it may be",
+            job.id
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a job may still be ended and undone, by somebody or by the job that asked for it.
+pub fn can_stop(job: &Job) -> Verdict {
     let aborted = |message: String| Err(Status::new(Code::FailedPrecondition, message));
     match job.state {
         JobState::Queued | JobState::Running | JobState::OnHold if job.no_return => aborted(format!(
@@ -463,6 +476,14 @@ pub fn can_cancel(job: &Job) -> Verdict {
 /// Whether a job may be tried again, as a new job.
 pub fn can_retry(job: &Job) -> Verdict {
     match job.state {
+        JobState::Failed | JobState::Cancelled if job.spec.cycle().is_some() => refuse(format!(
+            "job {} is a cycle of a migration, which begins the next one itself: ask for it to be now instead",
+            job.id
+        )),
+        JobState::Failed | JobState::Cancelled if job.spec.cutover().is_some() => refuse(format!(
+            "job {} was a part of a cutover: cut over again instead",
+            job.id
+        )),
         JobState::Failed | JobState::Cancelled => Ok(()),
         JobState::Succeeded => refuse(format!(
             "job {} has succeeded: there is nothing to try again",

@@ -281,14 +281,21 @@ impl TargetDefaults {
 
     /// What the guest is told by a seed disk; none where there is nothing to tell.
     pub fn seed(&self) -> Option<CloudInit> {
-        if self.metadata.is_empty() {
+        // Meta-data that was given as a whole stays as it is.
+        let whole = self.cloud_init.as_ref().is_none_or(|ci| ci.meta_data.is_some());
+        if self.metadata.is_empty() && (whole || self.hostname.is_none()) {
             return self.cloud_init.clone();
         }
-        let told: serde_json::Map<String, serde_json::Value> = self
+        let mut told: serde_json::Map<String, serde_json::Value> = self
             .metadata
             .iter()
             .map(|(name, value)| (name.clone(), value.clone().into()))
             .collect();
+        // Else cloud-init would name the guest as its machine is named.
+        if let Some(hostname) = &self.hostname {
+            told.entry("local-hostname")
+                .or_insert_with(|| hostname.clone().into());
+        }
         Some(CloudInit {
             meta_data: Some(serde_json::Value::Object(told).to_string()),
             ..self.cloud_init.clone().unwrap_or_default()
@@ -464,7 +471,7 @@ pub struct MigratingVm {
     /// The last upload that is adapted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapted: Option<AdaptedUpload>,
-    /// When the next cycle is due.
+    /// When the next cycle is due; of one that has expired, when it would have been.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_time: Option<Timestamp>,
     /// The job that cuts over.

@@ -29,8 +29,14 @@ pub struct WritableDisk {
     pub backing: Backing,
 }
 
-/// Makes an empty qcow2 overlay on a disk; what was at its place is written over.
-pub async fn overlay(name: &str, path: &Path, backing: Backing) -> Result<WritableDisk, AdaptError> {
+/// Makes an empty qcow2 overlay on a disk; what was at its place is written over. Of what is changed it has whole clusters of so
+/// many bytes: a power of two, 512 to 2 MiB.
+pub async fn overlay(
+    name: &str,
+    path: &Path,
+    backing: Backing,
+    cluster: u32,
+) -> Result<WritableDisk, AdaptError> {
     let failed = |why: String| AdaptError::Overlay {
         path: path.display().to_string(),
         why,
@@ -46,6 +52,7 @@ pub async fn overlay(name: &str, path: &Path, backing: Backing) -> Result<Writab
     };
     let out = tokio::process::Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", format, "-b", &on])
+        .args(["-o", &format!("cluster_size={cluster}")])
         .arg(path)
         .kill_on_drop(true)
         .output()

@@ -23,7 +23,7 @@ use guest::Guest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Longest time of all: three initramfs without KVM, on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -134,57 +134,77 @@ pub struct Report {
     pub log: String,
 }
 
+/// Why a system was not adapted, and how far it came.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: AdaptError,
+    /// As of [`Report`].
+    pub log: String,
+}
+
+impl<E: Into<AdaptError>> From<E> for Failure {
+    fn from(e: E) -> Self {
+        Self {
+            error: e.into(),
+            log: String::new(),
+        }
+    }
+}
+
 /// Looks whether [`adapt`] would refuse disks, and what it would change. Writes nothing. Takes half a minute without KVM.
 pub async fn check(disks: &[Disk], wanted: &Wanted, setup: &Setup) -> Result<Report, AdaptError> {
     let drives: Vec<_> = disks.iter().map(Drive::Shown).collect();
-    within(work(&drives, wanted, setup, true)).await
+    work(&drives, wanted, setup, true)
+        .await
+        .map_err(|failure| failure.error)
 }
 
 /// Adapts the operating system on disks, which nobody else may write or read meanwhile.
 ///
 /// Takes a minute, and some more for an initramfs without KVM. The overlays are whole when it has returned, and of no use where it failed.
-pub async fn adapt(disks: &[WritableDisk], wanted: &Wanted, setup: &Setup) -> Result<Report, AdaptError> {
+pub async fn adapt(disks: &[WritableDisk], wanted: &Wanted, setup: &Setup) -> Result<Report, Failure> {
     let drives: Vec<_> = disks.iter().map(Drive::Overlay).collect();
-    within(work(&drives, wanted, setup, false)).await
+    work(&drives, wanted, setup, false).await
 }
 
-async fn within(work: impl Future<Output = Result<Report, AdaptError>>) -> Result<Report, AdaptError> {
-    let late = || AdaptError::TimedOut {
-        op: "to adapt the operating system".to_owned(),
-        limit: LIMIT,
-    };
-    timeout(LIMIT, work).await.unwrap_or_else(|_| Err(late()))
-}
-
-async fn work(drives: &[Drive<'_>], wanted: &Wanted, setup: &Setup, dry: bool) -> Result<Report, AdaptError> {
+async fn work(drives: &[Drive<'_>], wanted: &Wanted, setup: &Setup, dry: bool) -> Result<Report, Failure> {
     if let Some(hostname) = wanted.hostname.as_ref().filter(|h| !edits::is_hostname(h)) {
         let hostname = hostname.clone();
         return Err(Refusal::BadHostname { hostname }.into());
     }
     installed().map_err(crate::FilesError::from)?;
-    let session = Session::start(drives, SIZE, setup).await;
+    let until = Instant::now() + LIMIT;
+    let late = |_| AdaptError::TimedOut {
+        op: "to adapt the operating system".to_owned(),
+        limit: LIMIT,
+    };
+    let session = timeout_at(until, Session::start(drives, SIZE, setup)).await;
+    let session = session.map_err(late)?;
     let session = session.map_err(|e| guest::of_files(e, "a disk"))?;
     let mut guest = Guest::new(session, dry);
-    let adapted = system(&mut guest, wanted).await;
+    let adapted = timeout_at(until, whole(&mut guest, wanted)).await;
+    let adapted = adapted.map_err(late).flatten();
+    guest.session.close().await;
+    let log = guest.log;
     match adapted {
-        Ok((os, licence)) => {
-            // What was written is in the overlays then, or it says so.
-            guest.ask("unmount", &["umount-all"]).await?;
-            guest.ask("shut the machine down", &["shutdown"]).await?;
-            guest.session.close().await;
-            Ok(Report {
-                os,
-                licence,
-                done: guest.done,
-                warnings: guest.warnings,
-                log: guest.log,
-            })
-        }
-        Err(e) => {
-            guest.session.close().await;
-            Err(e)
-        }
+        Ok((os, licence)) => Ok(Report {
+            os,
+            licence,
+            done: guest.done,
+            warnings: guest.warnings,
+            log,
+        }),
+        Err(error) => Err(Failure { error, log }),
     }
+}
+
+/// What was written is in the overlays when it has returned, or it says so.
+async fn whole(guest: &mut Guest, wanted: &Wanted) -> Result<(Os, Licence), AdaptError> {
+    let found = system(guest, wanted).await?;
+    guest.ask("unmount", &["umount-all"]).await?;
+    guest.ask("shut the machine down", &["shutdown"]).await?;
+    Ok(found)
 }
 
 async fn system(guest: &mut Guest, wanted: &Wanted) -> Result<(Os, Licence), AdaptError> {

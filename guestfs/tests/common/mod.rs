@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+/// Of overlays, as qcow2's own default.
+pub const CLUSTER: u32 = 64 << 10;
+
 #[derive(Parser)]
 enum Program {
     FilesHelper(HelperArgs),

@@ -1,7 +1,7 @@
 //! Operating systems on copies, made fit for where they go: what is changed goes to overlays, and the copy stays as it is.
 
 use super::{Copies, Show};
-use guestfs::adapt::{self, AdaptError, Backing, LicenceKind, Report, Wanted};
+use guestfs::adapt::{self, AdaptError, Backing, Failure, LicenceKind, Report, Wanted};
 use guestfs::{Disk, FilesError, Helper, Setup};
 use shared::migrate::adapt::{AdaptWanted, Adapted, AppliedLicence, GuestOs, LicenceType};
 use shared::vm::Firmware;
@@ -37,8 +37,8 @@ pub struct Failed {
     pub log: String,
 }
 
-impl From<AdaptError> for Failed {
-    fn from(e: AdaptError) -> Self {
+impl From<Failure> for Failed {
+    fn from(Failure { error: e, log }: Failure) -> Self {
         let text = crate::db::chain(&e);
         let status = match e {
             AdaptError::Refused(_) => Status::precondition(text),
@@ -49,10 +49,7 @@ impl From<AdaptError> for Failed {
             AdaptError::TimedOut { .. } => Status::new(Code::DeadlineExceeded, text),
             AdaptError::Host(_) | AdaptError::Overlay { .. } => Status::new(Code::Internal, text),
         };
-        Self {
-            status,
-            log: String::new(),
-        }
+        Self { status, log }
     }
 }
 
@@ -77,6 +74,12 @@ impl Copies {
                 log: String::new(),
             });
         };
+        // The vault takes whole chunks, and what an overlay stands on is not read again.
+        let opened = self.open(show.target).await.map_err(|e| Failed {
+            status: e.into(),
+            log: String::new(),
+        })?;
+        let chunk = opened.vault.chunk();
         // It is never closed.
         let _turn = self.adapting.acquire().await.ok();
         let mut disks = Vec::new();
@@ -96,7 +99,8 @@ impl Copies {
                 socket: self.socket(show.id),
                 export: overlay.name.clone(),
             });
-            disks.push(adapt::overlay(&overlay.name, &overlay.path, served).await?);
+            let made = adapt::overlay(&overlay.name, &overlay.path, served, chunk).await;
+            disks.push(made.map_err(Failure::from)?);
         }
         let setup = Setup {
             helper: Helper {

@@ -98,7 +98,6 @@ async fn look_after(jobs: &Jobs, vm: MigratingVm) -> Result<Option<Timestamp>, D
                 let mut vm = db::migrations::known(tx.conn(), &vm.id.to_string()).await?;
                 if may_expire(vm.state) {
                     become_(&mut vm, MigratingState::Expired, now);
-                    vm.next_time = None;
                     db::migrations::save(tx, &vm).await?;
                 }
                 Ok(())

@@ -9,6 +9,8 @@ use shared::migrate::{
 };
 use shared::{CopyId, MigratingVmId};
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vault::CancellationToken;
@@ -89,6 +91,24 @@ impl vault::Sink for Kept {
     fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         self.0.lock().unwrap().insert(offset, bytes.to_vec());
         Ok(())
+    }
+}
+
+/// Brings the first disk of a copy to a raw file.
+pub async fn brought(jobs: &Jobs, id: CopyId, file: &Path) {
+    let world = jobs.world();
+    let copy = db::copies::by_id(&world.db, id).await.unwrap().unwrap();
+    let opened = world.copies.open(copy.target).await.unwrap();
+    let there = opened.vault.copy(id.0).await.unwrap();
+    let kept = Arc::new(Kept::default());
+    let reader = opened.vault.reader().await.unwrap();
+    let cancel = CancellationToken::new();
+    let restored = reader.restore(&there.disks[0], kept.clone(), &|_| (), &cancel);
+    restored.await.unwrap();
+    let disk = std::fs::File::create(file).unwrap();
+    disk.set_len(there.disks[0].bytes).unwrap();
+    for (at, bytes) in kept.0.lock().unwrap().iter() {
+        disk.write_all_at(bytes, *at).unwrap();
     }
 }
 

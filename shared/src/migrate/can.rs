@@ -48,6 +48,16 @@ crate::words! {
 }
 
 impl MigratingVm {
+    /// What one that has expired is when it is extended: as it was. The next cycle of one that was paused was not due.
+    pub const fn extended(&self) -> MigratingState {
+        match (self.cycles, self.next_time, self.last_copy) {
+            (0, None, _) => Ready,
+            (_, None, _) => Paused,
+            (_, Some(_), None) => FirstSync,
+            (_, Some(_), Some(_)) => Active,
+        }
+    }
+
     /// Whether an upload of it is being adapted.
     pub fn is_adapted_now(&self) -> bool {
         self.adaptation.as_ref().is_some_and(|last| !last.over)
@@ -69,7 +79,7 @@ impl MigratingState {
             Cutover => matches!(to, Active | Finalizing),
             Finalizing => matches!(to, Finalized | Cutover),
             Error => matches!(to, Pending),
-            Expired => matches!(to, Ready | FirstSync | Active),
+            Expired => matches!(to, Ready | FirstSync | Active | Paused),
             Finalized => false,
         }
     }

@@ -52,7 +52,7 @@ pub struct Migrated {
     cycles: Vec<ReplicationCycle>,
     clones: Vec<MigrationClone>,
     cutovers: Vec<CutoverJob>,
-    /// The same as the API told it.
+    /// The same as the API told it: the migration, and with it what is below it.
     pub as_told: Value,
     /// How the source's machine is afterwards.
     source: VmState,
@@ -387,12 +387,10 @@ impl Show<'_> {
             .clone_jobs;
         let query = all();
         let cutovers = self.client.call(&ListCutovers { vm, query }).await?.cutover_jobs;
-        let as_told = json!({
-            "migratingVm": serde_json::from_str::<Value>(&text)?,
-            "replicationCycles": cycles,
-            "cloneJobs": clones,
-            "cutoverJobs": cutovers,
-        });
+        let mut as_told: Value = serde_json::from_str(&text)?;
+        as_told["replicationCycles"] = json!(cycles);
+        as_told["cloneJobs"] = json!(clones);
+        as_told["cutoverJobs"] = json!(cutovers);
         let source = self.client.call(&GetVm { vm: SOURCE.into() }).await?.state;
         Ok(Migrated {
             vm: serde_json::from_str(&text)?,

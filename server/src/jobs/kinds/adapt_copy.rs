@@ -2,10 +2,11 @@
 //! which takes over from the upload what is not.
 
 use super::copied;
+use super::copy_snapshot::Session;
 use crate::copies::about::{self, About};
-use crate::copies::{Overlay, Show};
+use crate::copies::{Opened, Overlay, Show};
+use crate::db;
 use crate::db::locks::LockMode;
-use crate::db::{self, now};
 use crate::disks::frozen::Unread;
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use async_trait::async_trait;
@@ -132,12 +133,28 @@ async fn changed(cx: &Cx, disk: &CopyDisk) -> Result<Changed, StepError> {
     Ok((written.source, written.changed.unwrap_or_default()))
 }
 
+/// Brings what was changed to the target.
+async fn copying(cx: &Cx) -> Result<(), StepError> {
+    // Of an earlier try.
+    cx.world().sessions.take(cx.id());
+    let session = write(cx).await?;
+    cx.world().sessions.put(cx.id(), session);
+    Ok(())
+}
+
 async fn upload(cx: &Cx) -> Result<(), StepError> {
     let (spec, minted): (_, Minted) = (spec(cx)?, cx.minted()?);
     let opened = cx.world().copies.open(spec.target).await?;
     let found = match opened.vault.copy(minted.copy.0).await {
         Ok(found) => found,
-        Err(vault::Error::NoCopy(_)) => write(cx, &spec, minted.copy).await?,
+        Err(vault::Error::NoCopy(_)) => {
+            // The process may have ended in between: what was brought there is found again.
+            let session = match cx.world().sessions.take(cx.id()) {
+                Some(session) => session,
+                None => write(cx).await?,
+            };
+            session.commit(minted.copy, &opened).await?
+        }
         Err(e) => return Err(opened.failed(e).into()),
     };
     let target = db::targets::known(cx.db(), &spec.target.to_string())
@@ -164,49 +181,39 @@ async fn upload(cx: &Cx) -> Result<(), StepError> {
         .await
 }
 
-/// Writes the adapted copy.
-async fn write(cx: &Cx, spec: &AdaptSpec, id: CopyId) -> Result<vault::Copy, StepError> {
-    let copies = &cx.world().copies;
-    let opened = copies.open(spec.target).await?;
+/// Writes what the adapted copy is to have.
+async fn write(cx: &Cx) -> Result<Session, StepError> {
+    let spec = spec(cx)?;
+    let opened = cx.world().copies.open(spec.target).await?;
     let failed = |e| StepError::from(opened.failed(e));
     let writer = opened.vault.begin(THREADS).await.map_err(failed)?;
-    let parent = match writer.parent(spec.upload.0).await {
-        Ok(Some(parent)) => parent,
-        Ok(None) => {
-            writer.leave().await;
-            return Err(super::is_now("copy", spec.upload));
-        }
+    let written = match writer.parent(spec.upload.0).await {
+        Ok(Some(parent)) => disks(cx, &spec, &opened, &writer, &parent).await,
+        Ok(None) => Err(super::is_now("copy", spec.upload)),
+        Err(e) => Err(failed(e)),
+    };
+    match written {
+        Ok((about, disks)) => Ok(Session {
+            writer,
+            disks,
+            about,
+            parent: Some(spec.upload),
+            _turn: None,
+        }),
         Err(e) => {
             writer.leave().await;
-            return Err(failed(e));
+            Err(e)
         }
-    };
-    let disks = match disks(cx, spec, &writer, &parent).await {
-        Ok(disks) => disks,
-        Err(e) => {
-            writer.leave().await;
-            return Err(e);
-        }
-    };
-    let (about, disks) = disks;
-    let about = serde_json::to_value(&about)
-        .map_err(|e| StepError::new(Code::Internal, format!("write what the copy is of: {e}")))?;
-    let what = vault::Commit {
-        id: id.0,
-        about,
-        parent: Some(parent.id),
-        now: now().micros(),
-    };
-    writer.commit(disks, what).await.map_err(failed)
+    }
 }
 
 async fn disks(
     cx: &Cx,
     spec: &AdaptSpec,
+    opened: &Opened,
     writer: &vault::Writer,
     parent: &vault::Copy,
 ) -> Result<(About, Vec<vault::Disk>), StepError> {
-    let opened = cx.world().copies.open(spec.target).await?;
     let failed = |e| StepError::from(opened.failed(e));
     let mut about: About = serde_json::from_value(parent.about.clone())
         .map_err(|e| StepError::new(Code::Internal, format!("read what the upload is of: {e}")))?;
@@ -263,6 +270,7 @@ impl Kind for AdaptCopy {
         vec![
             Plan::always(step::MINTING),
             Plan::always(step::ADAPTING_OS),
+            Plan::always(step::COPYING),
             Plan::no_return(step::FINALIZING),
             Plan::always(step::LETTING_GO),
         ]
@@ -276,6 +284,7 @@ impl Kind for AdaptCopy {
         match name {
             step::MINTING => minting(cx).await,
             step::ADAPTING_OS => adapt(cx).await,
+            step::COPYING => copying(cx).await,
             step::FINALIZING => upload(cx).await,
             _ => clean(cx).await,
         }
@@ -283,6 +292,13 @@ impl Kind for AdaptCopy {
 
     async fn undo(&self, name: &str, cx: &Cx) -> Result<(), StepError> {
         match name {
+            step::COPYING => {
+                // What it has brought there stays until a clean-up takes it.
+                if let Some(session) = cx.world().sessions.take(cx.id()) {
+                    session.writer.leave().await;
+                }
+                Ok(())
+            }
             step::ADAPTING_OS => clean(cx).await,
             _ => Ok(()),
         }

@@ -10,7 +10,7 @@ mod outside;
 use super::keep;
 use super::snapshot::{self, With};
 use crate::copies::about::{self, About};
-use crate::copies::{CopiesError, Turn};
+use crate::copies::{CopiesError, Opened, Turn};
 use crate::db::locks::LockMode;
 use crate::db::{self, now};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
@@ -53,22 +53,38 @@ struct Minted {
 #[derive(Default)]
 pub(crate) struct Sessions(Mutex<HashMap<JobId, Session>>);
 
-struct Session {
-    writer: vault::Writer,
-    disks: Vec<vault::Disk>,
-    about: About,
-    parent: Option<CopyId>,
+pub(super) struct Session {
+    pub(super) writer: vault::Writer,
+    pub(super) disks: Vec<vault::Disk>,
+    pub(super) about: About,
+    pub(super) parent: Option<CopyId>,
     // Given back when the copy counts.
-    _turn: Turn,
+    pub(super) _turn: Option<Turn>,
+}
+
+impl Session {
+    /// Makes the copy, of this id.
+    pub(super) async fn commit(self, id: CopyId, opened: &Opened) -> Result<vault::Copy, StepError> {
+        let about = serde_json::to_value(&self.about)
+            .map_err(|e| StepError::new(Code::Internal, format!("write what the copy is of: {e}")))?;
+        let what = vault::Commit {
+            id: id.0,
+            about,
+            parent: self.parent.map(|parent| parent.0),
+            now: now().micros(),
+        };
+        let committed = self.writer.commit(self.disks, what).await;
+        committed.map_err(|e| opened.failed(e).into())
+    }
 }
 
 impl Sessions {
-    fn put(&self, job: JobId, session: Session) {
+    pub(super) fn put(&self, job: JobId, session: Session) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(job, session);
     }
 
-    fn take(&self, job: JobId) -> Option<Session> {
+    pub(super) fn take(&self, job: JobId) -> Option<Session> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&job)
     }
@@ -327,7 +343,7 @@ async fn copy(cx: &Cx, closes: Option<Timestamp>) -> Result<Session, StepError> 
         disks,
         parent: parent.map(|p| CopyId(p.id)),
         about: reading.about,
-        _turn: turn,
+        _turn: Some(turn),
     })
     .inspect(|_| cx.log(format!("copied as {}", minted.copy)))
 }
@@ -410,16 +426,7 @@ async fn finalize(cx: &Cx) -> Result<(), StepError> {
                 // All has been copied once: no window stands in the way.
                 None => copy(cx, None).await?,
             };
-            let about = serde_json::to_value(&session.about)
-                .map_err(|e| StepError::new(Code::Internal, format!("write what the copy is of: {e}")))?;
-            let what = vault::Commit {
-                id: minted.copy.0,
-                about,
-                parent: session.parent.map(|parent| parent.0),
-                now: now().micros(),
-            };
-            let committed = session.writer.commit(session.disks, what).await;
-            committed.map_err(|e| StepError::from(opened.failed(e)))?
+            session.commit(minted.copy, &opened).await?
         }
     };
     let figures = about::figures(&found.moved);

@@ -290,11 +290,7 @@ impl Jobs {
         self.ask(reference, Verb::Extend, |vm, time| {
             vm.expire_time = expires(vm.policy.expire_days, time);
             if vm.state == MigratingState::Expired {
-                let state = match (vm.cycles, vm.last_copy) {
-                    (0, _) => MigratingState::Ready,
-                    (_, None) => MigratingState::FirstSync,
-                    (_, Some(_)) => MigratingState::Active,
-                };
+                let state = vm.extended();
                 become_(vm, state, time);
                 vm.next_time = state.cycles().then_some(time);
             }

@@ -69,7 +69,7 @@ fn what_may_follow_what() {
         (Finalizing,   "  .   .   .   .   .   .   .   x   .   x   .   . "),
         (Finalized,    "  .   .   .   .   .   .   .   .   .   .   .   . "),
         (Error,        "  x   .   .   .   .   .   .   .   .   .   .   . "),
-        (Expired,      "  .   x   x   x   .   .   .   .   .   .   .   . "),
+        (Expired,      "  .   x   x   x   x   .   .   .   .   .   .   . "),
     ];
     assert_eq!(table.map(|(state, _)| state)[..], MigratingState::ALL[..]);
     for (from, row) in table {
@@ -243,6 +243,11 @@ fn set(vm: &mut MigratingVm, to: MigratingState) -> Result<(), TestCaseError> {
         vm.state
     );
     vm.state = to;
+    match to {
+        FirstSync | Active => vm.next_time = Some(Timestamp::from_micros(0)),
+        Expired => {}
+        _ => vm.next_time = None,
+    }
     Ok(())
 }
 
@@ -259,11 +264,7 @@ fn done(vm: &mut MigratingVm, paused: &mut bool, verb: Verb) -> Result<(), TestC
         }
         Verb::Finalize => set(vm, Finalizing),
         Verb::Check => set(vm, Pending),
-        Verb::Extend if vm.state == Expired => match (vm.cycles, vm.last_copy) {
-            (0, _) => set(vm, Ready),
-            (_, None) => set(vm, FirstSync),
-            (_, Some(_)) => set(vm, Active),
-        },
+        Verb::Extend if vm.state == Expired => set(vm, vm.extended()),
         Verb::Adapt => {
             vm.adaptation = adaptation(false, None);
             Ok(())
@@ -338,6 +339,29 @@ fn next(vm: &MigratingVm) -> Event {
         Error => Event::Asked(Verb::Check),
         Expired => Event::Asked(Verb::Extend),
         Finalized => Event::Asked(Verb::Delete),
+    }
+}
+
+#[test]
+fn what_expired_is_extended_to_what_it_was() {
+    let ever = Some(Timestamp::from_micros(0));
+    let copy = Some(CopyId(Uuid::nil()));
+    for (cycles, next_time, last_copy, was) in [
+        (0, None, None, Ready),
+        (0, ever, None, FirstSync),
+        (2, ever, None, FirstSync),
+        (1, None, None, Paused),
+        (2, None, copy, Paused),
+        (2, ever, copy, Active),
+    ] {
+        let vm = MigratingVm {
+            cycles,
+            next_time,
+            last_copy,
+            ..web(Expired)
+        };
+        assert_eq!(vm.extended(), was, "{cycles} {next_time:?} {last_copy:?}");
+        assert!(was.can_become(Expired) && Expired.can_become(was));
     }
 }
 

@@ -21,7 +21,7 @@ pub fn table(page: MigratingVmPage) -> String {
             state(vm),
             vm.cycles.to_string(),
             time(vm.last_sync_time),
-            time(vm.next_time),
+            time(next(vm)),
         ]);
     }
     table.of(page.total_size)
@@ -29,6 +29,11 @@ pub fn table(page: MigratingVmPage) -> String {
 
 fn time(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// When the next cycle begins by itself.
+fn next(vm: &MigratingVm) -> Option<Timestamp> {
+    vm.next_time.filter(|_| vm.state.cycles())
 }
 
 /// How a migration is, in a few words.
@@ -46,7 +51,7 @@ pub fn line(vm: &MigratingVm) -> String {
     if let Some(why) = &vm.error {
         text.push_str(&format!(": {}", why.message));
     }
-    match (vm.current_cycle, vm.next_time) {
+    match (vm.current_cycle, next(vm)) {
         (Some(job), _) => text.push_str(&format!("\nfollow its cycle: offshoot job wait {job}")),
         (None, Some(next)) => text.push_str(&format!(", next cycle {next}")),
         (None, None) => {}
@@ -129,7 +134,7 @@ pub fn shown(vm: &MigratingVm) -> String {
     field("at work", vm.current_cycle.map(|job| format!("cycle, job {job}")));
     field("synced", vm.last_sync_time.map(|time| time.to_string()));
     field("upload", vm.last_copy.map(|copy| copy.to_string()));
-    field("next", vm.next_time.map(|time| time.to_string()));
+    field("next", next(vm).map(|time| time.to_string()));
     field("cutover", vm.cutover_job.map(|job| format!("job {job}")));
     field("became", vm.target_vm.map(|vm| vm.to_string()));
     field("expires", vm.expire_time.map(|time| time.to_string()));
