@@ -265,10 +265,21 @@ async fn what_cannot_be_read_is_said_and_nothing_outside_is() {
     clean_up(&jobs).await;
 }
 
-/// A disk with a system on it that is known, and has all drivers in its kernel; nothing of it runs.
+/// A disk with a system on it that is known, and has all drivers in its kernel, and programs, but would not boot.
 fn system(work: &Path, disk: &Path) {
     let root = work.join("root");
-    for dir in ["bin", "boot", "etc", "usr", "var", "lib/modules/6.1.0"] {
+    for dir in [
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "proc",
+        "sys",
+        "tmp",
+        "usr",
+        "var",
+        "lib/modules/6.1.0",
+    ] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
     let has = |name: &str, text: &[u8]| std::fs::write(root.join(name), text).unwrap();
@@ -284,11 +295,16 @@ fn system(work: &Path, disk: &Path) {
     let drivers = ["virtio_blk", "virtio_pci", "virtio_scsi", "virtio_net"];
     let drivers = drivers.map(|name| format!("kernel/drivers/{name}.ko\n"));
     has("lib/modules/6.1.0/modules.builtin", drivers.concat().as_bytes());
-    // By a program it is seen what it is for: the head of one of x86-64.
-    let mut head = vec![0; 120];
-    head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    (head[16], head[18], head[20], head[52]) = (2, 62, 1, 64);
-    has("bin/ls", &head);
+    for program in ["/bin/sh", "/bin/ls", "/bin/rm"] {
+        let needs = Command::new("ldd").arg(program).output().unwrap();
+        let needs = String::from_utf8(needs.stdout).unwrap();
+        let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
+        for file in libraries.chain([program]) {
+            let to = root.join(file.trim_start_matches('/'));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(file, to).unwrap();
+        }
+    }
     let raw = work.join("raw");
     std::fs::File::create(&raw).unwrap().set_len(64 << 20).unwrap();
     tool("mke2fs", &["-q", "-t", "ext4", "-d", text(&root), text(&raw)]);
