@@ -28,7 +28,7 @@ const BIG: Source = Source { name: "big", gib: 20 };
 /// Takes the group's figures.
 pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let dir = work_dir()?;
-    let demo = demo_guest().await?;
+    let demo = guest("build.sh").await?;
     let big = Source {
         gib: size.pick(BIG.gib, 4),
         ..BIG
@@ -240,11 +240,12 @@ async fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?)
 }
 
-/// The demo guest, built once and cached.
-pub async fn demo_guest() -> Result<PathBuf> {
-    let script = crate::here().join("../guest/build.sh");
-    let out = run(&mut Command::new(script)).await?;
-    Ok(out.lines().last().ok_or("guest/build.sh names no image")?.into())
+/// A guest, by the script that builds it once and caches it.
+pub async fn guest(script: &str) -> Result<PathBuf> {
+    let path = crate::here().join("../guest").join(script);
+    let out = run(&mut Command::new(path)).await?;
+    let image = out.lines().last().ok_or_else(|| format!("guest/{script} names no image"))?;
+    Ok(image.into())
 }
 
 /// A disk of this size with the demo guest at its beginning and data in a quarter of it.

@@ -1,6 +1,6 @@
 //! Instant clones of real guests: how long the source stands still, how soon a clone runs, and what its memory costs.
 
-use crate::clone::{create, demo_guest, stop};
+use crate::clone::{create, guest, stop};
 use crate::pause::{Ticks, gaps};
 use crate::report::{Figure, Limit};
 use crate::site::{Site, job_id, work_dir};
@@ -33,7 +33,7 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// Takes the group's figures.
 pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let dir = work_dir()?;
-    let demo = demo_guest().await?;
+    let demo = guest("build.sh").await?;
     let mut config = Config::simulated(dir.path().join("data"));
     config.sim = false;
     config.images = vec![format!("demo={}", demo.display()).parse()?];

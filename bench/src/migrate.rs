@@ -1,6 +1,6 @@
 //! What a migration costs: a cycle's bytes beside those that changed, a test clone, the downtime of a cutover.
 
-use crate::clone::{create, demo_guest, stop};
+use crate::clone::{create, guest, stop};
 use crate::report::{Figure, Limit};
 use crate::site::{Listener, Site, job_id, work_dir};
 use crate::stats::{Sample, millis};
@@ -9,6 +9,7 @@ use crate::{Result, Size};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Config;
+use shared::Timestamp;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -24,7 +25,7 @@ const RUN: u64 = 1 << 20;
 /// Takes the group's figures.
 pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let dir = work_dir()?;
-    let demo = demo_guest().await?;
+    let demo = guest("build.sh").await?;
     let disk = Disk {
         bytes: size.pick(4 << 30, 256 << 20),
     };
@@ -40,6 +41,9 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
         format!("demo={}", demo.display()).parse()?,
         format!("noise={}", noise.display()).parse()?,
     ];
+    let exports = dir.path().join("exports");
+    std::fs::create_dir(&exports)?;
+    config.image_roots = vec![exports.clone()];
     let site = Site::start(config).await?;
     std::fs::remove_file(&noise)?;
     let target = json!({"name": "there", "local": {"path": dir.path().join("there")}, "passphrase": "a passphrase of the bench"});
@@ -50,6 +54,7 @@ pub async fn take(size: Size) -> Result<Vec<Figure>> {
         let mut all = cycles(&site, dir.path(), disk, size).await?;
         all.extend(test_clones(&site, size).await?);
         all.push(cutovers(&site, size).await?);
+        all.push(adapted(&site, &exports).await?);
         Ok(all)
     };
     let taken = taken.await;
@@ -290,4 +295,41 @@ async fn cutovers(site: &Site, size: Size) -> Result<Figure> {
         Limit::AtMost(2000.0),
         noise,
     ))
+}
+
+/// A cutover with nothing adapted ahead: a Debian of other hardware, whose initramfs is built on the way.
+async fn adapted(site: &Site, exports: &Path) -> Result<Figure> {
+    std::fs::copy(guest("debian.sh").await?, exports.join("debian.qcow2"))?;
+    let place = json!({"name": "exports", "disks": {"path": exports}});
+    site.post("/api/v1/sources", place).await?;
+    let mut feed = site.listen().await?;
+    let policy = json!({"idleSeconds": 86400, "skipOsAdaptation": true});
+    let asked = json!({"name": "debian", "source": "exports", "sourceVm": "debian.qcow2", "target": "there", "policy": policy});
+    site.post("/api/v1/migratingVms", asked).await?;
+    until(site, &mut feed, "debian", |vm| vm["state"] == "READY").await?;
+    let path = "/api/v1/migratingVms/debian";
+    site.post(&format!("{path}/start"), json!({})).await?;
+    let done = |vm: &Value| vm["state"] == "ACTIVE" && vm["currentCycle"].is_null();
+    until(site, &mut feed, "debian", done).await?;
+    let policy = json!({"policy": {"idleSeconds": 86400, "skipOsAdaptation": false}});
+    site.patch(path, policy).await?;
+    let path = format!("{path}/cutoverJobs");
+    site.job(Method::POST, &path, Some(json!({}))).await?;
+    let told = site.get(&path).await?;
+    let cutover = &told["cutoverJobs"][0];
+    let steps = cutover["steps"].as_array().ok_or("a cutover without steps")?;
+    let millis = |step: &Value| {
+        let at = |name: &str| step[name].as_str()?.parse::<Timestamp>().ok();
+        Some(at("endTime")?.since(at("startTime")?) as f64 / 1000.0)
+    };
+    let step = steps.iter().find(|step| step["name"] == "ADAPTING_OS");
+    let step = step.and_then(millis).ok_or_else(|| format!("it was not adapted: {told}"))?;
+    let downtime = &cutover["downtimeMillis"];
+    let downtime = downtime.as_f64().ok_or_else(|| format!("no downtime: {told}"))?;
+    stop(site, "debian").await?;
+    let noise = format!(
+        "a Debian with an initramfs for other hardware, with nothing done ahead; {:.0} % of it the adaptation",
+        step / downtime * 100.0
+    );
+    Ok(Figure::new("cutoverAdaptedDowntimeMs", downtime, Limit::None, noise))
 }

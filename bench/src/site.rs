@@ -94,6 +94,11 @@ impl Site {
         self.send(self.request(Method::POST, path).json(&body)).await
     }
 
+    /// PATCH.
+    pub async fn patch(&self, path: &str, body: Value) -> Result<Value> {
+        self.send(self.request(Method::PATCH, path).json(&body)).await
+    }
+
     /// Begins to listen to the feed: from now on.
     pub async fn listen(&self) -> Result<Listener> {
         let response = self

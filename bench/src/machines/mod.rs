@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Takes the group's figures, of real guests.
 pub async fn take(size: Size) -> Result<Vec<Figure>> {
     let dir = work_dir()?;
-    let demo = clone::demo_guest().await?;
+    let demo = clone::guest("build.sh").await?;
     let mut config = Config::simulated(dir.path().join("data"));
     config.sim = false;
     config.images = vec![format!("demo={}", demo.display()).parse()?];

@@ -1,6 +1,6 @@
 //! Instant recovery: how soon the guest of a copy has read its disk from there.
 
-use crate::clone::{create, demo_guest};
+use crate::clone::{create, guest};
 use crate::report::{Figure, Limit};
 use crate::site::{Site, job_id};
 use crate::stats::{Sample, millis};
@@ -22,7 +22,7 @@ const ASK: Duration = Duration::from_millis(5);
 
 /// Takes the figure.
 pub async fn take(dir: &Path, size: Size) -> Result<Figure> {
-    let demo = demo_guest().await?;
+    let demo = guest("build.sh").await?;
     let mut config = Config::simulated(dir.join("data"));
     config.sim = false;
     config.images = vec![format!("demo={}", demo.display()).parse()?];

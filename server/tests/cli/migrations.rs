@@ -34,8 +34,15 @@ async fn a_machine_is_carried_over_by_commands_alone() {
     until(&site, "move", "READY").await;
     site.ok("migration start move").await;
     until(&site, "move", "ACTIVE").await;
-    let clone = site.json("migration clone move --name tried --wait").await;
+    let clone = site
+        .json("migration clone move --name tried --memory-mib 192 --label for=test --wait")
+        .await;
     assert_eq!(clone["state"], "SUCCEEDED", "{clone}");
+    let tried = site.json("vm show tried").await;
+    assert_eq!(
+        (&tried["memoryMib"], &tried["labels"]["for"]),
+        (&json!(192), &json!("test"))
+    );
     let id = clone["id"].as_str().unwrap();
     let judged = site.ok(&format!("migration judge {id} passed --note well")).await;
     assert!(judged.contains("PASSED"), "{judged}");
@@ -54,7 +61,7 @@ async fn a_machine_is_carried_over_by_commands_alone() {
     );
     let forecast = site.ok("migration forecast move").await;
     assert!(forecast.contains("adapt"), "{forecast}");
-    let over = site.json("migration cut-over move --wait").await;
+    let over = site.json("migration cut-over move --cpus 2 --wait").await;
     assert_eq!(
         (&over["state"], &over["progressPercent"]),
         (&json!("SUCCEEDED"), &json!(100))
@@ -64,7 +71,8 @@ async fn a_machine_is_carried_over_by_commands_alone() {
     site.ok("migration finalize move --wait").await;
     until(&site, "move", "FINALIZED").await;
     assert_eq!(site.json("vm show web").await["state"], "STOPPED");
-    assert_eq!(site.json("vm show web-new").await["state"], "RUNNING");
+    let moved = site.json("vm show web-new").await;
+    assert_eq!((&moved["state"], &moved["cpus"]), (&json!("RUNNING"), &json!(2)));
     site.ok("migration delete move").await;
     site.ok("source remove here").await;
 }

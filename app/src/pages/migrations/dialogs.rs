@@ -47,8 +47,8 @@ pub fn add_source() -> AnyView {
                 {fields.error(&format!("{HERE}?do=add-source"))}
                 {name}
                 {fields.choice("kind", w().kind, w().source_kind_hint.to_owned(), kinds, SOURCE_LOCAL)}
-                {path}
-                {uri}
+                <div class="of-disks">{path}</div>
+                <div class="of-libvirt">{uri}</div>
                 <footer>
                     {cancel(HERE.to_owned(), w().never_mind)}
                     {fields.submit("go", w().add_it, may_manage)}

@@ -6,7 +6,7 @@ mod told;
 
 use super::http::{self, Client};
 use super::{Api, Failure, List, Wait, job};
-use asked::{CloneArgs, CreateArgs, EditArgs, Said};
+use asked::{CloneArgs, CreateArgs, CutOverArgs, EditArgs, Said};
 use clap::Subcommand;
 use group::GroupCommand;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use shared::api::{
 };
 use shared::job::{Job, JobSpec};
 use shared::migrate::views::{CutoverJob, Judged, MigrationClone};
-use shared::migrate::{CreateCutover, FinalizeMigration, JudgeClone};
+use shared::migrate::{FinalizeMigration, JudgeClone};
 use told::{clone_line, cutover_line, line, shown};
 
 /// `offshoot migration …`
@@ -109,15 +109,7 @@ pub enum MigrationCommand {
         migration: String,
     },
     /// Cuts it over: its source is shut down, what has changed last is uploaded, and it starts where it goes.
-    CutOver {
-        /// Its name or id.
-        migration: String,
-        /// How long the guest may take to shut down until its power is taken away.
-        #[arg(long, value_name = "SECONDS", default_value_t = CreateCutover::default().power_off_after_seconds)]
-        power_off_after: u32,
-        #[command(flatten)]
-        wait: Wait,
-    },
+    CutOver(CutOverArgs),
     /// Lists its cutovers, newest first.
     Cutovers {
         /// Its name or id.
@@ -174,7 +166,7 @@ impl MigrationCommand {
             }
             Self::Clone(args) => {
                 let (vm, wait) = (args.migration.clone(), args.wait);
-                let request = args.request();
+                let request = args.request()?;
                 let call = PostMigrationClone { vm, request };
                 let client = api.client()?;
                 let text = client.text(&call).await?;
@@ -202,15 +194,9 @@ impl MigrationCommand {
                 api.show(&call, |clone| clone_line(&clone)).await
             }
             Self::Forecast { migration: vm } => api.show(&GetForecast { vm }, |f| told::forecast(&f)).await,
-            Self::CutOver {
-                migration: vm,
-                power_off_after,
-                wait,
-            } => {
-                let request = CreateCutover {
-                    power_off_after_seconds: power_off_after,
-                    ..CreateCutover::default()
-                };
+            Self::CutOver(args) => {
+                let (vm, wait) = (args.migration.clone(), args.wait);
+                let request = args.request()?;
                 let client = api.client()?;
                 let text = client.text(&PostCutover { vm, request }).await?;
                 let cutover: CutoverJob = http::read(&text)?;

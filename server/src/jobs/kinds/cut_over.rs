@@ -3,6 +3,8 @@
 //! What is done with the machines other jobs do, which this one asks for and waits for. Until the last step all of it can be
 //! taken back: what was made is removed, and the source is started again if it ran.
 
+mod outside;
+
 use super::{child, power_off};
 use crate::db::locks::LockMode;
 use crate::db::migrations::become_;
@@ -11,9 +13,9 @@ use crate::hypervisor::RunState;
 use crate::jobs::migrations::{adaptation_is_over, cycle_is_over};
 use crate::jobs::step::{Cx, Kind, Plan, StepError};
 use crate::jobs::{By, Jobs, observe, request_of};
-use crate::sources::{SourceError, Sources, libvirt};
-use ::libvirt::Connection;
+use crate::sources::Sources;
 use async_trait::async_trait;
+use outside::Outside;
 use serde::{Deserialize, Serialize};
 use shared::feed::Noun;
 use shared::job::{Job, JobSpec, JobState, PowerSpec, Resource, ResourceRole, StepState, step};
@@ -143,65 +145,10 @@ async fn settle(cx: &Cx, cycle: JobId) -> Result<Job, StepError> {
     Ok(job)
 }
 
-/// The machine of a libvirt that is cut over, if it is one.
-async fn outside(cx: &Cx) -> Result<Option<(Connection, String)>, StepError> {
-    let Some(of) = spec(cx)?.outside else {
-        return Ok(None);
-    };
-    let place = Sources::of(cx.world()).libvirt(of.source).await?;
-    let place = place.ok_or_else(|| super::is_now("source", of.source))?;
-    Ok(Some((libvirt::open(&place).await?, of.id)))
-}
-
-async fn is_active(connection: &Connection, id: &str) -> Result<bool, StepError> {
-    let id = id.to_owned();
-    Ok(libvirt::ask(connection, move |c| c.is_active(&id)).await?)
-}
-
-/// Shuts a machine of a libvirt down; after a time its power is taken away.
-async fn shut_down_outside(cx: &Cx, connection: &Connection, id: &str) -> Result<(), StepError> {
-    let spec = spec(cx)?;
-    let watched = id.to_owned();
-    let mut changes = libvirt::ask(connection, move |c| c.watch(&watched)).await?;
-    if !is_active(connection, id).await? {
-        return Ok(());
-    }
-    cx.message(format!(
-        "{} is shutting down",
-        migrating(cx).await?.source_vm_name
-    ));
-    let asked = id.to_owned();
-    let heard = libvirt::ask(connection, move |c| c.shut_down(&asked)).await;
-    let off = async {
-        while is_active(connection, id).await? {
-            changes.changed().await;
-        }
-        Ok::<_, StepError>(())
-    };
-    // Where nobody hears it there is nothing to wait for.
-    let heard = heard.unwrap_or_else(|e| {
-        cx.log(format!("it is not asked to shut down: {}", db::chain(&e)));
-        false
-    });
-    let after = Duration::from_secs(if heard {
-        spec.request.power_off_after_seconds.into()
-    } else {
-        0
-    });
-    match tokio::time::timeout(after, off).await {
-        Ok(off) => off,
-        Err(_) => {
-            cx.message("its power is taken away");
-            let id = id.to_owned();
-            Ok(libvirt::ask(connection, move |c| c.power_off(&id)).await?)
-        }
-    }
-}
-
 async fn shut_down(cx: &Cx) -> Result<(), StepError> {
     let (spec, mut minted): (_, Minted) = (spec(cx)?, cx.minted()?);
-    if let Some((connection, id)) = outside(cx).await? {
-        shut_down_outside(cx, &connection, &id).await?;
+    if let Some(outside) = Outside::of(cx).await? {
+        outside.shut_down(cx).await?;
         minted.off = minted.off.or(Some(db::now()));
         return keep(cx, &minted).await;
     }
@@ -279,8 +226,8 @@ async fn final_sync(cx: &Cx) -> Result<(), StepError> {
     keep(cx, &minted).await?;
     let job = settle(cx, cycle).await?;
     child::good(job)?;
-    if let Some((connection, id)) = outside(cx).await?
-        && is_active(&connection, &id).await?
+    if let Some(outside) = Outside::of(cx).await?
+        && outside.is_active().await?
     {
         return Err(was_started(&migrating(cx).await?.source_vm_name));
     }
@@ -426,10 +373,10 @@ async fn instantiate(cx: &Cx) -> Result<(), StepError> {
 }
 
 async fn no_autostart(cx: &Cx) -> Result<(), StepError> {
-    if let Some((connection, id)) = outside(cx).await? {
-        libvirt::ask(&connection, move |c| c.no_autostart(&id)).await?;
+    match Outside::of(cx).await? {
+        Some(outside) => outside.no_autostart().await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// From here on the machine is where it was to go.
@@ -512,16 +459,13 @@ async fn heard(cx: &Cx, source: VmId, within_seconds: u32) -> Result<(), StepErr
 async fn start_again(cx: &Cx, minted: &mut Minted) -> Result<(), StepError> {
     let spec = spec(cx)?;
     if spec.ran
-        && let Some((connection, id)) = outside(cx).await?
+        && let Some(outside) = Outside::of(cx).await?
     {
         cx.message(format!(
             "{} is started again",
             migrating(cx).await?.source_vm_name
         ));
-        return match libvirt::ask(&connection, move |c| c.start(&id)).await {
-            Err(SourceError::Libvirt(::libvirt::Error::Gone(_))) => Ok(()),
-            started => Ok(started?),
-        };
+        return outside.start().await;
     }
     let Some(source) = spec.source_vm else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What `offshoot migration create`, `edit` and `clone` are told.
+//! What `offshoot migration create`, `edit`, `clone` and `cut-over` are told.
 
 use crate::cli::Failure;
 use crate::cli::client::vm::{cloud_init, label, nics};
@@ -6,7 +6,7 @@ use crate::cli::client::{Api, Wait};
 use clap::{Args, ValueEnum};
 use shared::api::GetMigratingVm;
 use shared::migrate::{
-    CloneVerdict, CreateMigratingVm, CreateMigrationClone, CyclePolicy, PatchMigratingVm, TargetDefaults,
+    CloneVerdict, CreateCutover, CreateMigratingVm, CreateMigrationClone, CyclePolicy, PatchMigratingVm, TargetDefaults,
 };
 use shared::vm::Firmware;
 use shared::{CopyId, Name};
@@ -30,17 +30,15 @@ impl From<Said> for CloneVerdict {
     }
 }
 
-/// What the machine is to be where it goes.
+/// What the machine is to be where it goes: in the migration as a whole; or in one test clone or cutover, where that differs from
+/// the migration's.
 #[derive(Args)]
 #[group(skip)]
 pub struct There {
-    /// The machine's name where it goes; the migration's own if not given.
-    #[arg(long, value_name = "NAME")]
-    name_there: Option<Name>,
-    /// Number of processors; as it was if not given.
+    /// Number of processors; if not given as the migration says, or as it was.
     #[arg(long)]
     cpus: Option<u32>,
-    /// Memory, in MiB; as it was if not given.
+    /// Memory, in MiB; if not given as the migration says, or as it was.
     #[arg(long)]
     memory_mib: Option<u32>,
     /// Storage that its disks go to, by name or id.
@@ -62,9 +60,8 @@ pub struct There {
 
 impl There {
     /// As the server is asked.
-    fn asked(self) -> Result<TargetDefaults, Failure> {
+    pub fn asked(self) -> Result<TargetDefaults, Failure> {
         Ok(TargetDefaults {
-            name: self.name_there,
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             network_interfaces: nics(self.network),
@@ -77,10 +74,13 @@ impl There {
     }
 }
 
-/// What OS adaptation sets in its system, in the migration as a whole.
+/// What is set in the migration as a whole: its name there, and what OS adaptation sets in its system.
 #[derive(Args)]
 #[group(skip)]
 pub struct System {
+    /// The machine's name where it goes; the migration's own if not given.
+    #[arg(long, value_name = "NAME")]
+    name_there: Option<Name>,
     /// How its system calls itself; as it was if not given.
     #[arg(long)]
     hostname: Option<String>,
@@ -95,6 +95,7 @@ pub struct System {
 impl System {
     fn onto(self, there: TargetDefaults) -> TargetDefaults {
         TargetDefaults {
+            name: self.name_there,
             hostname: self.hostname,
             firmware: self.firmware,
             keep_identity: self.keep_identity,
@@ -274,22 +275,54 @@ pub struct CloneArgs {
     #[arg(long, value_name = "ID")]
     copy: Option<CopyId>,
     #[command(flatten)]
+    there: There,
+    #[command(flatten)]
     pub(super) wait: Wait,
 }
 
 impl CloneArgs {
     /// What the server is asked.
-    pub fn request(self) -> CreateMigrationClone {
-        CreateMigrationClone {
+    pub fn request(self) -> Result<CreateMigrationClone, Failure> {
+        Ok(CreateMigrationClone {
             copy: self.copy,
             target: TargetDefaults {
                 name: self.name,
-                ..TargetDefaults::default()
+                ..self.there.asked()?
             },
             isolated: !self.no_isolation,
             start: !self.no_start,
             keep_hours: self.keep_hours,
-        }
+        })
+    }
+}
+
+/// `offshoot migration cut-over …`
+#[derive(Args)]
+pub struct CutOverArgs {
+    /// The migration, by name or id.
+    pub(super) migration: String,
+    /// Name of the machine; the migration's, or what it says, if not given.
+    #[arg(long)]
+    name: Option<Name>,
+    /// How long the guest may take to shut down until its power is taken away.
+    #[arg(long, value_name = "SECONDS", default_value_t = CreateCutover::default().power_off_after_seconds)]
+    power_off_after: u32,
+    #[command(flatten)]
+    there: There,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+impl CutOverArgs {
+    /// What the server is asked.
+    pub fn request(self) -> Result<CreateCutover, Failure> {
+        Ok(CreateCutover {
+            power_off_after_seconds: self.power_off_after,
+            target: TargetDefaults {
+                name: self.name,
+                ..self.there.asked()?
+            },
+        })
     }
 }
 
