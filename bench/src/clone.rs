@@ -244,7 +244,10 @@ async fn run(command: &mut Command) -> Result<String> {
 pub async fn guest(script: &str) -> Result<PathBuf> {
     let path = crate::here().join("../guest").join(script);
     let out = run(&mut Command::new(path)).await?;
-    let image = out.lines().last().ok_or_else(|| format!("guest/{script} names no image"))?;
+    let image = out
+        .lines()
+        .last()
+        .ok_or_else(|| format!("guest/{script} names no image"))?;
     Ok(image.into())
 }
 

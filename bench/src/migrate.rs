@@ -323,7 +323,9 @@ async fn adapted(site: &Site, exports: &Path) -> Result<Figure> {
         Some(at("endTime")?.since(at("startTime")?) as f64 / 1000.0)
     };
     let step = steps.iter().find(|step| step["name"] == "ADAPTING_OS");
-    let step = step.and_then(millis).ok_or_else(|| format!("it was not adapted: {told}"))?;
+    let step = step
+        .and_then(millis)
+        .ok_or_else(|| format!("it was not adapted: {told}"))?;
     let downtime = &cutover["downtimeMillis"];
     let downtime = downtime.as_f64().ok_or_else(|| format!("no downtime: {told}"))?;
     stop(site, "debian").await?;
@@ -331,5 +333,10 @@ async fn adapted(site: &Site, exports: &Path) -> Result<Figure> {
         "a Debian with an initramfs for other hardware, with nothing done ahead; {:.0} % of it the adaptation",
         step / downtime * 100.0
     );
-    Ok(Figure::new("cutoverAdaptedDowntimeMs", downtime, Limit::None, noise))
+    Ok(Figure::new(
+        "cutoverAdaptedDowntimeMs",
+        downtime,
+        Limit::None,
+        noise,
+    ))
 }

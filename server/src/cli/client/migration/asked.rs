@@ -6,7 +6,8 @@ use crate::cli::client::{Api, Wait};
 use clap::{Args, ValueEnum};
 use shared::api::GetMigratingVm;
 use shared::migrate::{
-    CloneVerdict, CreateCutover, CreateMigratingVm, CreateMigrationClone, CyclePolicy, PatchMigratingVm, TargetDefaults,
+    CloneVerdict, CreateCutover, CreateMigratingVm, CreateMigrationClone, CyclePolicy, PatchMigratingVm,
+    TargetDefaults,
 };
 use shared::vm::Firmware;
 use shared::{CopyId, Name};
