@@ -67,7 +67,7 @@ impl Debian {
         let disk = self.served.disk.clone();
         let report = check(&[disk], wanted, &setup(self.dir.path())).await;
         println!("{:6.2} s  looked at", start.elapsed().as_secs_f64());
-        report.unwrap_or_else(|e| panic!("{e}: {e:?}"))
+        report.unwrap_or_else(|e| panic!("{}: {e:?}\n{}", e.error, e.log))
     }
 
     async fn adapt(&self, disk: &WritableDisk, wanted: &Wanted) -> Report {

@@ -23,7 +23,8 @@ fn main() -> ExitCode {
 }
 
 async fn refused(disk: &Disk, dir: &Path) -> Refusal {
-    match check(std::slice::from_ref(disk), &Wanted::default(), &setup(dir)).await {
+    let checked = check(std::slice::from_ref(disk), &Wanted::default(), &setup(dir)).await;
+    match checked.map_err(|failure| failure.error) {
         Err(AdaptError::Refused(refusal)) => {
             assert!(!refusal.reason().is_empty() && !refusal.advice().is_empty());
             refusal
@@ -201,7 +202,8 @@ async fn what_the_host_is_to_blame_for() {
     };
     let e = check(std::slice::from_ref(&gone), &Wanted::default(), &setup(dir))
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .error;
     assert!(
         !e.is_refusal() && matches!(e, AdaptError::Host(FilesError::Io { op: "connect to", .. })),
         "{e:?}"
@@ -214,7 +216,7 @@ async fn what_the_host_is_to_blame_for() {
         hostname: Some("a_b".into()),
         ..Wanted::default()
     };
-    let e = check(&[], &wanted, &setup(dir)).await.unwrap_err();
+    let e = check(&[], &wanted, &setup(dir)).await.unwrap_err().error;
     assert!(e.is_refusal() && e.to_string().contains("a_b"), "{e}");
     // No program that shuts guestfish in.
     let mut no = setup(dir);
@@ -223,7 +225,8 @@ async fn what_the_host_is_to_blame_for() {
     let served = Served::new(dir, "empty", &dir.join("empty"), "raw");
     let e = check(std::slice::from_ref(&served.disk), &Wanted::default(), &no)
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .error;
     assert!(
         matches!(e, AdaptError::Host(FilesError::Io { op: "run", .. })),
         "{e:?}"

@@ -360,6 +360,14 @@ async fn a_system_is_adapted_beside_what_was_uploaded() {
         told.written_bytes
     );
 
+    // What is only looked at is told as it was done, and nothing comes of it.
+    let check = jobs.check_os("moved", by()).await.unwrap();
+    let check = ended(&jobs, check.id).await;
+    assert_eq!(check.state, JobState::Succeeded, "{check:#?}");
+    let would = check.outcome.read().unwrap().adapted.unwrap();
+    assert_eq!((would.done, would.written_bytes), (told.done, 0));
+    assert_eq!(is(&jobs).await.adapted, Some(adapted));
+
     assert_eq!(says(&jobs, adapted.upload, "/etc/hostname", &work).await, "old\n");
     let name = says(&jobs, adapted.copy, "/etc/hostname", &work).await;
     assert_eq!(name, "new.example.org\n");

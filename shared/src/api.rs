@@ -656,6 +656,8 @@ calls! {
         |c| Post migrating_path(&c.vm, "/cutoverJobs"), c.request;
     /// Adapts its last upload again.
     AdaptMigration { vm: String } -> Job: |c| Post migrating_path(&c.vm, "/adapt"), serde_json::json!({});
+    /// Looks whether its last upload can be adapted, and what that would change.
+    CheckOs { vm: String } -> Job: |c| Post migrating_path(&c.vm, "/checkOs"), serde_json::json!({});
     /// Groups of machines that are carried over, by name.
     ListGroups {} -> Groups: |_c| Get "/api/v1/migrationGroups".to_owned();
     /// One group, by name.

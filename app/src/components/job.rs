@@ -115,7 +115,13 @@ pub fn title(job: &Job) -> String {
         JobKind::PruneTarget => put(w().title_prune_target, &[&named("/pruneTarget/targetName")]),
         JobKind::CutOver => put(w().title_cut_over, &[&named("/cutOver/name")]),
         JobKind::FinalizeMigration => put(w().title_finalize, &[&named("/finalizeMigration/name")]),
-        JobKind::AdaptCopy => put(w().title_adapt, &[&named("/adaptCopy/name")]),
+        JobKind::AdaptCopy => {
+            let title = match job.spec.peek("/adaptCopy/check") {
+                Some(true) => w().title_check_os,
+                _ => w().title_adapt,
+            };
+            put(title, &[&named("/adaptCopy/name")])
+        }
         JobKind::CutOverGroup => put(w().title_cut_over_group, &[&named("/cutOverGroup/group")]),
     }
 }

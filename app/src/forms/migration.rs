@@ -5,9 +5,9 @@ use super::parse::Form;
 use super::{ADAPT_NO, ADAPT_YES, NETWORK_NONE, NETWORK_SAME, SOURCE_DISKS, SOURCE_LIBVIRT, SOURCE_LOCAL};
 use crate::words::w;
 use shared::api::{
-    AdaptMigration, Call, CheckMigration, CycleNow, DeleteMigratingVm, DeleteSource, ExtendMigration,
-    PauseMigration, PostCutover, PostFinalize, PostGroupAction, PostGroupCutover, PostJudgement,
-    PostMigratingVm, PostMigrationClone, PostSource, RawCall, ResumeMigration, StartMigration,
+    AdaptMigration, Call, CheckMigration, CheckOs, CycleNow, DeleteMigratingVm, DeleteSource,
+    ExtendMigration, PauseMigration, PostCutover, PostFinalize, PostGroupAction, PostGroupCutover,
+    PostJudgement, PostMigratingVm, PostMigrationClone, PostSource, RawCall, ResumeMigration, StartMigration,
     UpdateMigratingVm,
 };
 use shared::can::limit;
@@ -67,6 +67,7 @@ pub fn parse(rest: &[&str], form: Form<'_>) -> Result<RawCall, Status> {
         "extend" => ExtendMigration { vm }.raw(),
         "check" => CheckMigration { vm }.raw(),
         "adapt" => AdaptMigration { vm }.raw(),
+        "check-os" => CheckOs { vm }.raw(),
         "clone" => {
             let request = clone(form)?;
             PostMigrationClone { vm, request }.raw()
@@ -250,6 +251,7 @@ pub fn done(rest: &[&str]) -> &'static str {
         [_, "extend"] => w().flash_extended,
         [_, "check"] => w().flash_checked,
         [_, "adapt"] => w().flash_adapt,
+        [_, "check-os"] => w().flash_check_os,
         [_, "clone"] => w().flash_test_clone,
         [_, "cutover"] => w().flash_cut_over,
         [_, "finalize"] => w().flash_finalize,

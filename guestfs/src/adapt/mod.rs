@@ -153,11 +153,9 @@ impl<E: Into<AdaptError>> From<E> for Failure {
 }
 
 /// Looks whether [`adapt`] would refuse disks, and what it would change. Writes nothing. Takes half a minute without KVM.
-pub async fn check(disks: &[Disk], wanted: &Wanted, setup: &Setup) -> Result<Report, AdaptError> {
+pub async fn check(disks: &[Disk], wanted: &Wanted, setup: &Setup) -> Result<Report, Failure> {
     let drives: Vec<_> = disks.iter().map(Drive::Shown).collect();
-    work(&drives, wanted, setup, true)
-        .await
-        .map_err(|failure| failure.error)
+    work(&drives, wanted, setup, true).await
 }
 
 /// Adapts the operating system on disks, which nobody else may write or read meanwhile.

@@ -22,6 +22,7 @@ pub struct Overlay {
 }
 
 /// What an adaptation told.
+#[derive(Default)]
 pub struct Told {
     /// What was found and done.
     pub adapted: Adapted,
@@ -68,11 +69,8 @@ impl Copies {
         wanted: &AdaptWanted,
         had: Firmware,
     ) -> Result<Told, Failed> {
-        let Some(program) = &self.program else {
-            return Ok(Told {
-                adapted: Adapted::default(),
-                log: String::new(),
-            });
+        let Some(setup) = self.guestfs_setup() else {
+            return Ok(Told::default());
         };
         // The vault takes whole chunks, and what an overlay stands on is not read again.
         let opened = self.open(show.target).await.map_err(|e| Failed {
@@ -94,25 +92,44 @@ impl Copies {
                     log: String::new(),
                 })?;
             }
-            let served = Backing::Served(Disk {
-                name: overlay.name.clone(),
-                socket: self.socket(show.id),
-                export: overlay.name.clone(),
-            });
+            let served = Backing::Served(self.shown(show, &overlay.name));
             let made = adapt::overlay(&overlay.name, &overlay.path, served, chunk).await;
             disks.push(made.map_err(Failure::from)?);
         }
-        let setup = Setup {
-            helper: Helper {
-                program: program.clone(),
-            },
+        let report = adapt::adapt(&disks, &asked(wanted, had), &setup).await?;
+        Ok(told(report))
+    }
+
+    /// Looks what [`Self::adapt`] would change, or why it would be refused. Writes nothing.
+    pub async fn check_os(&self, show: &Show, wanted: &AdaptWanted, had: Firmware) -> Result<Told, Failed> {
+        let Some(setup) = self.guestfs_setup() else {
+            return Ok(Told::default());
+        };
+        let _turn = self.adapting.acquire().await.ok();
+        let disks: Vec<_> = show.disks.iter().map(|name| self.shown(show, name)).collect();
+        let report = adapt::check(&disks, &asked(wanted, had), &setup).await?;
+        Ok(told(report))
+    }
+
+    /// A disk that is shown.
+    fn shown(&self, show: &Show, name: &str) -> Disk {
+        Disk {
+            name: name.to_owned(),
+            socket: self.socket(show.id),
+            export: name.to_owned(),
+        }
+    }
+
+    /// How guestfish is run; none on the simulation.
+    fn guestfs_setup(&self) -> Option<Setup> {
+        let program = self.program.clone()?;
+        Some(Setup {
+            helper: Helper { program },
             run_dir: self.browsers.run_dir(),
             cache_dir: self.browsers.cache_dir(),
             kvm: self.kvm,
             idle: Duration::MAX,
-        };
-        let report = adapt::adapt(&disks, &asked(wanted, had), &setup).await?;
-        Ok(told(report))
+        })
     }
 }
 

@@ -394,7 +394,10 @@ pub async fn last_good(
     kind: shared::job::JobKind,
 ) -> Result<Option<Job>, DbError> {
     let row = sqlx::query(
-        "SELECT id FROM jobs WHERE migration = $1 AND kind = $2 AND state = 'SUCCEEDED' ORDER BY create_time DESC LIMIT 1",
+        // What is only looked at says nothing of how long it takes to be done.
+        "SELECT id FROM jobs WHERE migration = $1 AND kind = $2 AND state = 'SUCCEEDED'
+             AND COALESCE(json_extract(spec, '$.adaptCopy.check'), 0) = 0
+         ORDER BY create_time DESC LIMIT 1",
     )
     .bind(migration.to_string())
     .bind(kind.word())

@@ -385,15 +385,21 @@ pub(super) async fn check_group(tx: &mut Tx, group: &Name) -> Result<(), DbError
 }
 
 impl Jobs {
-    /// Adapts an upload.
-    pub(super) async fn adapt(&self, vm: &MigratingVm, upload: CopyId, by: By) -> Result<Job, Status> {
-        let spec = AdaptSpec {
+    /// What it is to adapt an upload.
+    fn adaptation(&self, vm: &MigratingVm, upload: CopyId) -> AdaptSpec {
+        AdaptSpec {
             migrating_vm: vm.id,
             name: vm.name.clone(),
             target: vm.target,
             upload,
             wanted: vm.target_defaults.wanted(),
-        };
+            check: false,
+        }
+    }
+
+    /// Adapts an upload.
+    pub(super) async fn adapt(&self, vm: &MigratingVm, upload: CopyId, by: By) -> Result<Job, Status> {
+        let spec = self.adaptation(vm, upload);
         self.submit(JobSpec::AdaptCopy(spec), None, None, by).await
     }
 

@@ -397,7 +397,9 @@ async fn write_down(
     {
         super::migrations::begun(tx, cycle, job.id).await?;
     }
-    if let JobSpec::AdaptCopy(spec) = &*job.spec {
+    if let JobSpec::AdaptCopy(spec) = &*job.spec
+        && !spec.check
+    {
         super::migrations::adapting(tx, spec, job.id).await?;
     }
     Ok((job, true))

@@ -47,6 +47,7 @@ async fn a_machine_is_carried_over_by_commands_alone() {
     let judged = site.ok(&format!("migration judge {id} passed --note well")).await;
     assert!(judged.contains("PASSED"), "{judged}");
     site.ok("migration adapt move --wait").await;
+    site.ok("migration check-os move --wait").await;
     let edited = site
         .json("migration edit move --wave 2 --group shop --cpus 3")
         .await;

@@ -78,11 +78,12 @@ enum Work {
     CutOver,
     Finalize,
     Adapt,
+    CheckOs,
     CutOverGroup,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 40] = [
+    const ALL: [(Self, &'static str); 41] = [
         (Self::Create, "create"),
         (Self::Start, "start"),
         (Self::ShutDown, "shut-down"),
@@ -122,6 +123,7 @@ impl Work {
         (Self::CutOver, "cut-over"),
         (Self::Finalize, "finalize"),
         (Self::Adapt, "adapt"),
+        (Self::CheckOs, "check-os"),
         (Self::CutOverGroup, "cut-over-group"),
     ];
 
@@ -270,9 +272,11 @@ impl Work {
             Self::Adapt => &[
                 step::MINTING,
                 step::ADAPTING_OS,
+                step::COPYING,
                 step::FINALIZING,
                 step::LETTING_GO,
             ],
+            Self::CheckOs => &[step::MINTING, step::ADAPTING_OS, step::LETTING_GO],
             Self::CutOverGroup => &[step::CHECKING, step::CUTTING_OVER],
         }
     }
@@ -371,7 +375,7 @@ impl Work {
         }
         if matches!(
             self,
-            Self::CutOver | Self::Finalize | Self::Adapt | Self::CutOverGroup
+            Self::CutOver | Self::Finalize | Self::Adapt | Self::CheckOs | Self::CutOverGroup
         ) {
             carried(jobs).await;
         }
@@ -444,6 +448,7 @@ impl Work {
                 .await
                 .unwrap(),
             Self::Adapt => jobs.adapt_migration("moved", by()).await.unwrap(),
+            Self::CheckOs => jobs.check_os("moved", by()).await.unwrap(),
             Self::CutOverGroup => jobs
                 .cut_over_group("all", CutOverGroup::default(), by())
                 .await
@@ -714,7 +719,7 @@ impl At {
             of: match work {
                 Work::CutOver => Some(JobKind::CutOver),
                 Work::Finalize => Some(JobKind::FinalizeMigration),
-                Work::Adapt => Some(JobKind::AdaptCopy),
+                Work::Adapt | Work::CheckOs => Some(JobKind::AdaptCopy),
                 Work::CutOverGroup => Some(JobKind::CutOverGroup),
                 _ => None,
             },

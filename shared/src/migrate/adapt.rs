@@ -59,7 +59,7 @@ pub struct Adapted {
     /// Its licence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_license: Option<AppliedLicence>,
-    /// What was changed, a sentence each.
+    /// What was changed, or would be, a sentence each.
     pub done: Vec<String>,
     /// What a person must know.
     pub warnings: Vec<String>,
@@ -83,7 +83,7 @@ pub struct AdaptWanted {
     pub keep_identity: bool,
 }
 
-/// Adapt an upload.
+/// Adapt an upload, or look whether and how it would be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -98,6 +98,9 @@ pub struct AdaptSpec {
     pub upload: CopyId,
     /// What it is to be.
     pub wanted: AdaptWanted,
+    /// Whether it is only looked what would be changed, or why it would be refused: nothing is written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
 }
 
 /// The last adaptation of a migration.

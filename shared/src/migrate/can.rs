@@ -32,6 +32,8 @@ crate::words! {
         Clone = "CLONE",
         /// Adapt the last upload again.
         Adapt = "ADAPT",
+        /// Look whether the last upload can be adapted, and how.
+        CheckOs = "CHECK_OS",
         /// The last step.
         CutOver = "CUT_OVER",
         /// Remove what the migration kept.
@@ -105,7 +107,7 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
     let name = &vm.name;
     let refuse = |text: String| Err(Status::precondition(text));
     let state = vm.state;
-    if state.is_busy() && verb != Verb::Clone {
+    if state.is_busy() && !matches!(verb, Verb::Clone | Verb::CheckOs) {
         return refuse(match state {
             Finalizing => format!("{name} is being finalized: wait until that is over"),
             _ => format!("{name} is being cut over: wait until that is over, or cancel it"),
@@ -131,7 +133,7 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         Verb::Pause => state.cycles(),
         Verb::Resume => matches!(state, Paused | Cutover),
         Verb::Cycle => state.cycles() && vm.current_cycle.is_none(),
-        Verb::Clone => vm.last_copy.is_some(),
+        Verb::Clone | Verb::CheckOs => vm.last_copy.is_some(),
         Verb::Adapt => {
             matches!(state, Active | Paused) && vm.last_copy.is_some() && vm.adapts && !vm.is_adapted_now()
         }
@@ -150,7 +152,7 @@ pub fn can(verb: Verb, vm: &MigratingVm) -> Verdict {
         return Ok(());
     }
     refuse(match (verb, state) {
-        (Verb::Clone | Verb::CutOver | Verb::Adapt, _) if vm.last_copy.is_none() => {
+        (Verb::Clone | Verb::CutOver | Verb::Adapt | Verb::CheckOs, _) if vm.last_copy.is_none() => {
             format!("nothing of {name} is uploaded yet: wait for its first cycle")
         }
         (Verb::Cycle, FirstSync | Active) => format!("a cycle of {name} is at work already"),

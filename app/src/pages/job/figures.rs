@@ -379,7 +379,7 @@ pub fn target(job: &Job) -> AnyView {
             rows.push(of_migration(spec.migrating_vm, spec.name.to_string()));
             rows.push(copies::of_copy(spec.upload, &spec.name));
             if let Some(adapted) = job.outcome.read().and_then(|outcome| outcome.adapted) {
-                rows.extend(adapted_rows(&adapted));
+                rows.extend(adapted_rows(&adapted, spec.check));
             }
         }
         Some(JobSpec::CutOverGroup(spec)) => {
@@ -488,7 +488,7 @@ pub(super) fn yes_no(yes: bool) -> &'static str {
 }
 
 /// What OS adaptation found and did.
-fn adapted_rows(adapted: &Adapted) -> Vec<(&'static str, AnyView)> {
+fn adapted_rows(adapted: &Adapted, check: bool) -> Vec<(&'static str, AnyView)> {
     let mut rows = Vec::new();
     if let Some(os) = &adapted.os {
         rows.push((w().adapt_os, os.product.clone().into_any()));
@@ -509,7 +509,12 @@ fn adapted_rows(adapted: &Adapted) -> Vec<(&'static str, AnyView)> {
         view! { <ul class="plain">{lines}</ul> }.into_any()
     };
     if !adapted.done.is_empty() {
-        rows.push((w().adapt_changes, list(&adapted.done)));
+        let title = if check {
+            w().adapt_would_change
+        } else {
+            w().adapt_changes
+        };
+        rows.push((title, list(&adapted.done)));
     }
     if !adapted.warnings.is_empty() {
         rows.push((w().adapt_warnings, list(&adapted.warnings)));

@@ -208,6 +208,7 @@ fn actions(vm: &MigratingVm) -> AnyView {
         {post("resume", w().resume, Verb::Resume)}
         {post("cycle", w().cycle_now, Verb::Cycle)}
         {post("check", w().check_again, Verb::Check)}
+        {post("check-os", w().check_os, Verb::CheckOs)}
         {vm.adapts.then(|| post("adapt", w().adapt_again, Verb::Adapt))}
         {post("extend", w().extend, Verb::Extend)}
         {button::link(edit, &may_ask(Verb::Edit, vm))}

@@ -12,8 +12,8 @@ use group::GroupCommand;
 use serde::Serialize;
 use shared::JobId;
 use shared::api::{
-    AdaptMigration, CheckMigration, CycleNow, DeleteMigratingVm, ExtendMigration, GetForecast, GetJob,
-    GetMigratingVm, ListCutovers, ListCycles, ListMigratingVms, ListMigrationClones, PauseMigration,
+    AdaptMigration, CheckMigration, CheckOs, CycleNow, DeleteMigratingVm, ExtendMigration, GetForecast,
+    GetJob, GetMigratingVm, ListCutovers, ListCycles, ListMigratingVms, ListMigrationClones, PauseMigration,
     PostCutover, PostFinalize, PostJudgement, PostMigratingVm, PostMigrationClone, ResumeMigration,
     StartMigration, UpdateMigratingVm,
 };
@@ -71,6 +71,13 @@ pub enum MigrationCommand {
     },
     /// Adapts the system of its last upload again, alone. After each cycle it is done by itself, unless that is skipped.
     Adapt {
+        /// Its name or id.
+        migration: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Looks whether the system of its last upload can be adapted, and what that would change. Nothing is written.
+    CheckOs {
         /// Its name or id.
         migration: String,
         #[command(flatten)]
@@ -158,6 +165,7 @@ impl MigrationCommand {
             Self::Cycle { migration: vm } => api.show(&CycleNow { vm }, |vm| line(&vm)).await,
             Self::Check { migration: vm } => api.show(&CheckMigration { vm }, |vm| line(&vm)).await,
             Self::Adapt { migration: vm, wait } => api.begin(&AdaptMigration { vm }, wait).await,
+            Self::CheckOs { migration: vm, wait } => api.begin(&CheckOs { vm }, wait).await,
             Self::Group(command) => command.run(api).await,
             Self::Extend { migration: vm } => api.show(&ExtendMigration { vm }, |vm| line(&vm)).await,
             Self::Cycles { migration: vm, list } => {

@@ -50,6 +50,7 @@ pub(super) fn routes(api: Api) -> Api {
         .route(manage, routes!(create_cutover))
         .route(read, routes!(get_forecast))
         .route(manage, routes!(adapt_migration))
+        .route(manage, routes!(check_os))
         .route(read, routes!(list_groups))
         .route(read, routes!(get_group))
         .route(manage, routes!(act_on_group))
@@ -252,6 +253,20 @@ async fn adapt_migration(
     Body(Nothing {}): Body<Nothing>,
 ) -> ApiResult<Response> {
     let job = server.jobs.adapt_migration(&vm, by(&caller)).await?;
+    Ok(accepted_job(&job))
+}
+
+/// Looks whether the last upload of a migration can be adapted, and what that would change: before a cutover, or where the policy
+/// skips adaptation. Nothing is written.
+#[utoipa::path(post, path = "/api/v1/migratingVms/{vm}/checkOs", tag = "migration",
+    responses((status = 202, body = Job)), params(("vm" = String, Path, description = "Name or id")))]
+async fn check_os(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(vm): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> ApiResult<Response> {
+    let job = server.jobs.check_os(&vm, by(&caller)).await?;
     Ok(accepted_job(&job))
 }
 

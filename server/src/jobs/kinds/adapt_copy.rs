@@ -1,5 +1,5 @@
 //! Adapts the operating system of an upload to where it goes. The upload stays as it is: what is changed is a copy of its own,
-//! which takes over from the upload what is not.
+//! which takes over from the upload what is not. Or only looks what would be changed.
 
 use super::copied;
 use super::copy_snapshot::Session;
@@ -94,11 +94,12 @@ async fn adapt(cx: &Cx) -> Result<(), StepError> {
         })
         .collect();
     cx.message(format!("looks what {} is", spec.name));
-    let adapted = cx
-        .world()
-        .copies
-        .adapt(&show, &overlays, &spec.wanted, copy.machine.firmware);
-    let told = match adapted.await {
+    let (copies, had) = (&cx.world().copies, copy.machine.firmware);
+    let told = match spec.check {
+        true => copies.check_os(&show, &spec.wanted, had).await,
+        false => copies.adapt(&show, &overlays, &spec.wanted, had).await,
+    };
+    let told = match told {
         Ok(told) => told,
         Err(failed) => {
             cx.log(failed.log);
@@ -266,12 +267,17 @@ async fn disks(
 
 #[async_trait]
 impl Kind for AdaptCopy {
-    fn plan(&self, _spec: &JobSpec) -> Vec<Plan> {
+    fn plan(&self, spec: &JobSpec) -> Vec<Plan> {
+        let writes = matches!(spec, JobSpec::AdaptCopy(spec) if !spec.check);
+        let finalizing = Plan {
+            wanted: writes,
+            ..Plan::no_return(step::FINALIZING)
+        };
         vec![
             Plan::always(step::MINTING),
             Plan::always(step::ADAPTING_OS),
-            Plan::always(step::COPYING),
-            Plan::no_return(step::FINALIZING),
+            Plan::only_if(step::COPYING, writes),
+            finalizing,
             Plan::always(step::LETTING_GO),
         ]
     }

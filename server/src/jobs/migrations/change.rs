@@ -418,13 +418,29 @@ impl Jobs {
 
     /// Adapts the last upload again, alone.
     pub async fn adapt_migration(&self, reference: &str, by: By) -> Result<Job, Status> {
+        let (vm, upload) = self.last_upload(reference, Verb::Adapt).await?;
+        self.adapt(&vm, upload, by).await
+    }
+
+    /// Looks whether the last upload can be adapted, and what that would change.
+    pub async fn check_os(&self, reference: &str, by: By) -> Result<Job, Status> {
+        let (vm, upload) = self.last_upload(reference, Verb::CheckOs).await?;
+        let spec = AdaptSpec {
+            check: true,
+            ..self.adaptation(&vm, upload)
+        };
+        self.submit(JobSpec::AdaptCopy(spec), None, None, by).await
+    }
+
+    /// A migration of which this may be asked, and its last upload.
+    async fn last_upload(&self, reference: &str, verb: Verb) -> Result<(MigratingVm, CopyId), Status> {
         let db = &self.world().db;
         let vm = db.reading(async |conn| db::migrations::known(conn, reference).await);
         let vm = vm.await?;
-        can::can(Verb::Adapt, &vm)?;
-        let upload = vm.last_copy;
+        can::can(verb, &vm)?;
         let none = || Status::precondition(format!("nothing of {} is uploaded yet", vm.name));
-        self.adapt(&vm, upload.ok_or_else(none)?, by).await
+        let upload = vm.last_copy.ok_or_else(none)?;
+        Ok((vm, upload))
     }
 
     /// Notes what a person says of a test clone.

@@ -102,19 +102,19 @@ fn what_may_be_asked_in_which_state() {
     const STILL: &str = "web is PAUSED, which does not allow that";
     #[rustfmt::skip]
     let table = [
-        //             START      PAUSE      RESUME     CYCLE      CLONE  ADAPT      CUT_OVER   FINALIZE  EXTEND CHECK   EDIT   DELETE
-        (Pending,     [LOOKED,    LOOKED,    LOOKED,    LOOKED,    OK,    LOOKED,    LOOKED,    NOT_OVER, OK,    LOOKED, OK,    OK]),
-        (Ready,       [OK,        UNSTARTED, UNSTARTED, UNSTARTED, OK,    UNSTARTED, UNSTARTED, NOT_OVER, OK,    OK,     OK,    OK]),
-        (FirstSync,   [STARTED,   OK,        FIRST,     OK,        OK,    FIRST,     FIRST,     NOT_OVER, OK,    FIRST,  OK,    RUNS]),
-        (Active,      [STARTED,   OK,        ACTIVE,    OK,        OK,    OK,        OK,        NOT_OVER, OK,    ACTIVE, OK,    RUNS]),
-        (Paused,      [RESUME,    PAUSED,    OK,        RESUME,    OK,    OK,        OK,        NOT_OVER, OK,    STILL,  OK,    OK]),
-        (CuttingOver, [GOES,      GOES,      GOES,      GOES,      OK,    GOES,      GOES,      GOES,     GOES,  GOES,   GOES,  GOES]),
-        (FinalSync,   [GOES,      GOES,      GOES,      GOES,      OK,    GOES,      GOES,      GOES,     GOES,  GOES,   GOES,  GOES]),
-        (Cutover,     [OVER,      OVER,      OK,        OVER,      OK,    OVER,      OVER,      OK,       OK,    OVER,   OK,    OK]),
-        (Finalizing,  [ENDS,      ENDS,      ENDS,      ENDS,      OK,    ENDS,      ENDS,      ENDS,     ENDS,  ENDS,   ENDS,  ENDS]),
-        (Finalized,   [ENDED,     ENDED,     ENDED,     ENDED,     ENDED, ENDED,     ENDED,     ENDED,    ENDED, ENDED,  ENDED, OK]),
-        (Error,       [ERROR,     ERROR,     ERROR,     ERROR,     OK,    ERROR,     ERROR,     NOT_OVER, OK,    OK,     OK,    OK]),
-        (Expired,     [LATE,      LATE,      LATE,      LATE,      OK,    LATE,      LATE,      NOT_OVER, OK,    LATE,   OK,    OK]),
+        //             START    PAUSE      RESUME     CYCLE      CLONE  ADAPT      CHECK_OS CUT_OVER   FINALIZE  EXTEND CHECK   EDIT   DELETE
+        (Pending,     [LOOKED,  LOOKED,    LOOKED,    LOOKED,    OK,    LOOKED,    OK,      LOOKED,    NOT_OVER, OK,    LOOKED, OK,    OK]),
+        (Ready,       [OK,      UNSTARTED, UNSTARTED, UNSTARTED, OK,    UNSTARTED, OK,      UNSTARTED, NOT_OVER, OK,    OK,     OK,    OK]),
+        (FirstSync,   [STARTED, OK,        FIRST,     OK,        OK,    FIRST,     OK,      FIRST,     NOT_OVER, OK,    FIRST,  OK,    RUNS]),
+        (Active,      [STARTED, OK,        ACTIVE,    OK,        OK,    OK,        OK,      OK,        NOT_OVER, OK,    ACTIVE, OK,    RUNS]),
+        (Paused,      [RESUME,  PAUSED,    OK,        RESUME,    OK,    OK,        OK,      OK,        NOT_OVER, OK,    STILL,  OK,    OK]),
+        (CuttingOver, [GOES,    GOES,      GOES,      GOES,      OK,    GOES,      OK,      GOES,      GOES,     GOES,  GOES,   GOES,  GOES]),
+        (FinalSync,   [GOES,    GOES,      GOES,      GOES,      OK,    GOES,      OK,      GOES,      GOES,     GOES,  GOES,   GOES,  GOES]),
+        (Cutover,     [OVER,    OVER,      OK,        OVER,      OK,    OVER,      OK,      OVER,      OK,       OK,    OVER,   OK,    OK]),
+        (Finalizing,  [ENDS,    ENDS,      ENDS,      ENDS,      OK,    ENDS,      OK,      ENDS,      ENDS,     ENDS,  ENDS,   ENDS,  ENDS]),
+        (Finalized,   [ENDED,   ENDED,     ENDED,     ENDED,     ENDED, ENDED,     ENDED,   ENDED,     ENDED,    ENDED, ENDED,  ENDED, OK]),
+        (Error,       [ERROR,   ERROR,     ERROR,     ERROR,     OK,    ERROR,     OK,      ERROR,     NOT_OVER, OK,    OK,     OK,    OK]),
+        (Expired,     [LATE,    LATE,      LATE,      LATE,      OK,    LATE,      OK,      LATE,      NOT_OVER, OK,    LATE,   OK,    OK]),
     ];
     assert_eq!(table.map(|(state, _)| state)[..], MigratingState::ALL[..]);
     for (state, row) in table {
@@ -138,6 +138,7 @@ fn what_is_not_uploaded_is_neither_cloned_nor_cut_over() {
             _ => NOTHING,
         };
         assert_eq!(why_not(Verb::Clone, &vm), clone, "{state}");
+        assert_eq!(why_not(Verb::CheckOs, &vm), clone, "{state}");
         if !state.is_busy() && *state != Finalized {
             assert_eq!(why_not(Verb::CutOver, &vm), NOTHING, "{state}");
             assert_eq!(why_not(Verb::Adapt, &vm), NOTHING, "{state}");
@@ -269,7 +270,7 @@ fn done(vm: &mut MigratingVm, paused: &mut bool, verb: Verb) -> Result<(), TestC
             vm.adaptation = adaptation(false, None);
             Ok(())
         }
-        Verb::Extend | Verb::Cycle | Verb::Clone | Verb::Edit | Verb::Delete => Ok(()),
+        Verb::Extend | Verb::Cycle | Verb::Clone | Verb::CheckOs | Verb::Edit | Verb::Delete => Ok(()),
     }
 }
 
