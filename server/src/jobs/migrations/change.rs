@@ -7,6 +7,7 @@ use crate::jobs::{By, Jobs};
 use crate::sources::{Origin, Sources, libvirt};
 use shared::copy::{Copy, OutsideVm, RestoreCopy, RestoreVm};
 use shared::job::{Job, JobSpec};
+use shared::migrate::adapt::AdaptSpec;
 use shared::migrate::can::{self, Verb};
 use shared::migrate::views::{Judged, MigrationClone};
 use shared::migrate::{
