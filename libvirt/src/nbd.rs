@@ -55,6 +55,18 @@ fn broken(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("NBD: {}", what.into()))
 }
 
+/// That a stream has ended says nothing of what it was.
+fn closed(e: io::Error) -> io::Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match e.kind() {
+        kind @ (BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) => io::Error::new(
+            kind,
+            format!("NBD: the other side has closed the connection: {e}"),
+        ),
+        _ => e,
+    }
+}
+
 /// A connection that has chosen an export.
 struct Client {
     stream: Box<dyn Stream>,
@@ -103,6 +115,10 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> io::Result<[u8; N]> {
 ///
 /// It is no server of NBD, or an old one, or does not answer.
 pub fn greet(stream: &mut dyn Stream) -> io::Result<()> {
+    greeted(stream).map_err(closed)
+}
+
+fn greeted(stream: &mut dyn Stream) -> io::Result<()> {
     if u64_of(stream)? != NBD_MAGIC || u64_of(stream)? != OPTION_MAGIC {
         return Err(broken("the other side is no server of NBD"));
     }
@@ -128,7 +144,9 @@ pub fn start_tls(stream: &mut dyn Stream) -> io::Result<()> {
 ///
 /// It does not.
 pub fn probe(stream: &mut dyn Stream) -> io::Result<()> {
-    option(stream, OPT_STRUCTURED_REPLY, &[]).map(drop)
+    option(stream, OPT_STRUCTURED_REPLY, &[])
+        .map(drop)
+        .map_err(closed)
 }
 
 /// Asks for an option; answers what came until it was granted.
@@ -382,7 +400,7 @@ impl Export {
             None => Client::new((self.dial)()?, &self.name, "base:allocation")?,
         };
         // One that has failed may stand in the middle of an answer: it is not used again.
-        let done = work(&mut client)?;
+        let done = work(&mut client).map_err(closed)?;
         idle().push(client);
         Ok(done)
     }

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 /// How long a read may take until it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where QEMU listens for TLS: the first of these that is free.
-pub(crate) const PORTS: RangeInclusive<u16> = 10_809..=10_908;
+/// Where QEMU listens for TLS: at one of these that is free.
+pub(crate) const PORTS: RangeInclusive<u16> = 10_809..=10_840;
 
 /// Where QEMU is to listen, over there.
 #[derive(Clone, Debug)]
@@ -55,6 +55,7 @@ pub(crate) enum Reach {
 
 /// A socket of this host behind which one of another host is.
 pub(crate) struct Tunnel {
+    host: String,
     ssh: Child,
     dir: TempDir,
 }
@@ -92,7 +93,11 @@ impl Tunnel {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut tunnel = Self { ssh: child, dir };
+        let mut tunnel = Self {
+            host: uri.host().to_owned(),
+            ssh: child,
+            dir,
+        };
         let mut heard = vec![0; WORD.len()];
         let said = match (&mut tunnel.ssh.stdin, &mut tunnel.ssh.stdout) {
             (Some(to), Some(from)) => to
@@ -157,15 +162,31 @@ impl<'a> Way<'a> {
 
 impl Reach {
     pub(crate) fn dial(&self) -> Dial {
-        let socket = match self {
-            Self::Local(socket) => socket.clone(),
-            Self::Ssh(tunnel) => local(&tunnel.dir),
+        match self {
+            Self::Local(socket) => {
+                let socket = socket.clone();
+                Box::new(move || connect(&socket))
+            }
+            Self::Ssh(tunnel) => {
+                let (socket, host) = (local(&tunnel.dir), tunnel.host.clone());
+                Box::new(move || {
+                    connect(&socket).map_err(|e| {
+                        let why = match e.kind() {
+                            // ssh answers, and there is nothing behind it.
+                            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                                "the user who signs in there must be allowed to open what QEMU listens on"
+                            }
+                            _ => "it has ended",
+                        };
+                        io::Error::new(e.kind(), format!("ssh to {host}: {why}: {e}"))
+                    })
+                })
+            }
             Self::Tls(tls, at) => {
                 let (tls, at) = (tls.clone(), *at);
-                return Box::new(move || tls.connect(at, PATIENCE));
+                Box::new(move || tls.connect(at, PATIENCE))
             }
-        };
-        Box::new(move || connect(&socket))
+        }
     }
 }
 

@@ -116,7 +116,7 @@ impl Daemon {
         let mut daemon = Self::new();
         let host = loopback();
         std::fs::create_dir(daemon.at("pki")).unwrap();
-        daemon.certify(authority, authority, &host.to_string());
+        daemon.certify(authority, &host.to_string());
         daemon.tls = Some(host);
         daemon.configure(&format!(
             "backup_tls_x509_cert_dir = \"{}\"\n",
@@ -126,11 +126,11 @@ impl Daemon {
         daemon
     }
 
-    /// A certificate for this host, beside an authority that clients are to have theirs from.
-    pub fn certify(&self, authority: &Authority, of_clients: &Authority, host: &str) {
+    /// A certificate for this host, whose clients are to have theirs from the same authority.
+    pub fn certify(&self, authority: &Authority, host: &str) {
         let (certificate, key) = authority.server(host);
         for (name, pem) in [
-            ("ca-cert.pem", &of_clients.pem),
+            ("ca-cert.pem", &authority.pem),
             ("server-cert.pem", &certificate),
             ("server-key.pem", &key),
         ] {

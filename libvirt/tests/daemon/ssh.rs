@@ -82,15 +82,12 @@ impl Sshd {
         }
     }
 
-    /// The URI of a libvirt with this socket, whose user has this key.
+    /// The URI of a libvirt with this socket, by this key.
     pub fn uri(&self, socket: &Path, key: &str) -> String {
         let user = tool("id", &["-un"]);
-        let (user, host, socket) = (user.trim(), self.host, socket.display());
-        let key = self.dir.join(key);
-        format!(
-            "qemu+ssh://{user}@{host}:{PORT}/session?socket={socket}&keyfile={}",
-            key.display()
-        )
+        let (user, host, key) = (user.trim(), self.host, self.dir.join(key));
+        let (socket, key) = (socket.display(), key.display());
+        format!("qemu+ssh://{user}@{host}:{PORT}/session?socket={socket}&keyfile={key}")
     }
 
     /// Kills it, and all who are signed in.
