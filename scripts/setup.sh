@@ -111,6 +111,9 @@ if wants test; then
     need libvirtd libvirt-daemon
     need virsh libvirt-clients
     compgen -G '/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null || missing+=(libvirt-daemon-driver-qemu)
+    # It is reached by ssh, too; behind that by nc, where it has a socket of its own.
+    need sshd openssh-server
+    need nc.openbsd netcat-openbsd
     # What the package depends on beside QEMU.
     need adduser adduser
     need ip iproute2

@@ -7,7 +7,7 @@ use crate::machine::{Disk, Machine, escaped};
 use crate::moment::{Backup, BackupDisk, Quiesced, Since, Wanted};
 use crate::nbd::{self, Export};
 use crate::raw::{self, Event, Events};
-use crate::reach::Reach;
+use crate::reach::{Place, Reach, Way};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -176,7 +176,8 @@ struct Plan<'a> {
     machine: &'a Machine,
     /// The moment's name, which those of all that is shown begin with.
     checkpoint: String,
-    socket: String,
+    /// Where to listen: at the first that is free.
+    places: Vec<Place>,
     /// In the names of what is made: that of an earlier try may be there still.
     tag: String,
 }
@@ -190,7 +191,7 @@ impl Plan<'_> {
         format!("{}.changed", self.checkpoint)
     }
 
-    fn backup(&self, since: Option<&Since>) -> String {
+    fn backup(&self, place: &Place, since: Option<&Since>) -> String {
         let mut disks = String::new();
         for disk in &self.machine.disks {
             let since = since.filter(|since| disk.keeps_bitmaps() && since.targets.contains(&disk.target));
@@ -215,8 +216,8 @@ impl Plan<'_> {
             ));
         }
         format!(
-            "<domainbackup mode='pull'><server transport='unix' socket='{}'/><disks>{disks}</disks></domainbackup>",
-            escaped(&self.socket)
+            "<domainbackup mode='pull'>{}<disks>{disks}</disks></domainbackup>",
+            place.xml()
         )
     }
 
@@ -237,9 +238,15 @@ impl Plan<'_> {
         })
     }
 
-    fn begin(&self, since: Option<&Since>) -> std::result::Result<(), virt::error::Error> {
+    /// Answers where QEMU listens; nothing where all places are taken.
+    fn begin(&self, since: Option<&Since>) -> std::result::Result<Option<Place>, virt::error::Error> {
         let moment = self.moment();
-        raw::backup(&self.found.domain, &self.backup(since), moment.as_deref())
+        let mut tries = self.places.iter().map(|place| {
+            let backup = self.backup(place, since);
+            raw::backup(&self.found.domain, &backup, moment.as_deref()).map(|()| place.clone())
+        });
+        let done = tries.find(|tried| !tried.as_ref().is_err_and(is_taken));
+        done.transpose()
     }
 
     fn disks(&self, reach: &Reach, since: Option<&Since>) -> io::Result<Vec<BackupDisk>> {
@@ -260,6 +267,11 @@ impl Plan<'_> {
         }
         Ok(all)
     }
+}
+
+/// Whether a failure says that somebody listens there already.
+fn is_taken(e: &virt::error::Error) -> bool {
+    e.message().contains("Address already in use")
 }
 
 /// Whether a failure says that what has changed cannot be told, rather than that a backup cannot be made at all now.
@@ -288,6 +300,13 @@ impl Connection {
     pub fn back_up(&self, wanted: &Wanted) -> Result<Backup> {
         let hold = Hold::new(&wanted.uuid)?;
         let found = self.found(&wanted.uuid)?;
+        let name = found.name.clone();
+        let unread = |source| Error::Read {
+            op: "open the disks",
+            domain: name.clone(),
+            source,
+        };
+        let way = Way::find(&self.uri).map_err(unread)?;
         let prefix = prefix(&wanted.key);
         if let Some(xml) = at_work(&found)? {
             if !is_of(&xml, &prefix) {
@@ -317,11 +336,12 @@ impl Connection {
                 raw::delete_checkpoint(d, &checkpoint, false)
             })?;
         }
-        let tag = uuid::Uuid::new_v4().simple().to_string();
+        let id = uuid::Uuid::new_v4();
+        let tag = id.simple().to_string();
         let plan = Plan {
             machine: &machine,
             checkpoint: checkpoint.clone(),
-            socket: self.socket(found, &tag),
+            places: way.places(self.socket(found, &tag), id.as_u128() as u16),
             tag,
             found,
         };
@@ -358,22 +378,25 @@ impl Connection {
             Quiesced::Yes => found.call("thaw the file systems", raw::thaw),
             _ => Ok(()),
         };
-        match begun {
-            Ok(()) => {}
+        let place = match begun {
+            Ok(Some(place)) => place,
+            Ok(None) => return Err(Error::Taken(name)),
             Err(e) if e.code() == ErrorNumber::OperationTimeout => {
-                return Err(Error::Busy(found.name.clone()));
+                return Err(Error::Busy(name));
+            }
+            Err(source)
+                if source.message().contains("'nbd-server-start'")
+                    || source.message().contains("'object-add'") =>
+            {
+                return Err(Error::Show { domain: name, source });
             }
             Err(source) => return found.call("begin a backup", |_| Err(source)),
-        }
+        };
         let kept = plan.moment().map(|_| checkpoint);
         let read = thawed.and_then(|()| {
-            let reach = Reach::open(&self.uri, &plan.socket);
-            let read = reach.and_then(|reach| Ok((plan.disks(&reach, since)?, reach)));
-            read.map_err(|source| Error::Read {
-                op: "open the disks",
-                domain: found.name.clone(),
-                source,
-            })
+            let read = way.open(place);
+            let read = read.and_then(|reach| Ok((plan.disks(&reach, since)?, reach)));
+            read.map_err(unread)
         });
         work.checkpoint.clone_from(&kept);
         match read {

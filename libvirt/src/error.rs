@@ -2,6 +2,8 @@
 
 use crate::Uri;
 #[cfg(feature = "client")]
+use crate::reach::PORTS;
+#[cfg(feature = "client")]
 use crate::uri::Transport;
 use std::io;
 #[cfg(feature = "client")]
@@ -35,6 +37,16 @@ pub enum Error {
         #[source]
         source: virt::error::Error,
     },
+    #[cfg(feature = "client")]
+    #[error("QEMU cannot show the disks of domain {domain}: {}", remedy(source))]
+    Show {
+        domain: String,
+        #[source]
+        source: virt::error::Error,
+    },
+    #[cfg(feature = "client")]
+    #[error("QEMU cannot show the disks of domain {0}: the ports {first} to {last} are all taken there", first = PORTS.start(), last = PORTS.end())]
+    Taken(String),
     #[error("libvirt has no domain {0} any more")]
     Gone(String),
     #[error("domain {domain} cannot be read: {why}")]
@@ -58,7 +70,7 @@ impl Error {
     pub fn passes(&self) -> bool {
         match self {
             #[cfg(feature = "client")]
-            Self::Open { .. } => true,
+            Self::Open { .. } | Self::Taken(_) => true,
             Self::Busy(_) => true,
             #[cfg(feature = "client")]
             Self::Call { source, .. } => matches!(
@@ -88,5 +100,21 @@ fn advice(uri: &Uri, source: &virt::error::Error) -> &'static str {
         Transport::Tls => {
             "libvirtd must listen for TLS there, and certificates be where libvirt looks for them, or in pkipath"
         }
+    }
+}
+
+/// What to do where QEMU does not listen.
+#[cfg(feature = "client")]
+fn remedy(source: &virt::error::Error) -> &'static str {
+    match source.message() {
+        // Its credentials.
+        said if said.contains("'object-add'") => {
+            "on its host ca-cert.pem, server-cert.pem and server-key.pem must be in /etc/pki/qemu, or where \
+             backup_tls_x509_cert_dir of qemu.conf says, and the user that QEMU runs as be able to read them"
+        }
+        said if said.contains("Cannot assign requested address") => {
+            "the host that the URI names must have, as seen from here, an address of its own: not one that is translated"
+        }
+        _ => "it does not listen",
     }
 }

@@ -21,6 +21,8 @@ pub mod nbd;
 mod raw;
 #[cfg(feature = "client")]
 mod reach;
+#[cfg(feature = "client")]
+mod tls;
 mod uri;
 
 #[cfg(not(feature = "client"))]

@@ -13,6 +13,7 @@ const CHUNK_MAGIC: u32 = 0x668e_33ef;
 /// Of both sides: options are answered; no padding.
 const FLAGS: u16 = 3;
 
+const OPT_STARTTLS: u32 = 5;
 const OPT_GO: u32 = 7;
 const OPT_STRUCTURED_REPLY: u32 = 8;
 const OPT_SET_META_CONTEXT: u32 = 10;
@@ -47,11 +48,23 @@ const DIRTY: u32 = 1;
 pub trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// Opens a stream to a server: as many as are read from at once.
+/// Opens a stream to a server, and has greeted it: as many as are read from at once.
 pub type Dial = Box<dyn Fn() -> io::Result<Box<dyn Stream>> + Send + Sync>;
 
 fn broken(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("NBD: {}", what.into()))
+}
+
+/// That a stream has ended says nothing of what it was.
+fn closed(e: io::Error) -> io::Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match e.kind() {
+        kind @ (BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) => io::Error::new(
+            kind,
+            format!("NBD: the other side has closed the connection: {e}"),
+        ),
+        _ => e,
+    }
 }
 
 /// A connection that has chosen an export.
@@ -97,7 +110,15 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> io::Result<[u8; N]> {
 }
 
 /// Greets a server: from then on options may be asked for.
-pub(crate) fn greet(stream: &mut dyn Stream) -> io::Result<()> {
+///
+/// # Errors
+///
+/// It is no server of NBD, or an old one, or does not answer.
+pub fn greet(stream: &mut dyn Stream) -> io::Result<()> {
+    greeted(stream).map_err(closed)
+}
+
+fn greeted(stream: &mut dyn Stream) -> io::Result<()> {
     if u64_of(stream)? != NBD_MAGIC || u64_of(stream)? != OPTION_MAGIC {
         return Err(broken("the other side is no server of NBD"));
     }
@@ -108,8 +129,28 @@ pub(crate) fn greet(stream: &mut dyn Stream) -> io::Result<()> {
     stream.write_all(&u32::from(FLAGS).to_be_bytes())
 }
 
+/// Asks a server that was greeted for TLS: from then on it awaits that.
+///
+/// # Errors
+///
+/// It has none, or does not answer.
+pub fn start_tls(stream: &mut dyn Stream) -> io::Result<()> {
+    option(stream, OPT_STARTTLS, &[]).map(drop)
+}
+
+/// Has a server that was greeted answer something.
+///
+/// # Errors
+///
+/// It does not.
+pub fn probe(stream: &mut dyn Stream) -> io::Result<()> {
+    option(stream, OPT_STRUCTURED_REPLY, &[])
+        .map(drop)
+        .map_err(closed)
+}
+
 /// Asks for an option; answers what came until it was granted.
-pub(crate) fn option(stream: &mut dyn Stream, option: u32, data: &[u8]) -> io::Result<Vec<(u32, Vec<u8>)>> {
+fn option(stream: &mut dyn Stream, option: u32, data: &[u8]) -> io::Result<Vec<(u32, Vec<u8>)>> {
     let mut request = OPTION_MAGIC.to_be_bytes().to_vec();
     request.extend(option.to_be_bytes());
     request.extend((data.len() as u32).to_be_bytes());
@@ -146,7 +187,6 @@ impl Client {
     /// Chooses an export, and what is told of its blocks.
     fn new(mut stream: Box<dyn Stream>, export: &str, context: &str) -> io::Result<Self> {
         let to = &mut *stream;
-        greet(to)?;
         option(to, OPT_STRUCTURED_REPLY, &[])?;
         let mut asked = Vec::new();
         text(&mut asked, export);
@@ -360,7 +400,7 @@ impl Export {
             None => Client::new((self.dial)()?, &self.name, "base:allocation")?,
         };
         // One that has failed may stand in the middle of an answer: it is not used again.
-        let done = work(&mut client)?;
+        let done = work(&mut client).map_err(closed)?;
         idle().push(client);
         Ok(done)
     }

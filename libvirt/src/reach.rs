@@ -1,8 +1,12 @@
-//! How what QEMU shows by NBD is reached: its socket, here or on the other side of an ssh.
+//! How what QEMU shows by NBD is reached: its socket, here or on the other side of an ssh; or a port of its, by TLS.
 
-use crate::nbd::{Dial, Stream};
+use crate::machine::escaped;
+use crate::nbd::{self, Dial, Stream};
+use crate::tls::Tls;
 use crate::uri::{Transport, Uri};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,14 +16,46 @@ use tempfile::TempDir;
 /// How long a read may take until it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The way to a socket of QEMU's, which ends with it.
-pub(crate) struct Reach {
-    socket: PathBuf,
-    _tunnel: Option<Tunnel>,
+/// Where QEMU listens for TLS: at one of these that is free.
+pub(crate) const PORTS: RangeInclusive<u16> = 10_809..=10_840;
+
+/// Where QEMU is to listen, over there.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Socket(String),
+    Port(SocketAddr),
+}
+
+impl Place {
+    /// As the XML of a backup has it.
+    pub(crate) fn xml(&self) -> String {
+        match self {
+            Self::Socket(path) => format!("<server transport='unix' socket='{}'/>", escaped(path)),
+            Self::Port(at) => {
+                let (ip, port) = (at.ip(), at.port());
+                format!("<server transport='tcp' tls='yes' name='{ip}' port='{port}'/>")
+            }
+        }
+    }
+}
+
+/// What it takes to reach the QEMUs of a libvirt.
+pub(crate) enum Way<'a> {
+    Local,
+    Ssh(&'a Uri),
+    Tls(Tls),
+}
+
+/// The way to where a QEMU listens, which ends with it.
+pub(crate) enum Reach {
+    Local(PathBuf),
+    Ssh(Tunnel),
+    Tls(Tls, SocketAddr),
 }
 
 /// A socket of this host behind which one of another host is.
-struct Tunnel {
+pub(crate) struct Tunnel {
+    host: String,
     ssh: Child,
     dir: TempDir,
 }
@@ -57,7 +93,11 @@ impl Tunnel {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut tunnel = Self { ssh: child, dir };
+        let mut tunnel = Self {
+            host: uri.host().to_owned(),
+            ssh: child,
+            dir,
+        };
         let mut heard = vec![0; WORD.len()];
         let said = match (&mut tunnel.ssh.stdin, &mut tunnel.ssh.stdout) {
             (Some(to), Some(from)) => to
@@ -82,36 +122,76 @@ fn local(dir: &TempDir) -> PathBuf {
     dir.path().join("nbd")
 }
 
-impl Reach {
-    /// Opens the way to a socket that QEMU listens on, where the libvirt is.
-    pub(crate) fn open(uri: &Uri, socket: &str) -> io::Result<Self> {
-        match uri.transport() {
-            Transport::Local => Ok(Self {
-                socket: socket.into(),
-                _tunnel: None,
-            }),
-            Transport::Ssh => {
-                let tunnel = Tunnel::open(uri, socket)?;
-                Ok(Self {
-                    socket: local(&tunnel.dir),
-                    _tunnel: Some(tunnel),
-                })
+impl<'a> Way<'a> {
+    /// Looks whether all is here that it takes.
+    pub(crate) fn find(uri: &'a Uri) -> io::Result<Self> {
+        Ok(match uri.transport() {
+            Transport::Local => Self::Local,
+            Transport::Ssh => Self::Ssh(uri),
+            Transport::Tls => Self::Tls(Tls::new(uri)?),
+        })
+    }
+
+    /// Where QEMU may be told to listen: at this socket, or at a port, of which one may be taken. They begin anywhere: whoever
+    /// begins at the same time tries another one first.
+    pub(crate) fn places(&self, socket: String, anywhere: u16) -> Vec<Place> {
+        match self {
+            Self::Local | Self::Ssh(_) => vec![Place::Socket(socket)],
+            Self::Tls(tls) => {
+                let count = PORTS.len() as u16;
+                let port = |n| PORTS.start() + (anywhere % count + n) % count;
+                let at = |n| Place::Port(SocketAddr::new(tls.address(), port(n)));
+                (0..count).map(at).collect()
             }
-            Transport::Tls => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "disks are not read by TLS: reach this libvirt by qemu+ssh",
-            )),
         }
     }
 
+    /// Opens the way to where QEMU listens.
+    pub(crate) fn open(self, place: Place) -> io::Result<Reach> {
+        match (self, place) {
+            (Self::Local, Place::Socket(socket)) => Ok(Reach::Local(socket.into())),
+            (Self::Ssh(uri), Place::Socket(socket)) => Ok(Reach::Ssh(Tunnel::open(uri, &socket)?)),
+            (Self::Tls(tls), Place::Port(at)) => {
+                tls.check(at, PATIENCE)?;
+                Ok(Reach::Tls(tls, at))
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+impl Reach {
     pub(crate) fn dial(&self) -> Dial {
-        let socket = self.socket.clone();
-        Box::new(move || connect(&socket))
+        match self {
+            Self::Local(socket) => {
+                let socket = socket.clone();
+                Box::new(move || connect(&socket))
+            }
+            Self::Ssh(tunnel) => {
+                let (socket, host) = (local(&tunnel.dir), tunnel.host.clone());
+                Box::new(move || {
+                    connect(&socket).map_err(|e| {
+                        let why = match e.kind() {
+                            // ssh answers, and there is nothing behind it.
+                            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                                "the user who signs in there must be allowed to open what QEMU listens on"
+                            }
+                            _ => "it has ended",
+                        };
+                        io::Error::new(e.kind(), format!("ssh to {host}: {why}: {e}"))
+                    })
+                })
+            }
+            Self::Tls(tls, at) => {
+                let (tls, at) = (tls.clone(), *at);
+                Box::new(move || tls.connect(at, PATIENCE))
+            }
+        }
     }
 }
 
 fn connect(socket: &Path) -> io::Result<Box<dyn Stream>> {
-    let stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
+    let mut stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(
             e.kind(),
             format!(
@@ -123,5 +203,6 @@ fn connect(socket: &Path) -> io::Result<Box<dyn Stream>> {
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    nbd::greet(&mut stream)?;
     Ok(Box::new(stream))
 }

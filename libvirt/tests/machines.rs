@@ -4,59 +4,10 @@
 
 mod daemon;
 
-use daemon::{Daemon, tool};
-use libvirt::{Backup, Connection, Error, Firmware, Quiesced, Since, Wanted, Watch};
+use daemon::{Daemon, MIB, disk, of, same, tool, wanted, whole};
+use libvirt::{Connection, Error, Firmware, Quiesced, Wanted, Watch};
 use std::path::Path;
 use std::time::Duration;
-
-const MIB: u64 = 1 << 20;
-
-fn wanted(uuid: &str, number: u32, since: Option<&Backup>) -> Wanted {
-    Wanted {
-        uuid: uuid.into(),
-        key: "key".into(),
-        number: number.to_string(),
-        since: since.map(of),
-        quiesce: false,
-    }
-}
-
-/// The moment of a backup.
-fn of(backup: &Backup) -> Since {
-    let targets = backup.disks.iter().map(|disk| disk.disk.target.clone()).collect();
-    Since {
-        checkpoint: backup.checkpoint.clone().unwrap(),
-        targets,
-    }
-}
-
-fn whole(backup: &Backup, n: usize) -> Vec<u8> {
-    let source = &backup.disks[n].source;
-    let mut all = vec![0; source.bytes() as usize];
-    let mut at = 0;
-    // As a vault reads: what has nothing is not read.
-    while let Some(range) = source.data(at, source.bytes()).unwrap() {
-        source
-            .read(range.start, &mut all[range.start as usize..range.end as usize])
-            .unwrap();
-        at = range.end;
-    }
-    all
-}
-
-/// What a disk is to have: 64 MiB, and these MiB with these bytes.
-fn disk(mib: usize, has: &[(usize, u8)]) -> Vec<u8> {
-    let mut all = vec![0; mib << 20];
-    for (at, byte) in has {
-        all[at << 20..(at + 1) << 20].fill(*byte);
-    }
-    all
-}
-
-fn same(left: &[u8], right: &[u8]) {
-    let differs = left.iter().zip(right).position(|(l, r)| l != r);
-    assert_eq!((left.len(), differs), (right.len(), None));
-}
 
 fn moments(connection: &Connection, uuid: &str) -> Vec<String> {
     connection.moments(uuid, "key").unwrap()
@@ -69,17 +20,11 @@ async fn off(connection: &Connection, changes: &mut Watch, uuid: &str) {
     }
 }
 
-/// A machine with a disk of 64 MiB, and no system: its processors run, and write nothing.
-fn plain(daemon: &Daemon, name: &str) -> String {
-    let disk = daemon.disk(&format!("{name}.qcow2"), "qcow2", 64);
-    daemon.define(name, 64, &[(&disk, "qcow2")])
-}
-
 #[test]
 fn what_has_changed_is_read_while_the_machine_goes_on() {
     let daemon = Daemon::start();
     let connection = daemon.open();
-    let uuid = plain(&daemon, "plain");
+    let uuid = daemon.plain("plain");
     daemon.virsh(&["start", "plain"]);
     let machines = connection.machines().unwrap();
     assert_eq!(machines.len(), 1);
@@ -146,7 +91,7 @@ fn what_has_changed_is_read_while_the_machine_goes_on() {
 #[test]
 fn what_a_killed_process_leaves_is_ended_by_the_next_try() {
     let mut daemon = Daemon::start();
-    let uuid = plain(&daemon, "plain");
+    let uuid = daemon.plain("plain");
     daemon.virsh(&["start", "plain"]);
     let connection = daemon.open();
     let first = connection.back_up(&wanted(&uuid, 1, None)).unwrap();
@@ -171,7 +116,7 @@ fn what_a_killed_process_leaves_is_ended_by_the_next_try() {
 fn a_lost_checkpoint_means_that_all_is_read() {
     let daemon = Daemon::start();
     let connection = daemon.open();
-    let uuid = plain(&daemon, "plain");
+    let uuid = daemon.plain("plain");
     daemon.virsh(&["start", "plain"]);
     let first = connection.back_up(&wanted(&uuid, 1, None)).unwrap();
     let since = wanted(&uuid, 2, Some(&first));
@@ -217,7 +162,7 @@ fn a_lost_checkpoint_means_that_all_is_read() {
 fn a_machine_that_is_off_is_read_without_running() {
     let daemon = Daemon::start();
     let connection = daemon.open();
-    let uuid = plain(&daemon, "plain");
+    let uuid = daemon.plain("plain");
     let first = connection.back_up(&wanted(&uuid, 1, None)).unwrap();
     assert_eq!(daemon.virsh(&["domstate", "plain"]).trim(), "paused");
     same(&whole(&first, 0), &disk(64, &[(0, 1)]));

@@ -3,8 +3,13 @@
 //! One that root starts is the host's, and would take the host's directories: so it runs as somebody else then.
 #![allow(missing_docs, clippy::unwrap_used, dead_code)]
 
-use libvirt::{Connection, Uri};
+pub mod pki;
+pub mod ssh;
+
+use libvirt::{Backup, Connection, Since, Uri, Wanted};
+use pki::Authority;
 use rustix::process::{Pid, Signal, kill_process};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -12,12 +17,69 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::Duration;
 
+pub const MIB: u64 = 1 << 20;
+
+pub fn wanted(uuid: &str, number: u32, since: Option<&Backup>) -> Wanted {
+    Wanted {
+        uuid: uuid.into(),
+        key: "key".into(),
+        number: number.to_string(),
+        since: since.map(of),
+        quiesce: false,
+    }
+}
+
+/// The moment of a backup.
+pub fn of(backup: &Backup) -> Since {
+    let targets = backup.disks.iter().map(|disk| disk.disk.target.clone()).collect();
+    Since {
+        checkpoint: backup.checkpoint.clone().unwrap(),
+        targets,
+    }
+}
+
+pub fn whole(backup: &Backup, n: usize) -> Vec<u8> {
+    let source = &backup.disks[n].source;
+    let mut all = vec![0; source.bytes() as usize];
+    let mut at = 0;
+    // As a vault reads: what has nothing is not read.
+    while let Some(range) = source.data(at, source.bytes()).unwrap() {
+        source
+            .read(range.start, &mut all[range.start as usize..range.end as usize])
+            .unwrap();
+        at = range.end;
+    }
+    all
+}
+
+/// What a disk is to have: 64 MiB, and these MiB with these bytes.
+pub fn disk(mib: usize, has: &[(usize, u8)]) -> Vec<u8> {
+    let mut all = vec![0; mib << 20];
+    for (at, byte) in has {
+        all[at << 20..(at + 1) << 20].fill(*byte);
+    }
+    all
+}
+
+pub fn same(left: &[u8], right: &[u8]) {
+    let differs = left.iter().zip(right).position(|(l, r)| l != r);
+    assert_eq!((left.len(), differs), (right.len(), None));
+}
+
+/// An address of this host's that no other test has: all of its ports are free.
+pub fn loopback() -> Ipv4Addr {
+    let random = uuid::Uuid::new_v4().into_bytes();
+    Ipv4Addr::new(127, random[0] | 1, random[1], random[2])
+}
+
 /// Nobody.
 const USER: u32 = 65534;
 
 pub struct Daemon {
     dir: tempfile::TempDir,
     process: Option<Child>,
+    /// Where it listens for TLS, if it does.
+    tls: Option<Ipv4Addr>,
 }
 
 fn is_root() -> bool {
@@ -44,6 +106,52 @@ pub fn tool(program: &str, arguments: &[&str]) -> String {
 
 impl Daemon {
     pub fn start() -> Self {
+        let mut daemon = Self::new();
+        daemon.run();
+        daemon
+    }
+
+    /// One that listens for TLS, too, at an address of its own. Its QEMUs have the same certificate.
+    pub fn start_tls(authority: &Authority) -> Self {
+        let mut daemon = Self::new();
+        let host = loopback();
+        std::fs::create_dir(daemon.at("pki")).unwrap();
+        daemon.certify(authority, &host.to_string());
+        daemon.tls = Some(host);
+        daemon.configure(&format!(
+            "backup_tls_x509_cert_dir = \"{}\"\n",
+            daemon.at("pki").display()
+        ));
+        daemon.run();
+        daemon
+    }
+
+    /// A certificate for this host, whose clients are to have theirs from the same authority.
+    pub fn certify(&self, authority: &Authority, host: &str) {
+        let (certificate, key) = authority.server(host);
+        for (name, pem) in [
+            ("ca-cert.pem", &authority.pem),
+            ("server-cert.pem", &certificate),
+            ("server-key.pem", &key),
+        ] {
+            let path = self.at("pki").join(name);
+            std::fs::write(&path, pem).unwrap();
+            give(&path);
+        }
+    }
+
+    /// Lines of qemu.conf, beside those that all have. They are read when it starts.
+    pub fn configure(&self, lines: &str) {
+        // No virtlogd beside it.
+        let qemu = format!("stdio_handler = \"file\"\nsecurity_driver = \"none\"\n{lines}");
+        std::fs::write(self.at("config/libvirt/qemu.conf"), qemu).unwrap();
+    }
+
+    pub fn host(&self) -> Ipv4Addr {
+        self.tls.unwrap()
+    }
+
+    fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("libvirtd-")
             .tempdir_in("/tmp")
@@ -55,18 +163,28 @@ impl Daemon {
             std::fs::create_dir(&path).unwrap();
             give(&path);
         }
-        // No virtlogd beside it.
-        let qemu = "stdio_handler = \"file\"\nsecurity_driver = \"none\"\n";
-        std::fs::write(dir.path().join("config/libvirt/qemu.conf"), qemu).unwrap();
-        let mut daemon = Self { dir, process: None };
-        daemon.run();
+        let daemon = Self {
+            dir,
+            process: None,
+            tls: None,
+        };
+        daemon.configure("");
         daemon
     }
 
     /// It says when it is ready, as to systemd.
     fn run(&mut self) {
         let at = |name: &str| self.dir.path().join(name);
-        std::fs::write(at("libvirtd.conf"), "auth_unix_rw = \"none\"\n").unwrap();
+        let mut configuration = "auth_unix_rw = \"none\"\n".to_owned();
+        if let Some(host) = self.tls {
+            let pki = at("pki");
+            let pki = pki.display();
+            configuration.push_str(&format!(
+                "listen_tls = 1\nlisten_tcp = 0\nlisten_addr = \"{host}\"\nca_file = \"{pki}/ca-cert.pem\"\n\
+                 cert_file = \"{pki}/server-cert.pem\"\nkey_file = \"{pki}/server-key.pem\"\n"
+            ));
+        }
+        std::fs::write(at("libvirtd.conf"), configuration).unwrap();
         let (ready, log) = (at("ready"), std::fs::File::create(at("log")).unwrap());
         std::fs::remove_file(&ready).ok();
         let says = UnixDatagram::bind(&ready).unwrap();
@@ -87,6 +205,9 @@ impl Daemon {
             .env("NOTIFY_SOCKET", &ready)
             .current_dir(self.dir.path())
             .stderr(log);
+        if self.tls.is_some() {
+            command.arg("--listen");
+        }
         if is_root() {
             command.uid(USER).gid(USER);
         }
@@ -113,8 +234,11 @@ impl Daemon {
     }
 
     pub fn uri(&self) -> String {
-        let socket = self.dir.path().join("run/libvirt/libvirt-sock");
-        format!("qemu:///session?socket={}", socket.display())
+        format!("qemu:///session?socket={}", self.socket().display())
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.at("run/libvirt/libvirt-sock")
     }
 
     pub fn open(&self) -> Connection {
@@ -150,6 +274,12 @@ impl Daemon {
         tool("qemu-io", &["-f", format, "-c", "write -P 1 0 1M", at]);
         give(&path);
         path
+    }
+
+    /// A machine with a disk of 64 MiB, and no system: its processors run, and write nothing.
+    pub fn plain(&self, name: &str) -> String {
+        let disk = self.disk(&format!("{name}.qcow2"), "qcow2", 64);
+        self.define(name, 64, &[(&disk, "qcow2")])
     }
 
     /// Defines a machine with disks of these files and formats, vda and so on; answers its UUID.
