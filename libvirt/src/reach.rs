@@ -62,8 +62,8 @@ pub(crate) struct Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        // It ends as soon as nobody writes to it any more.
-        drop(self.ssh.stdin.take());
+        // By itself it would wait for all who still hold a stream.
+        self.ssh.kill().ok();
         self.ssh.wait().ok();
     }
 }
@@ -76,7 +76,7 @@ impl Tunnel {
         let mut ssh = Command::new("ssh");
         ssh.args(["-T", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"]);
         // Else the other side is only missed when it is written to.
-        ssh.args(["-o", "ServerAliveInterval=15"]);
+        ssh.args(["-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"]);
         if let Some(user) = uri.user() {
             ssh.args(["-l", user]);
         }

@@ -194,7 +194,6 @@ async fn what_is_no_libvirt_to_read_from_is_refused() {
             Some("libvirt.uri"),
             "command",
         ),
-        ("qemu+tls://h/system", Some("libvirt.uri"), "by ssh"),
         ("qemu:///session?socket=/nowhere", None, "must run on this host"),
     ] {
         let refused = jobs.create_source(at(uri)).await.unwrap_err();

@@ -2,7 +2,7 @@
 //! cycle that reads.
 
 use super::SourceError;
-use libvirt::{Connection, Machine, Transport, Uri};
+use libvirt::{Connection, Machine, Uri};
 use shared::can::limit;
 use shared::migrate::{LibvirtSource, MigratingVm};
 use shared::vm::Firmware;
@@ -11,17 +11,9 @@ use std::time::Duration;
 /// How long one may take to answer that was not spoken to yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn uri(place: &LibvirtSource) -> Result<Uri, SourceError> {
-    let uri: Uri = place.uri.parse().map_err(SourceError::Uri)?;
-    match uri.transport() {
-        Transport::Tls => Err(SourceError::Tls),
-        Transport::Local | Transport::Ssh => Ok(uri),
-    }
-}
-
 /// Opens a connection.
 pub async fn open(place: &LibvirtSource) -> Result<Connection, SourceError> {
-    let uri = uri(place)?;
+    let uri: Uri = place.uri.parse().map_err(SourceError::Uri)?;
     let opening = tokio::task::spawn_blocking(move || Connection::open(&uri));
     let opened = tokio::time::timeout(PATIENCE, opening).await;
     let opened = opened.map_err(|_| SourceError::Silent(place.uri.clone()))?;

@@ -40,8 +40,6 @@ pub enum SourceError {
     },
     #[error("{0}")]
     Uri(::libvirt::UriError),
-    #[error("disks are not read by TLS yet: reach this libvirt by ssh, as qemu+ssh://root@host/system")]
-    Tls,
     #[error("{0} does not answer")]
     Silent(String),
     #[error(transparent)]
@@ -59,7 +57,7 @@ impl SourceError {
 
 impl From<SourceError> for Status {
     fn from(e: SourceError) -> Self {
-        if matches!(e, SourceError::Uri(_) | SourceError::Tls) {
+        if matches!(e, SourceError::Uri(_)) {
             return Self::invalid("libvirt.uri", e);
         }
         Self::precondition(db::chain(&e))
