@@ -8,6 +8,7 @@ use server::config::{Config, ImageSource};
 use server::hypervisor::{Control, Port};
 use shared::console::OFF;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 struct Real {
@@ -112,10 +113,16 @@ async fn several_see_the_screen_also_beside_one_who_wants_it_alone() {
     let size = one.rfb(true).await;
     assert!(size.0 >= 640 && size.1 >= 400, "{size:?}");
     assert_eq!(two.rfb(false).await, size);
-    for viewer in [&mut one, &mut two] {
-        let lit = viewer.picture().await.into_iter().filter(|b| *b != 0).count();
-        assert!(lit > 1000, "the boot loader's prompt is seen: {lit}");
-    }
+    // On a busy host the boot loader comes to its prompt after the viewers.
+    let prompt = async {
+        for viewer in [&mut one, &mut two] {
+            while viewer.picture().await.into_iter().filter(|b| *b != 0).count() < 1000 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(60), prompt).await;
+    seen.expect("the boot loader's prompt is seen");
     let hypervisor = &real.running.server.world().hypervisor;
     let vm = real.vm().await;
     // A third that connects beside the server, and never reads, is nobody's trouble either.
