@@ -7,7 +7,7 @@ use crate::reach::PORTS;
 use crate::uri::Transport;
 use std::io;
 #[cfg(feature = "client")]
-use virt::error::ErrorNumber;
+use virt::error::{ErrorDomain, ErrorNumber};
 
 /// What an operation answers.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -73,10 +73,15 @@ impl Error {
             Self::Open { .. } | Self::Taken(_) => true,
             Self::Busy(_) => true,
             #[cfg(feature = "client")]
-            Self::Call { source, .. } => matches!(
-                source.code(),
-                ErrorNumber::Rpc | ErrorNumber::OperationTimeout | ErrorNumber::SystemError
-            ),
+            Self::Call { source, .. } => {
+                let passes = [
+                    ErrorNumber::Rpc,
+                    ErrorNumber::OperationTimeout,
+                    ErrorNumber::SystemError,
+                ];
+                // That the connection is lost is told as an internal error of it.
+                source.domain() == ErrorDomain::Rpc || passes.contains(&source.code())
+            }
             _ => false,
         }
     }
