@@ -8,7 +8,7 @@ use crate::job::{Job, JobKind, JobState};
 use crate::place::{HostState, ISOLATED_NETWORK, Network, OWN_STORAGE, Storage, USER_NETWORK};
 use crate::snapshot::{MemoryNeeds, Snapshot, SnapshotState};
 use crate::vm::{ConnectNics, LineageKind, PauseReason, PowerAction, Vm, VmState};
-use crate::{Code, Name, Status};
+use crate::{Code, JobId, Name, Status};
 
 /// Allowed, or the reason why not, as a person reads it.
 pub type Verdict = Result<(), Status>;
@@ -439,10 +439,22 @@ pub fn can_release(job: &Job) -> Verdict {
     }
 }
 
+/// Whether a job is a cycle of a migration.
+fn is_cycle(job: &Job) -> bool {
+    let number = || job.spec.peek::<u64>("/copySnapshot/migration/number");
+    job.kind == JobKind::CopySnapshot && number().is_some()
+}
+
+/// The cutover whose machine a job brings.
+fn cutover(job: &Job) -> Option<JobId> {
+    let cutover = || job.spec.peek("/restoreCopy/migration/cutover");
+    (job.kind == JobKind::RestoreCopy).then(cutover).flatten()
+}
+
 /// Whether somebody may cancel a job.
 pub fn can_cancel(job: &Job) -> Verdict {
     can_stop(job)?;
-    match job.spec.cutover() {
+    match cutover(job) {
         // When its cutover is over, what it brings home has been written to.
         Some(cutover) => refuse(format!(
             "job {} brings the machine of cutover {cutover}: cancel that as long as it may be",
@@ -476,11 +488,11 @@ pub fn can_stop(job: &Job) -> Verdict {
 /// Whether a job may be tried again, as a new job.
 pub fn can_retry(job: &Job) -> Verdict {
     match job.state {
-        JobState::Failed | JobState::Cancelled if job.spec.cycle().is_some() => refuse(format!(
+        JobState::Failed | JobState::Cancelled if is_cycle(job) => refuse(format!(
             "job {} is a cycle of a migration, which begins the next one itself: ask for it to be now instead",
             job.id
         )),
-        JobState::Failed | JobState::Cancelled if job.spec.cutover().is_some() => refuse(format!(
+        JobState::Failed | JobState::Cancelled if cutover(job).is_some() => refuse(format!(
             "job {} was a part of a cutover: cut over again instead",
             job.id
         )),

@@ -7,7 +7,7 @@ use crate::fork::{ForkNic, ForkProof, InstantClone};
 use crate::image::{DeleteImageSpec, ExportSpec, ImportSpec, SnapshotImageSpec};
 use crate::later::Later;
 use crate::migrate::adapt::{AdaptSpec, Adapted};
-use crate::migrate::{CutoverSpec, CycleOf, FinalizeSpec, GroupCutoverSpec};
+use crate::migrate::{CutoverSpec, FinalizeSpec, GroupCutoverSpec};
 use crate::snapshot::{RevertSnapshot, TakeSnapshot};
 use crate::target::{PruneSpec, VaultOutcome, VerifySpec};
 use crate::vm::{ConnectNics, CreateVm, Inconsistent, PowerAction};
@@ -375,22 +375,6 @@ impl JobSpec {
             Self::FinalizeMigration(_) => JobKind::FinalizeMigration,
             Self::AdaptCopy(_) => JobKind::AdaptCopy,
             Self::CutOverGroup(_) => JobKind::CutOverGroup,
-        }
-    }
-
-    /// The cycle of a migration that it is.
-    pub const fn cycle(&self) -> Option<&CycleOf> {
-        match self {
-            Self::CopySnapshot(spec) => spec.migration.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// The cutover whose machine it brings.
-    pub fn cutover(&self) -> Option<JobId> {
-        match self {
-            Self::RestoreCopy(spec) => spec.migration.as_ref()?.cutover,
-            _ => None,
         }
     }
 

@@ -194,6 +194,15 @@ impl Jobs {
 
     /// Asks to cancel a job; answers it as it is then.
     pub async fn cancel(&self, id: JobId) -> Result<Job, Status> {
+        self.cancel_where(id, can::can_cancel).await
+    }
+
+    /// Cancels a job that another has asked for, which is undone itself.
+    async fn cancel_part(&self, id: JobId) -> Result<Job, Status> {
+        self.cancel_where(id, can::can_stop).await
+    }
+
+    async fn cancel_where(&self, id: JobId, may: fn(&Job) -> can::Verdict) -> Result<Job, Status> {
         // Out of the queue it can no longer begin; what has begun sees the token.
         let waited = self.inner.queue().remove(id);
         let done = self
@@ -205,7 +214,7 @@ impl Jobs {
                     let Some(mut stored) = db::jobs::get(tx.conn(), id).await? else {
                         return Err(Status::not_found("job", id).into());
                     };
-                    can::can_cancel(&stored.job)?;
+                    may(&stored.job)?;
                     db::jobs::request_cancel(tx, id).await?;
                     if waited && stored.job.start_time.is_none() {
                         let job = &mut stored.job;

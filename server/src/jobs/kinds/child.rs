@@ -129,7 +129,7 @@ async fn cancel(cx: &Cx, id: JobId) -> Result<(), StepError> {
     let stored = db::jobs::by_id(cx.db(), id).await?;
     let job = stored.ok_or_else(|| super::is_now("job", id))?.job;
     if !job.state.is_final()
-        && let Err(e) = jobs.cancel(id).await
+        && let Err(e) = jobs.cancel_part(id).await
     {
         cx.log(format!("job {id} is not cancelled: {e}"));
     }
