@@ -390,10 +390,11 @@ proptest! {
                 if let Err(why) = &verdict {
                     prop_assert!(why.message.contains("web"), "a reason names the migration: {}", why);
                 }
-                if vm.state.is_busy() && *verb != Verb::Clone {
+                let of_uploads = matches!(verb, Verb::Clone | Verb::CheckOs);
+                if vm.state.is_busy() && !of_uploads {
                     prop_assert!(verdict.is_err(), "{verb} of {}", vm.state);
                 }
-                if *verb == Verb::Clone && vm.state != Finalized {
+                if of_uploads && vm.state != Finalized {
                     prop_assert_eq!(verdict.is_ok(), vm.last_copy.is_some());
                 }
                 if vm.state == Finalized {
