@@ -306,7 +306,10 @@ fn happens(vm: &mut MigratingVm, paused: &mut bool, event: Event) -> Result<(), 
         }
         // It waits for the cycle that is at work, and for its own.
         (Event::Job(true), CuttingOver) if vm.current_cycle.is_none() => set(vm, FinalSync),
-        (Event::Job(true), FinalSync) if vm.current_cycle.is_none() => set(vm, Cutover),
+        // And for what is adapted.
+        (Event::Job(true), FinalSync) if vm.current_cycle.is_none() && !vm.is_adapted_now() => {
+            set(vm, Cutover)
+        }
         (Event::Job(false), CuttingOver | FinalSync) => set(vm, back),
         (Event::Job(true), Finalizing) => set(vm, Finalized),
         (Event::Job(false), Finalizing) => set(vm, Cutover),
@@ -335,6 +338,7 @@ fn next(vm: &MigratingVm) -> Event {
         }
         Active | Paused => Event::Asked(Verb::CutOver),
         CuttingOver | FinalSync if vm.current_cycle.is_some() => Event::CycleEnds(true),
+        FinalSync if vm.is_adapted_now() => Event::Adapted(true),
         CuttingOver | FinalSync | Finalizing => Event::Job(true),
         Cutover => Event::Asked(Verb::Finalize),
         Error => Event::Asked(Verb::Check),
