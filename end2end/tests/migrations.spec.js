@@ -360,7 +360,10 @@ test('an upload is adapted after its cycle, again when asked, and as a step of t
   await eventually(async () => (await again()).job !== before && (await again()).over, 'adapted again').toBe(true);
   await page.getByRole('button', { name: 'Check OS' }).click();
   await expect(page.getByText('It is looked whether its last upload can be adapted.')).toBeVisible();
-  await expect(page.getByText(`Check the OS of ${name}`).first()).toBeVisible();
+  await open(page, '/jobs', 'Jobs');
+  await page.getByRole('link', { name: `Check the OS of ${name}` }).click();
+  await expect(state(page)).toHaveText('Succeeded');
+  await open(page, `/migrations/${name}`, name);
   await page.getByRole('link', { name: 'Cut over…' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Cut over now' }).click();
   await expect(state(page)).toHaveText('Cut over');
