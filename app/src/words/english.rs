@@ -1203,7 +1203,7 @@ super::table! {
     source_disks_hint: "On the server's host, for a directory of exports: OVA, OVF, qcow2, raw, VMDK or VHDX. It has to be below one that image_roots names.",
     source_libvirt: "A libvirt",
     source_uri: "URI",
-    source_uri_hint: "For a libvirt that runs QEMU: qemu:///system on the server's host, qemu+ssh://root@host/system elsewhere.",
+    source_uri_hint: "For a libvirt that runs QEMU: qemu:///system on the server's host, qemu+ssh://root@host/system or qemu+tls://host/system elsewhere.",
     source_kind_hint: "The machines of this server, files that another system has exported, or machines of a libvirt.",
     source_local: "This server",
     source_carries: "carried over: {0}",

@@ -1149,7 +1149,7 @@ pub static GERMAN: Words = Words {
     source_disks_hint: "Auf dem Host des Servers, für ein Verzeichnis mit Exporten: OVA, OVF, qcow2, raw, VMDK oder VHDX. Es muss unter einem liegen, das image_roots nennt.",
     source_libvirt: "Eine libvirt",
     source_uri: "URI",
-    source_uri_hint: "Für eine libvirt mit QEMU: qemu:///system auf dem Host des Servers, sonst qemu+ssh://root@host/system.",
+    source_uri_hint: "Für eine libvirt mit QEMU: qemu:///system auf dem Host des Servers, sonst qemu+ssh://root@host/system oder qemu+tls://host/system.",
     source_kind_hint: "Die VMs dieses Servers, Dateien, die ein anderes System exportiert hat, oder VMs einer libvirt.",
     source_local: "Dieser Server",
     source_carries: "ziehen um: {0}",
