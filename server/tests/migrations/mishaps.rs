@@ -376,6 +376,15 @@ async fn a_cutover_that_is_cancelled_while_its_target_is_away_has_the_source_run
     }
 }
 
+/// The job that brings the machine of a cutover, which alone is a restore.
+async fn the_restore(jobs: &Jobs) -> JobId {
+    let id: String = sqlx::query_scalar("SELECT id FROM jobs WHERE kind = 'RESTORE_COPY'")
+        .fetch_one(jobs.world().db.read())
+        .await
+        .unwrap();
+    id.parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_that_fails_when_the_machine_is_there_already_takes_it_away_and_starts_the_source() {
     let (dir, clock) = (dir(), noon());
@@ -387,12 +396,7 @@ async fn a_cutover_that_fails_when_the_machine_is_there_already_takes_it_away_an
     let job = cut_over(&jobs).await;
     stop.reached().await;
     // All of it is home, and it runs.
-    let restores = "SELECT id FROM jobs WHERE kind = 'RESTORE_COPY'";
-    let restore: String = sqlx::query_scalar(restores)
-        .fetch_one(jobs.world().db.read())
-        .await
-        .unwrap();
-    over(&jobs, restore.parse().unwrap(), JobState::Succeeded).await;
+    over(&jobs, the_restore(&jobs).await, JobState::Succeeded).await;
     assert_eq!(state_of(&jobs, "moved").await, VmState::Running);
     stop.fail();
     over(&jobs, job.id, JobState::Failed).await;
@@ -413,12 +417,7 @@ async fn the_machine_of_a_cutover_cannot_be_taken_away_while_its_disks_come_home
     let job = cut_over(&jobs).await;
     stop.reached().await;
     over(&jobs, job.id, JobState::Succeeded).await;
-    let restores = "SELECT id FROM jobs WHERE kind = 'RESTORE_COPY'";
-    let restore: String = sqlx::query_scalar(restores)
-        .fetch_one(jobs.world().db.read())
-        .await
-        .unwrap();
-    let restore = restore.parse().unwrap();
+    let restore = the_restore(&jobs).await;
     let refused = jobs.cancel(restore).await.unwrap_err().message;
     assert!(refused.contains(&format!("cutover {}", job.id)), "{refused}");
     assert_eq!(state_of(&jobs, "moved").await, VmState::Running);
@@ -516,7 +515,10 @@ async fn a_clock_that_jumps_ahead_is_one_cycle_and_what_has_expired_by_then_stan
     clock.set(at("2030-01-09T12:00:00Z"));
     let late = when(&jobs, |vm| vm.state == MigratingState::Expired).await;
     // When its cycle would have been is how it goes on when it is extended.
-    assert_eq!(late.current_cycle, None);
+    assert!(
+        late.next_time.is_some() && late.current_cycle.is_none(),
+        "{late:#?}"
+    );
     quiet(&jobs).await;
     // It does not come back by itself where the clock does.
     clock.set(at("2030-01-05T12:00:00Z"));
