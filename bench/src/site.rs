@@ -141,6 +141,10 @@ impl Site {
         for vm in db::vms::ids(&world.db).await? {
             world.hypervisor.kill(vm).await?;
         }
+        // Of a restore that was still under way.
+        for (_, of) in db::layers::copies(&world.db).await? {
+            world.copies.hide(of.show).await?;
+        }
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{CLUSTER, Served, guestfish, run, setup, trial};
+use common::disks::{Served, guestfish, kvm};
+use common::{CLUSTER, run, setup, trial};
 use guestfs::adapt::{Backing, Firmware, LicenceKind, Report, Wanted, WritableDisk, adapt, check, overlay};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -129,7 +130,7 @@ enum Bus {
 impl Machine {
     fn boot(disk: &Path, bus: Bus, efi: bool) -> Self {
         let mut qemu = Command::new("qemu-system-x86_64");
-        let accelerator = if common::kvm() { "kvm" } else { "tcg" };
+        let accelerator = if kvm() { "kvm" } else { "tcg" };
         qemu.args([
             "-nodefaults",
             "-no-user-config",

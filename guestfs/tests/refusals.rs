@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{CLUSTER, Served, guestfish, image, run, setup, trial};
+use common::disks::{Served, guestfish, image, luks};
+use common::{CLUSTER, run, setup, trial};
 use guestfs::adapt::{AdaptError, Backing, Firmware, Refusal, Wanted, adapt, check, overlay};
 use guestfs::{Disk, FilesError};
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     run(|| {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             trial("windows_without_drivers", windows_without_drivers),
             trial("what_is_more_than_one_system", what_is_more_than_one_system),
             trial("what_is_not_for_us", what_is_not_for_us),
+            trial("what_gets_no_initramfs", what_gets_no_initramfs),
             trial("what_the_host_is_to_blame_for", what_the_host_is_to_blame_for),
         ]
     })
@@ -80,21 +81,6 @@ async fn windows_without_drivers() {
         matches!(&awake, Refusal::Unknown { what } if what.contains("Windows")),
         "{awake}"
     );
-}
-
-fn luks(path: &Path) {
-    let mut luks = Command::new("cryptsetup");
-    luks.args([
-        "luksFormat",
-        "--batch-mode",
-        "--pbkdf",
-        "pbkdf2",
-        "--pbkdf-force-iterations",
-        "1000",
-    ]);
-    let mut luks = luks.arg(path).arg("-").stdin(Stdio::piped()).spawn().unwrap();
-    luks.stdin.take().unwrap().write_all(b"secret").unwrap();
-    assert!(luks.wait().unwrap().success());
 }
 
 /// A root as inspection knows it, with a program for that machine, on the mounted file system.
@@ -179,6 +165,37 @@ async fn what_is_not_for_us() {
     );
     // How far it came is told all the same.
     assert!(refused.log.contains("> inspect-os"), "{}", refused.log);
+}
+
+/// A kernel that needs an initramfs: with no room for one; with nothing to build one.
+async fn what_gets_no_initramfs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("elf"), elf(62)).unwrap();
+    let mut script = "add-drive small format:raw\nadd-drive bare format:raw\nrun\n".to_owned();
+    for (disk, name) in [("sda", "small"), ("sdb", "bare")] {
+        image(dir, name, 64 << 20);
+        let tool = match name {
+            "bare" => "",
+            _ => "mkdir-p /usr/sbin\nwrite /usr/sbin/update-initramfs #!/bin/sh\n",
+        };
+        let extra = format!(
+            "upload elf /bin/ls\nmkdir /boot\nwrite /boot/vmlinuz-6.1.0 MZ\n\
+             write /lib/modules/6.1.0/virtio_blk.ko \"\"\nwrite /lib/modules/6.1.0/virtio_pci.ko \"\"\n{tool}"
+        );
+        script += &format!("mkfs ext4 /dev/{disk}\nmount /dev/{disk} /\n{}", root(&extra));
+    }
+    script += "shutdown\n";
+    guestfish(dir, &script);
+    let serve = |name: &str| Served::new(dir, name, &dir.join(name), "raw");
+    let small = refused(&serve("small").disk, dir).await;
+    assert!(
+        matches!(&small, Refusal::NoSpace { path, why } if path == "/boot" && why.contains("needs 80 MiB")),
+        "{small}"
+    );
+    let kernel = "6.1.0".to_owned();
+    let bare = refused(&serve("bare").disk, dir).await;
+    assert_eq!(bare, Refusal::NoInitramfsTool { kernel });
 }
 
 /// The head of a program.

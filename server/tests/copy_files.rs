@@ -1,19 +1,22 @@
 //! The files of copies, read from real file systems by the real guestfish.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "../../guestfs/tests/common/disks.rs"]
+#[allow(dead_code)]
+mod disks;
 #[path = "copy_files/served.rs"]
 mod served;
 #[allow(dead_code)]
 #[path = "http/site.rs"]
 mod site;
 
+use disks::{Served, guestfish, image, kvm, luks};
 use futures::StreamExt;
 use guestfs::{
     Browser, Disk, EntryKind, FileSystem, FilesError, Helper, Listing, Setup, Trouble, installed, name,
 };
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What stands in the big file, twenty MiB.
@@ -85,24 +88,13 @@ fn images(dir: &Path) {
     std::fs::write(dir.join("big"), big()).unwrap();
     let mut script = String::new();
     for disk in DISKS {
-        let image = std::fs::File::create(dir.join(disk)).unwrap();
-        image
-            .set_len(if disk == "xfs" { 320 << 20 } else { 64 << 20 })
-            .unwrap();
+        image(dir, disk, if disk == "xfs" { 320 << 20 } else { 64 << 20 });
         if !["luks", "empty"].contains(&disk) {
             script += &format!("add-drive {disk} format:raw\n");
         }
     }
     script += MAKE;
-    std::fs::write(dir.join("make"), script).unwrap();
-    let mut guestfish = Command::new("guestfish");
-    guestfish.arg("-f").arg("make").current_dir(dir);
-    guestfish.env("LIBGUESTFS_BACKEND", "direct").env("TMPDIR", dir);
-    if !kvm() {
-        guestfish.env("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg");
-    }
-    let out = guestfish.output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    guestfish(dir, &script);
     let mut damaged = std::fs::File::options()
         .write(true)
         .open(dir.join("damaged"))
@@ -110,83 +102,7 @@ fn images(dir: &Path) {
     // The superblock stays; what it speaks of does not.
     std::io::Seek::seek(&mut damaged, std::io::SeekFrom::Start(2048)).unwrap();
     damaged.write_all(&big()[..4 << 20]).unwrap();
-    let mut luks = Command::new("cryptsetup");
-    luks.args([
-        "luksFormat",
-        "--batch-mode",
-        "--pbkdf",
-        "pbkdf2",
-        "--pbkdf-force-iterations",
-        "1000",
-    ]);
-    let mut luks = luks
-        .arg(dir.join("luks"))
-        .arg("-")
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    luks.stdin.take().unwrap().write_all(b"secret").unwrap();
-    assert!(luks.wait().unwrap().success());
-}
-
-fn kvm() -> bool {
-    // As `accelerator=auto`: some machines have a device with which guests hang.
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = cpu.split_whitespace().any(|f| f == "vmx" || f == "svm");
-    flags
-        && std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_ok()
-}
-
-/// Disks that are served, until it is dropped.
-struct Served(Vec<Child>, Vec<Disk>);
-
-impl Served {
-    fn new(dir: &Path, names: &[&str]) -> Self {
-        let mut served = Self(Vec::new(), Vec::new());
-        for name in names {
-            let socket = dir.join(format!("{name}.sock"));
-            let mut nbd = Command::new("qemu-nbd");
-            nbd.args([
-                "--read-only",
-                "--persistent",
-                "--shared=0",
-                "-f",
-                "raw",
-                "-x",
-                name,
-            ]);
-            nbd.arg(format!("--socket={}", socket.display()))
-                .arg(dir.join(name));
-            // It complains of every client that leaves.
-            served.0.push(nbd.stderr(Stdio::null()).spawn().unwrap());
-            served.1.push(Disk {
-                name: (*name).to_owned(),
-                socket,
-                export: (*name).to_owned(),
-            });
-        }
-        let end = Instant::now() + Duration::from_secs(20);
-        for disk in &served.1 {
-            while std::os::unix::net::UnixStream::connect(&disk.socket).is_err() {
-                assert!(Instant::now() < end, "no answer at {}", disk.socket.display());
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-        served
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+    luks(&dir.join("luks"));
 }
 
 fn setup(dir: &Path) -> Setup {
@@ -249,10 +165,11 @@ async fn the_files_of_a_copy() {
     let start = Instant::now();
     images(dir.path());
     said(start, "images made");
-    let served = Served::new(dir.path(), &DISKS);
+    let served = DISKS.map(|name| Served::new(dir.path(), name, &dir.path().join(name), "raw"));
+    let disks: Vec<_> = served.iter().map(|served| served.disk.clone()).collect();
     let setup = setup(dir.path());
     let start = Instant::now();
-    let browser = Browser::open(&served.1, &setup).await.unwrap();
+    let browser = Browser::open(&disks, &setup).await.unwrap();
     said(start, "opened");
 
     let start = Instant::now();
@@ -279,7 +196,7 @@ async fn the_files_of_a_copy() {
     let gone = browser.list(&device("xfs"), b"/", 0, 10).await;
     assert!(matches!(gone, Err(FilesError::Ended)), "{gone:?}");
     nothing_is_left(&setup);
-    ends(&served, &setup).await;
+    ends(&disks[7..], &setup).await;
 }
 
 fn all_are_found(systems: &[FileSystem]) {
@@ -477,8 +394,7 @@ fn nothing_is_left(setup: &Setup) {
 }
 
 /// Ends that nobody asked for.
-async fn ends(served: &Served, setup: &Setup) {
-    let empty = &served.1[7..];
+async fn ends(empty: &[Disk], setup: &Setup) {
     let browser = Browser::open(empty, setup).await.unwrap();
     let none = browser.file_systems().await;
     assert!(matches!(none, Err(FilesError::NoFileSystem)), "{none:?}");

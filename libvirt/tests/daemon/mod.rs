@@ -3,6 +3,7 @@
 //! One that root starts is the host's, and would take the host's directories: so it runs as somebody else then.
 #![allow(missing_docs, clippy::unwrap_used, dead_code)]
 
+pub mod host;
 pub mod pki;
 pub mod ssh;
 
@@ -78,6 +79,8 @@ const USER: u32 = 65534;
 pub struct Daemon {
     dir: tempfile::TempDir,
     process: Option<Child>,
+    /// Whether it is the host's own, of a host that [`host::of_its_own`] has made.
+    system: bool,
     /// Where it listens for TLS, if it does.
     tls: Option<Ipv4Addr>,
 }
@@ -107,6 +110,15 @@ pub fn tool(program: &str, arguments: &[&str]) -> String {
 impl Daemon {
     pub fn start() -> Self {
         let mut daemon = Self::new();
+        daemon.run();
+        daemon
+    }
+
+    /// The host's own, which root runs, and its machines somebody else: of a host that this thread and those that it begins see.
+    pub fn start_system() -> Self {
+        let mut daemon = Self::new();
+        daemon.system = true;
+        host::of_its_own(daemon.dir.path());
         daemon.run();
         daemon
     }
@@ -166,6 +178,7 @@ impl Daemon {
         let daemon = Self {
             dir,
             process: None,
+            system: false,
             tls: None,
         };
         daemon.configure("");
@@ -183,6 +196,9 @@ impl Daemon {
                 "listen_tls = 1\nlisten_tcp = 0\nlisten_addr = \"{host}\"\nca_file = \"{pki}/ca-cert.pem\"\n\
                  cert_file = \"{pki}/server-cert.pem\"\nkey_file = \"{pki}/server-key.pem\"\n"
             ));
+        }
+        if self.system {
+            configuration.push_str("unix_sock_group = \"libvirt\"\nunix_sock_rw_perms = \"0770\"\n");
         }
         std::fs::write(at("libvirtd.conf"), configuration).unwrap();
         let (ready, log) = (at("ready"), std::fs::File::create(at("log")).unwrap());
@@ -208,7 +224,7 @@ impl Daemon {
         if self.tls.is_some() {
             command.arg("--listen");
         }
-        if is_root() {
+        if is_root() && !self.system {
             command.uid(USER).gid(USER);
         }
         self.process = Some(command.spawn().expect("libvirtd is installed"));
@@ -234,6 +250,9 @@ impl Daemon {
     }
 
     pub fn uri(&self) -> String {
+        if self.system {
+            return "qemu:///system".to_owned();
+        }
         format!("qemu:///session?socket={}", self.socket().display())
     }
 
@@ -328,5 +347,8 @@ impl Drop for Daemon {
             }
         }
         self.end();
+        if self.system {
+            host::given_back(self.dir.path());
+        }
     }
 }

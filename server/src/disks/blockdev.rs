@@ -5,6 +5,7 @@ use super::{LayerFile, Shown};
 use serde_json::{Value, json};
 use shared::LayerId;
 use shared::image::ImageFormat;
+use std::path::Path;
 
 /// The node of a layer in QEMU. A node's name has at most 31 characters, so the UUID goes without the two digits that
 /// tell its kind.
@@ -28,12 +29,13 @@ fn shown(shown: &Shown) -> Value {
     })
 }
 
-/// How the file of a layer names the one that it stands on, and the format of that. Beside each other they may be moved
+/// How the file `above` names the layer that it stands on, and the format of that. Beside each other they may be moved
 /// together.
-pub fn backing_name(layer: &LayerFile, beside: bool) -> (String, &'static str) {
+pub fn backing_name(layer: &LayerFile, above: &Path) -> (String, &'static str) {
     if let Some(disk) = &layer.shown {
         return (format!("json:{}", shown(disk)), "nbd");
     }
+    let beside = layer.path.parent() == above.parent();
     let name = layer.path.file_name().filter(|_| beside);
     let name = name.unwrap_or(layer.path.as_os_str());
     (name.to_string_lossy().into_owned(), "qcow2")
@@ -134,7 +136,7 @@ mod tests {
         assert_eq!(v["backing"]["driver"], "nbd");
         assert_eq!(v["backing"]["server"]["path"], "/run/nbd");
         assert_eq!(v["backing"]["node-name"], node_name(copy.id));
-        let (name, format) = backing_name(&copy, true);
+        let (name, format) = backing_name(&copy, Path::new("overlay.qcow2"));
         assert!(name.starts_with("json:{") && !name.contains("node-name") && format == "nbd");
     }
 }

@@ -346,8 +346,15 @@ impl Disks for QemuImg {
         }
         let dir = into.path.parent().unwrap_or(Path::new("."));
         let promise = self.promise(dir, total)?;
+        // One that was ended when it had written the head may have lost tables, and would find nothing to do any more: what is
+        // in between is named again.
+        if let Some(below) = between.last() {
+            let (name, format) = blockdev::backing_name(below, &into.path);
+            let mut command = qemu_img(&["rebase", "-u", "-f", "qcow2", "-F", format, "-b", &name]);
+            run("merge into", &into.path, command.arg(&into.path)).await?;
+        }
         let mut command = qemu_img(&["rebase", "-p", "-f", "qcow2"]);
-        match base.map(|base| blockdev::backing_name(base, true)) {
+        match base.map(|base| blockdev::backing_name(base, &into.path)) {
             Some((name, format)) => command.args(["-F", format, "-b", &name]),
             None => command.args(["-b", ""]),
         };
@@ -475,8 +482,7 @@ impl Disks for QemuImg {
 
 /// Makes an empty layer on another; it is yet to be finished.
 async fn overlay(layer: &LayerFile, backing: &LayerFile, virtual_bytes: u64) -> Result<(), DiskError> {
-    let beside = layer.path.parent() == backing.path.parent();
-    let (name, format) = blockdev::backing_name(backing, beside);
+    let (name, format) = blockdev::backing_name(backing, &layer.path);
     // -u: qemu-img does not open the backing file, which a running machine may hold.
     create(layer, &["-u", "-F", format, "-b", &name], virtual_bytes).await
 }

@@ -7,3 +7,7 @@ mod fork;
 mod guest;
 mod host;
 mod layers;
+mod merged;
+#[path = "../snapshots/monitor.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod monitor;

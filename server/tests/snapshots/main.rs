@@ -5,6 +5,7 @@
 mod support;
 
 mod model;
+#[allow(dead_code, reason = "the other tests use more of it")]
 mod monitor;
 
 use server::db;

@@ -2,44 +2,62 @@
 
 use serde_json::{Value, json};
 use shared::VmId;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Asks a running machine.
-pub fn ask(dir: &Path, vm: VmId, command: &str, arguments: &Value) -> Value {
-    let socket = dir.join("run").join(vm.to_string()).join("watch");
-    let begin = Instant::now();
-    let (mut stream, mut lines) = loop {
+pub struct Monitor {
+    stream: UnixStream,
+    lines: Lines<BufReader<UnixStream>>,
+}
+
+impl Monitor {
+    pub fn of(dir: &Path, vm: VmId) -> Self {
+        let socket = dir.join("run").join(vm.to_string()).join("watch");
+        let begin = Instant::now();
         let connected = || -> std::io::Result<_> {
             let stream = UnixStream::connect(&socket)?;
             stream.set_read_timeout(Some(Duration::from_secs(30)))?;
             let mut lines = BufReader::new(stream.try_clone()?).lines();
             // It serves one at a time: whoever had it before may not have quite gone.
             lines.next().ok_or(std::io::ErrorKind::UnexpectedEof)??;
-            Ok((stream, lines))
+            Ok(Self { stream, lines })
         };
-        match connected() {
-            Ok(connected) => break connected,
-            Err(e) => assert!(begin.elapsed() < Duration::from_secs(30), "{e}"),
+        let mut monitor = loop {
+            match connected() {
+                Ok(connected) => break connected,
+                Err(e) => assert!(begin.elapsed() < Duration::from_secs(30), "{e}"),
+            }
+        };
+        monitor.ask("qmp_capabilities", &json!({}));
+        monitor
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    pub fn ask(&mut self, command: &str, arguments: &Value) -> Value {
+        let asked = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.stream, "{asked}").unwrap();
+        loop {
+            let answer = self.next();
+            if answer["event"].is_null() {
+                return answer;
+            }
         }
-    };
-    let mut ask = |command: &str, arguments: &Value| -> Value {
-        writeln!(
-            stream,
-            "{}",
-            json!({ "execute": command, "arguments": arguments })
-        )
-        .unwrap();
-        lines
-            .by_ref()
-            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
-            .find(|answer| answer["event"].is_null())
-            .unwrap()
-    };
-    ask("qmp_capabilities", &json!({}));
-    ask(command, arguments)
+    }
+
+    /// Waits until a job on the machine's disks is so far.
+    pub fn until(&mut self, status: &str) {
+        while self.next()["data"]["status"] != status {}
+    }
+}
+
+/// Asks a running machine.
+pub fn ask(dir: &Path, vm: VmId, command: &str, arguments: &Value) -> Value {
+    Monitor::of(dir, vm).ask(command, arguments)
 }
 
 /// Has QEMU do something to a machine's first disk, as its guest would.

@@ -41,6 +41,27 @@ async fn reopen(
     qmp::reopen(q, vm, blockdev::layer(&merge.into, backing, write)).await
 }
 
+/// Has a merge whose data are all there count. Answers why it does not, where the layer cannot be written: then it ends.
+async fn finalize(q: &Qmp, vm: VmId, merge: &LayerMerge, id: String) -> Result<Option<HvError>, HvError> {
+    // By this the layer's head names those in between no more. Tables that are in QEMU's memory then would be lost with its
+    // process, and with them what was merged: opened anew, the layer has them in its file.
+    let below = merge.between.last().copied();
+    let mut unwritten = reopen(q, vm, merge, below, true).await.err();
+    if unwritten.is_some() {
+        // An earlier try may have come to its end: then it stands on the base. While one is at work QEMU refuses this.
+        let base = merge.base.as_ref().map(|base| base.id);
+        if reopen(q, vm, merge, base, true).await.is_ok() {
+            unwritten = None;
+        }
+    }
+    let ended = match unwritten {
+        None => q.execute(wire::job_finalize { id }).await,
+        Some(_) => q.execute(wire::job_cancel { id }).await,
+    };
+    ended.map_err(failed(OP, vm))?;
+    Ok(unwritten)
+}
+
 /// Takes what the layers in between say into the one above them, which stands on the base from then on.
 pub async fn merge(
     machine: &Arc<Machine>,
@@ -82,6 +103,7 @@ pub async fn merge(
         begun
     };
     machine.monitor.ask(OP, begun).await?;
+    let mut unwritten = None;
     let ended = loop {
         changes.borrow_and_update();
         let jobs = machine
@@ -90,6 +112,11 @@ pub async fn merge(
             .await?;
         match jobs.into_iter().find(|job| job.id == id) {
             Some(job) if job.status == "concluded" => break Some(job),
+            Some(job) if job.status == "pending" => {
+                let (of, id) = (merge.clone(), id.clone());
+                let finalized = move |q: Arc<Qmp>| async move { finalize(&q, vm, &of, id).await };
+                unwritten = machine.monitor.ask(OP, finalized).await?;
+            }
             Some(job) => {
                 say.send_replace((job.done, job.total));
             }
@@ -113,12 +140,11 @@ pub async fn merge(
                 Some(_) => of.between.last().copied(),
                 None => of.base.as_ref().map(|base| base.id),
             };
-            // This flushes as well: what was merged is in QEMU's tables until then, and lost with its process when the layers
-            // below are gone.
-            reopen(&q, vm, &of, below, !of.frozen).await?;
+            let opened = reopen(&q, vm, &of, below, !of.frozen).await;
             if let Some(why) = ended.error {
-                return Err(HvError::Refused { op: OP, vm, why });
+                return Err(unwritten.unwrap_or(HvError::Refused { op: OP, vm, why }));
             }
+            opened?;
         }
         for node_name in between.into_iter().rev() {
             // Another disk may stand on it.

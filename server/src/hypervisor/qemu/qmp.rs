@@ -361,16 +361,17 @@ pub async fn jobs(monitor: &Qmp, vm: VmId) -> Result<Vec<BlockJob>, HvError> {
     jobs.map_err(failed("look at the block jobs of", vm))
 }
 
-/// Begins to take what is between two layers into the upper one.
+/// Begins to take what is between two layers into the upper one. It ends when it is finalized.
 pub async fn stream(monitor: &Qmp, vm: VmId, id: &str, merge: &LayerMerge) -> Result<(), HvError> {
     let mut stream = json!({
         "job-id": id,
         "device": node_name(merge.into.id),
         "auto-dismiss": false,
+        "auto-finalize": false,
     });
     if let Some(base) = &merge.base {
         stream["base-node"] = node_name(base.id).into();
-        stream["backing-file"] = backing_name(base, true).0.into();
+        stream["backing-file"] = backing_name(base, &merge.into.path).0.into();
     }
     let begun = monitor.execute(Stream(stream)).await;
     begun.map_err(failed("merge the layers of", vm)).map(drop)
