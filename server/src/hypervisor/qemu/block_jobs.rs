@@ -1,5 +1,6 @@
 //! QEMU's own jobs on a machine's disks: merging layers while its guest runs.
 
+use super::flush::flush;
 use super::machine::Machine;
 use super::qmp::{self, Qmp, failed};
 use crate::disks::blockdev::{self, node_name};
@@ -113,6 +114,7 @@ pub async fn merge(
         match jobs.into_iter().find(|job| job.id == id) {
             Some(job) if job.status == "concluded" => break Some(job),
             Some(job) if job.status == "pending" => {
+                flush(vec![merge.into.path.clone()]).await;
                 let (of, id) = (merge.clone(), id.clone());
                 let finalized = move |q: Arc<Qmp>| async move { finalize(&q, vm, &of, id).await };
                 unwritten = machine.monitor.ask(OP, finalized).await?;

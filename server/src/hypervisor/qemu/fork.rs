@@ -6,6 +6,7 @@
 
 use super::args;
 use super::block_jobs;
+use super::flush;
 use super::guardian::{self, Guardian, Leash};
 use super::monitor::Seen;
 use super::qmp::{self, Qmp, failed};
@@ -47,8 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LONG_DOWNTIME: u64 = 250;
 /// How long it may go on writing too much even for that.
 const LAST_PATIENCE: Duration = Duration::from_millis(800);
-/// How long may be waited, before anything is sent, until what the guest has written is on the disk.
-const FLUSHED: Duration = Duration::from_secs(2);
 /// The source stands still while its answer is waited for: asked again after this.
 const AGAIN: Duration = Duration::from_micros(200);
 
@@ -84,7 +83,7 @@ impl Inner {
         let (guardian, todo, ()) = tokio::join!(
             Guardian::start(&self.program, &watch, vm),
             machine.monitor.ask(OP, prepare),
-            flushed(switch)
+            flush::before_freezing(switch)
         );
         // Without one nothing is begun.
         let guardian = guardian?;
@@ -99,18 +98,6 @@ impl Inner {
         });
         captured
     }
-}
-
-/// What the guest has written goes to the disk, so that it need not while the guest stands still: QEMU sees to it then.
-async fn flushed(switch: &[DiskSwitch]) {
-    let files: Vec<_> = switch.iter().map(|disk| disk.old.path.clone()).collect();
-    let flushed = tokio::task::spawn_blocking(move || {
-        for file in files {
-            // What goes wrong here goes wrong again in QEMU, and is said then.
-            let _ = std::fs::File::open(file).and_then(|f| f.sync_data());
-        }
-    });
-    let _ = timeout(FLUSHED, flushed).await;
 }
 
 /// Sends the machine, and takes what it sends.

@@ -5,6 +5,7 @@ mod args;
 mod block_jobs;
 mod boot;
 mod firmware;
+mod flush;
 mod fork;
 mod guardian;
 mod identity;
@@ -528,6 +529,7 @@ impl Hypervisor for Qemu {
 
     async fn freeze_disks(&self, vm: VmId, switch: &[DiskSwitch]) -> Result<Frozen, HvError> {
         let machine = self.running("freeze the disks of", vm).await?;
+        flush::before_freezing(switch).await;
         let switch = switch.to_vec();
         let ask = move |q: Arc<qmp::Qmp>| async move { qmp::freeze(&q, vm, &switch).await };
         machine.monitor.ask("freeze the disks of", ask).await
