@@ -68,7 +68,7 @@ fn descriptors(pid: impl std::fmt::Display) -> usize {
 /// Forks a machine again and again, and removes each clone; nothing grows.
 async fn again_and_again(jobs: &Jobs, dir: &Path, source: VmId, times: usize) {
     let pid = || process(dir, source);
-    let (mut pauses, mut most) = (Vec::new(), (0, 0, 0, 0));
+    let (mut pauses, mut most, mut first) = (Vec::new(), (0, 0, 0, 0), None);
     for n in 0..times {
         let job = jobs
             .instant_clone(source, named(&[&format!("again-{n}")]), by())
@@ -81,6 +81,13 @@ async fn again_and_again(jobs: &Jobs, dir: &Path, source: VmId, times: usize) {
         let (chain, files) = layers(jobs, dir, source).await;
         let of_source = pid().map_or(0, descriptors);
         let own = descriptors("self");
+        // Each layer has one; what the devices have is more with every QEMU, and somebody may be connected just now.
+        let others = of_source.saturating_sub(chain);
+        let at_first = *first.get_or_insert(others);
+        assert!(
+            others <= at_first + 4,
+            "{n}: {others} descriptors, {at_first} at first"
+        );
         assert!(chain <= 10 && files <= 11, "{n}: {chain} layers in {files} files");
         most = (
             most.0.max(chain),
@@ -93,7 +100,7 @@ async fn again_and_again(jobs: &Jobs, dir: &Path, source: VmId, times: usize) {
         "{times} forks: at most {most:?} layers, files, descriptors of QEMU and of the server; pauses {pauses:?}"
     );
     assert!(most.0 > 6, "its chain has grown, and been cut: {most:?}");
-    assert!(most.2 <= 100 && most.3 <= 200, "{most:?}");
+    assert!(most.3 <= 200, "{most:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
