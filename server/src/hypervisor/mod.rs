@@ -205,6 +205,8 @@ pub struct Captured {
     pub copied_bytes: u64,
     /// Whether it wrote its memory faster than that travels, and had to be stopped for the rest.
     pub forced: bool,
+    /// How often the host had been too slow for it before, and the machine was let go on.
+    pub again: usize,
 }
 
 /// What proves that a guest has booted.
@@ -262,8 +264,8 @@ pub enum HvError {
     )]
     TooBusy(VmId),
     #[error(
-        "fork machine {vm}: it took longer than the {millis} ms that a machine may stand still for it, so its guardian has \
-         let it run again; the host may be too busy. Try again"
+        "fork machine {vm}: it would have taken longer than the {millis} ms that a machine may stand still for it, however \
+         often it was tried; it runs on. The host is too busy: try again when it has less to do"
     )]
     TooSlow { vm: VmId, millis: u128 },
     #[error(

@@ -48,6 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LONG_DOWNTIME: u64 = 250;
 /// How long it may go on writing too much even for that.
 const LAST_PATIENCE: Duration = Duration::from_millis(800);
+/// A host that was too slow is given so long before each further try: most are for a moment only, as when its disks have much
+/// to write.
+const ANEW: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
 /// The source stands still while its answer is waited for: asked again after this.
 const AGAIN: Duration = Duration::from_micros(200);
 
@@ -66,6 +69,33 @@ impl Inner {
         if point.state.exists() {
             return Ok(Captured::default());
         }
+        let mut again = 0;
+        let (captured, guardian) = loop {
+            let (captured, guardian) = self.try_to_capture(source, switch, point).await?;
+            match (captured, ANEW.get(again)) {
+                (Err(HvError::TooSlow { .. }), Some(wait)) => {
+                    tracing::info!(vm = %source.id, "the host was too slow for a fork, which is tried again");
+                    guardian.dismiss().await;
+                    tokio::time::sleep(*wait).await;
+                    again += 1;
+                }
+                (captured, _) => break (captured.map(|c| Captured { again, ..c }), guardian),
+            }
+        };
+        // Nobody has to wait until it has ended but who drops the point.
+        tokio::spawn(async move {
+            guardian.dismiss().await;
+            drop(held);
+        });
+        captured
+    }
+
+    async fn try_to_capture(
+        &self,
+        source: &MachineSpec,
+        switch: &[DiskSwitch],
+        point: &Point,
+    ) -> Result<(Result<Captured, HvError>, Guardian), HvError> {
         let vm = source.id;
         let machine = {
             let slot = self.slot(vm);
@@ -91,12 +121,7 @@ impl Inner {
             Ok(todo) => captured(&machine, todo, source, point, guardian.leash()).await,
             Err(e) => Err(e),
         };
-        // Nobody has to wait until it has ended but who drops the point.
-        tokio::spawn(async move {
-            guardian.dismiss().await;
-            drop(held);
-        });
-        captured
+        Ok((captured, guardian))
     }
 }
 
@@ -138,6 +163,7 @@ async fn captured(
             pause_micros,
             copied_bytes,
             forced: forced || pause_micros > LONG_MICROS,
+            again: 0,
         })
     };
     let sent = machine.monitor.ask(OP, ask).await;
@@ -381,6 +407,10 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
             Err(_) => return Err(HvError::TooBusy(vm)),
         }
     }
+    if seen.stands_still_for() > guardian::LIMIT / 2 {
+        // From the switch on it is this moment or none.
+        return Err(slowly(vm));
+    }
     let stood = Instant::now();
     qmp::switch_over(q, vm, todo).await?;
     let state = MigrationStatus::pre_switchover;
@@ -409,11 +439,15 @@ async fn send(q: &Qmp, seen: &Seen, todo: &[DiskSwitch], uri: String) -> Result<
 /// Why a fork failed before the last pages were sent: only the guardian cancels, and then only the host can have been slow.
 fn too_slow(vm: VmId, ended: Option<MigrationStatus>, e: HvError) -> HvError {
     match ended {
-        Some(MigrationStatus::cancelled | MigrationStatus::cancelling) => HvError::TooSlow {
-            vm,
-            millis: guardian::LIMIT.as_millis(),
-        },
+        Some(MigrationStatus::cancelled | MigrationStatus::cancelling) => slowly(vm),
         _ => e,
+    }
+}
+
+fn slowly(vm: VmId) -> HvError {
+    HvError::TooSlow {
+        vm,
+        millis: guardian::LIMIT.as_millis(),
     }
 }
 

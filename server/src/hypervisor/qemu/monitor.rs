@@ -13,7 +13,7 @@ use shared::vm::PauseReason;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -250,6 +250,16 @@ impl Seen {
     pub fn freezing(&self) {
         self.migration.send_replace(None);
         *self.fork.lock().unwrap_or_else(PoisonError::into_inner) = Some((0, 0));
+    }
+
+    /// How long it stands still for a fork already, which goes wrong by as much as the host's clock is set meanwhile.
+    pub fn stands_still_for(&self) -> Duration {
+        let fork = *self.fork.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = fork
+            .filter(|(stop, _)| *stop > 0)
+            .map(|(stop, _)| Duration::from_micros(stop));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     /// It goes on; how long it stood still, in microseconds, where it did.

@@ -36,7 +36,7 @@ use super::step::{Cx, Kind, StepError};
 use crate::db::layers::Layer;
 use crate::db::{self, DbError, Tx};
 use crate::disks::DiskError;
-use crate::hypervisor::{BootError, DiskSpec, HvError, LayerFile, MachineSpec, NicSpec, RunState};
+use crate::hypervisor::{BootError, Captured, DiskSpec, HvError, LayerFile, MachineSpec, NicSpec, RunState};
 use shared::clone::Proof;
 use shared::edit::{FIRST_SLOT, LAST_SLOT};
 use shared::job::JobKind;
@@ -116,6 +116,16 @@ impl From<DiskError> for StepError {
             DiskError::Refused { .. } => Self::new(Code::InvalidArgument, text),
             DiskError::Tool { .. } | DiskError::Io { .. } => Self::new(Code::Internal, text),
         }
+    }
+}
+
+/// Says in a job's log that a capture had to be tried again.
+fn tried_again(cx: &Cx, captured: &Captured) {
+    if captured.again > 0 {
+        let n = captured.again;
+        cx.log(format!(
+            "the host was too busy for it {n} time(s): the machine went on each time, and it was tried again"
+        ));
     }
 }
 

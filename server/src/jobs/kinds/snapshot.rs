@@ -3,7 +3,7 @@
 //! A snapshot freezes the active layers and puts an overlay on each; undone, its name goes, and the overlays where they may.
 
 use super::overlays::Overlays;
-use super::{is_now, machine_spec, vm};
+use super::{is_now, machine_spec, tried_again, vm};
 use crate::db::snapshots::MemoryOf;
 use crate::db::{self, now};
 use crate::disks;
@@ -181,6 +181,7 @@ async fn capture(
     let point = world.snapshot_point(id, user_networks);
     let spec = machine_spec(world, machine).await?;
     let captured = cx.hypervisor().capture(&spec, switch, &point).await?;
+    tried_again(cx, &captured);
     if captured.forced {
         cx.log("it writes its memory faster than that travels, and was stopped for the rest");
     }

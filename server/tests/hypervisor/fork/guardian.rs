@@ -132,3 +132,32 @@ async fn a_guardian_cuts_the_connection_of_a_source_that_nobody_takes_from() {
     }
     assert_eq!(host.hv().adopt(source.id).await.unwrap(), RunState::Running);
 }
+
+/// A host that is too slow for a moment is tried again on, and nobody has to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_was_let_go_before_its_disks_were_switched_over_is_tried_again() {
+    let mut host = Host::new();
+    // The first guardian does nothing, and the test stands in for it.
+    let program = host.dir.path().join("first-one-idle");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = guard ] && mkdir \"$0.had\" 2>/dev/null && printf . && exec cat >/dev/null\nexec {PROGRAM} \"$@\"\n"
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    host.hv = Some(Qemu::new(&host.dir.path().join("run"), None, &program).unwrap());
+    let (source, switch) = counting(&mut host).await;
+    let before = ticks(&host, source.id).last().unwrap().clone();
+    let mut watch = Watch::connect(&host, source.id);
+    let hasty = std::thread::spawn(move || {
+        watch.event(|event| event["event"] == "MIGRATION" && event["data"]["status"] == "active");
+        watch.ask("migrate_cancel", &json!({}));
+    });
+    let captured = host.hv().capture(&source, &switch, &point(&host)).await.unwrap();
+    hasty.join().unwrap();
+    assert_eq!(captured.again, 1, "{captured:?}");
+    assert!(captured.pause_micros > 0, "{captured:?}");
+    assert_eq!(host.hv().state(source.id).await, RunState::Running);
+    host.sees(source.id, &format!("nonce={} tick={} ", before.0, before.1 + 3))
+        .await
+        .unwrap();
+}

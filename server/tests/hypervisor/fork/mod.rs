@@ -11,7 +11,7 @@ use crate::host::{Host, PROGRAM, next};
 use serde_json::{Value, json};
 use server::disks::LayerFile;
 use server::disks::blockdev::node_name;
-use server::hypervisor::qemu::{Guardian, STANDS_STILL_AT_MOST};
+use server::hypervisor::qemu::{Guardian, Qemu, STANDS_STILL_AT_MOST};
 use server::hypervisor::{
     Captured, Control, DiskSwitch, HvError, Hypervisor, MachineSpec, NicSpec, Point, RunState,
 };
@@ -19,6 +19,7 @@ use shared::place::NetworkKind;
 use shared::vm::PauseReason;
 use shared::{NetworkId, VmId};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

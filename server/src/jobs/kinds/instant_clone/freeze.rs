@@ -42,6 +42,7 @@ pub(super) async fn freeze(cx: &Cx) -> Result<(), StepError> {
     let capture = cx.hypervisor().capture(&source_spec, &switch, &point);
     let (captured, ()) = tokio::join!(capture, waiting);
     let captured = captured?;
+    kinds::tried_again(cx, &captured);
     let pause_micros = Some(captured.pause_micros).filter(|m| *m > 0);
     cx.outcome(|o| {
         o.pause_micros = pause_micros;
