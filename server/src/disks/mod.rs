@@ -7,9 +7,11 @@ pub mod helper;
 pub mod image;
 mod outside;
 mod qemu_img;
+mod room;
 pub mod roots;
 mod seed;
 mod sim;
+mod tool;
 
 pub use qemu_img::QemuImg;
 pub use sim::{SimDisks, take_up};

@@ -2,7 +2,8 @@
 
 use super::helper::Helper;
 use super::image::Found;
-use super::qemu_img::{create, finish, measured, run, said, spawn_error};
+use super::qemu_img::{create, finish};
+use super::tool::{measured, run, said, spawn_error};
 use super::{DiskError, LayerFile, Progress, QemuImg, blockdev, header, helper, part, remove_file};
 use shared::image::ImageFormat;
 use std::path::Path;

@@ -1,19 +1,17 @@
 //! The real disks: qcow2 files, made and copied by qemu-img.
 
 use super::frozen::{Frozen, FrozenError};
+use super::room::Room;
+use super::tool::{measured, qemu_img, run, watched};
 use super::*;
-use std::collections::{HashMap, VecDeque};
-use std::os::unix::fs::MetadataExt;
-use std::process::Stdio;
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 /// Disks made by qemu-img.
 #[derive(Clone, Debug, Default)]
 pub struct QemuImg {
-    /// By file system: bytes that copies under way have still to write.
-    promised: Arc<Mutex<HashMap<u64, u64>>>,
+    room: Room,
     /// The overlays made last. All on the same layer say the same, down to the last byte.
     overlays: Arc<Mutex<VecDeque<Overlay>>>,
 }
@@ -28,11 +26,6 @@ struct Overlay {
 
 /// How many overlays are remembered; each is of some 200 KiB.
 const OVERLAYS: usize = 16;
-
-#[derive(serde::Deserialize)]
-struct Measure {
-    required: u64,
-}
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,30 +49,6 @@ impl QemuImg {
         .await?;
         let text = String::from_utf8_lossy(&out);
         Ok(text.split_whitespace().nth(2).unwrap_or("unknown").to_owned())
-    }
-
-    /// Takes `need` bytes out of what is free in `dir`, until the promise is dropped.
-    fn promise(&self, dir: &Path, need: u64) -> Result<Promise, DiskError> {
-        let device = std::fs::metadata(dir)
-            .map_err(DiskError::io("look at", dir))?
-            .dev();
-        let free = space(dir)?.free;
-        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = promised.entry(device).or_default();
-        let free = free.saturating_sub(*taken);
-        if need > free {
-            return Err(DiskError::NoSpace {
-                need,
-                free,
-                dir: dir.to_owned(),
-            });
-        }
-        *taken += need;
-        Ok(Promise {
-            all: self.promised.clone(),
-            device,
-            left: Mutex::new(need),
-        })
     }
 
     fn overlay(&self, backing: &LayerFile, virtual_bytes: u64) -> Option<Arc<Vec<u8>>> {
@@ -117,88 +86,9 @@ impl QemuImg {
         total: u64,
         progress: Progress<'_>,
     ) -> Result<(), DiskError> {
-        let promise = self.promise(to.parent().unwrap_or(Path::new(".")), total)?;
+        let promise = self.room.promise(to.parent().unwrap_or(Path::new(".")), total)?;
         progress(0, total);
         watched("copy to", to, &mut command, &promise, total, progress).await
-    }
-}
-
-pub(super) fn measured(out: &[u8], path: &Path) -> Result<u64, DiskError> {
-    let Measure { required } = serde_json::from_slice(out).map_err(|e| DiskError::Tool {
-        op: "measure",
-        path: path.to_owned(),
-        why: e.to_string(),
-    })?;
-    Ok(required)
-}
-
-/// Runs qemu-img, which says how far it is in what comes to `total` bytes.
-async fn watched(
-    op: &'static str,
-    to: &Path,
-    command: &mut Command,
-    promise: &Promise,
-    total: u64,
-    progress: Progress<'_>,
-) -> Result<(), DiskError> {
-    let mut child = command.spawn().map_err(spawn_error)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut last = 0;
-    let told = percentages(stdout, |percent| {
-        let done = (total as f64 * percent / 100.0) as u64;
-        if done > last {
-            promise.keep(done - last);
-            progress(done, total);
-            last = done;
-        }
-    });
-    let (_, why) = tokio::join!(told, text(stderr));
-    let status = child.wait().await.map_err(DiskError::io(op, to))?;
-    if !status.success() {
-        let dir = to.parent().unwrap_or(Path::new("."));
-        return Err(if why.contains("No space left on device") {
-            DiskError::NoSpace {
-                need: total,
-                free: space(dir)?.free,
-                dir: dir.to_owned(),
-            }
-        } else {
-            DiskError::Tool {
-                op,
-                path: to.to_owned(),
-                why: said(&why),
-            }
-        });
-    }
-    if last < total {
-        progress(total, total);
-    }
-    Ok(())
-}
-
-/// Room that a copy under way will need.
-struct Promise {
-    all: Arc<Mutex<HashMap<u64, u64>>>,
-    device: u64,
-    left: Mutex<u64>,
-}
-
-impl Promise {
-    /// `bytes` are written now, and no longer counted as free by the file system.
-    fn keep(&self, bytes: u64) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = bytes.min(*left);
-        *left -= bytes;
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = all.get_mut(&self.device) {
-            *taken = taken.saturating_sub(bytes);
-        }
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        self.keep(u64::MAX);
     }
 }
 
@@ -345,7 +235,7 @@ impl Disks for QemuImg {
             };
         }
         let dir = into.path.parent().unwrap_or(Path::new("."));
-        let promise = self.promise(dir, total)?;
+        let promise = self.room.promise(dir, total)?;
         // One that was ended when it had written the head may have lost tables, and would find nothing to do any more: what is
         // in between is named again.
         if let Some(below) = between.last() {
@@ -546,109 +436,5 @@ async fn blocking<T: Send + 'static>(
                 why: format!("the server stops: {e}"),
             }),
         },
-    }
-}
-
-/// A qemu-img that ends with whoever waits for it, and speaks English.
-fn qemu_img(args: &[&str]) -> Command {
-    let mut command = Command::new("qemu-img");
-    command
-        .args(args)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-pub(super) async fn run(op: &'static str, path: &Path, command: &mut Command) -> Result<Vec<u8>, DiskError> {
-    let out = command.output().await.map_err(spawn_error)?;
-    if out.status.success() {
-        return Ok(out.stdout);
-    }
-    let why = said(&String::from_utf8_lossy(&out.stderr));
-    Err(DiskError::Tool {
-        op,
-        path: path.to_owned(),
-        why,
-    })
-}
-
-pub(super) fn spawn_error(e: io::Error) -> DiskError {
-    match e.kind() {
-        io::ErrorKind::NotFound => DiskError::NotInstalled,
-        _ => DiskError::io("run", Path::new("qemu-img"))(e),
-    }
-}
-
-/// What qemu-img said, on one line and without its name.
-pub(super) fn said(stderr: &str) -> String {
-    let lines = stderr.lines().map(|l| l.trim_start_matches("qemu-img: ").trim());
-    let lines: Vec<_> = lines.filter(|l| !l.is_empty()).collect();
-    match lines.as_slice() {
-        [] => "qemu-img failed and said nothing".into(),
-        // Of a damaged file it has something to say of each cluster.
-        [first, second, third, rest @ ..] if !rest.is_empty() => {
-            format!("{first}; {second}; {third}; and {} lines more", rest.len())
-        }
-        all => all.join("; "),
-    }
-}
-
-async fn text(from: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(mut from) = from {
-        // What was read until the pipe broke is all there is to say.
-        let _ = from.read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Reads `    (12.34/100%)`, one after the other on the same line.
-async fn percentages(from: Option<impl AsyncRead + Unpin>, mut tell: impl FnMut(f64)) {
-    let Some(mut from) = from else { return };
-    let (mut line, mut buf) = (String::new(), [0; 256]);
-    while let Ok(n @ 1..) = from.read(&mut buf).await {
-        for &b in &buf[..n] {
-            if b != b'\r' && b != b'\n' {
-                line.push(char::from(b));
-                continue;
-            }
-            let number = line.trim().strip_prefix('(').and_then(|l| l.split('/').next());
-            if let Some(percent) = number.and_then(|n| n.parse().ok()) {
-                tell(percent);
-            }
-            line.clear();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn reads_percentages_as_they_come() {
-        let mut seen = Vec::new();
-        let text: &[u8] = b"    (0.00/100%)\r    (1.01/100%)\r    (100.00/100%)\r\n";
-        percentages(Some(text), |p| seen.push(p)).await;
-        assert_eq!(seen, [0.0, 1.01, 100.0]);
-    }
-
-    #[test]
-    fn room_that_is_promised_is_not_promised_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let disks = QemuImg::new();
-        let most = space(dir.path()).unwrap().free / 4 * 3;
-        let first = disks.promise(dir.path(), most).unwrap();
-        let DiskError::NoSpace { need, free, .. } = disks.promise(dir.path(), most).err().unwrap() else {
-            panic!("not refused for room")
-        };
-        assert!(need > free, "{need} {free}");
-        first.keep(most);
-        disks.promise(dir.path(), most).unwrap();
-        drop(first);
-        assert!(disks.promised.lock().unwrap().values().all(|left| *left == 0));
     }
 }

@@ -244,7 +244,7 @@ pub(super) async fn check(tx: &mut Tx, spec: &JobSpec, vm: Option<&Vm>) -> Resul
                 can::can_restore_onto(vm)?;
             }
             match &spec.request.vm {
-                Some(new) => super::name_is_free(tx, &new.name).await,
+                Some(new) => super::state::name_is_free(tx, &new.name).await,
                 None => Ok(()),
             }
         }

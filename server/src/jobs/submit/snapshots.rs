@@ -73,7 +73,7 @@ pub(super) async fn check_take(tx: &mut Tx, vm: &Vm, request: &TakeSnapshot) -> 
         false => can::can_snapshot(vm)?,
     }
     match &request.name {
-        Some(name) => super::snapshot_name_is_free(tx, vm, name).await,
+        Some(name) => super::state::snapshot_name_is_free(tx, vm, name).await,
         None => Ok(()),
     }
 }
@@ -98,7 +98,7 @@ pub(super) async fn check_revert(tx: &mut Tx, vm: &Vm, spec: &RevertSpec) -> Res
         can::can_snapshot(vm)?;
     }
     match &spec.request.name {
-        Some(name) => super::snapshot_name_is_free(tx, vm, name).await,
+        Some(name) => super::state::snapshot_name_is_free(tx, vm, name).await,
         None => Ok(()),
     }
 }
