@@ -349,7 +349,8 @@ async fn a_copy_is_held_goes_on_and_ends_soon_when_it_is_cancelled() {
     let begin = Instant::now();
     jobs.cancel(job.id).await.unwrap();
     let over = ended(&jobs, job.id).await;
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    // What is left would take minutes.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     assert_eq!(task(&over).status, TaskStatus::Canceled);
     assert!(snapshots(&jobs, vm).await.is_empty());
 

@@ -94,7 +94,7 @@ async fn whenever_the_server_is_killed_or_halted_the_source_of_a_fork_goes_on() 
             let (before, at) = (count(dir.path(), source), Instant::now());
             while count(dir.path(), source) < before + 3 {
                 assert!(
-                    at.elapsed() < Duration::from_secs(10),
+                    at.elapsed() < Duration::from_secs(60),
                     "{how} after {millis} ms: the source stands still"
                 );
                 tokio::time::sleep(Duration::from_millis(10)).await;

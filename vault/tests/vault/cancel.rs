@@ -18,7 +18,8 @@ async fn ends<T: std::fmt::Debug>(
         Instant::now()
     });
     assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // The store never answers.
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 async fn hanging() -> (Arc<Memory>, Vault, vault::Copy, Disk) {

