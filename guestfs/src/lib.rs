@@ -31,6 +31,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for others to be answered.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// How long a machine may take to start that is going to: to build what it boots, and to boot it. Without KVM one has been seen to
+/// stand still for ever, its processors busy.
+pub const FIRST_TRY: Duration = Duration::from_secs(150);
+
 /// Memory of the machine that only reads, in MiB, and its processors.
 const SIZE: (u32, u32) = (512, 1);
 
@@ -58,6 +62,8 @@ pub struct Setup {
     pub kvm: bool,
     /// It closes by itself when nobody has asked for that long.
     pub idle: Duration,
+    /// How long the machine may take to start before it is tried anew, once; see [`FIRST_TRY`].
+    pub first_try: Duration,
 }
 
 /// A file system on the disks of a copy.

@@ -17,9 +17,6 @@ use tokio::time::timeout;
 
 /// To build what the machine boots, and to boot it; without KVM it takes half a minute.
 const START: Duration = Duration::from_secs(300);
-/// To boot, before it is tried once more: without KVM a machine of two processors has been seen to stand still for ever, both of
-/// them busy.
-const BOOT: Duration = Duration::from_secs(150);
 /// To leave by itself.
 const LEAVE: Duration = Duration::from_secs(5);
 /// Most bytes that a command may say.
@@ -95,9 +92,12 @@ impl Session {
         size: (u32, u32),
         setup: &Setup,
     ) -> Result<Self, FilesError> {
-        match Self::boot(drives, size, setup, BOOT).await {
-            Err(FilesError::TimedOut { .. }) => Self::boot(drives, size, setup, START).await,
-            started => started,
+        match timeout(setup.first_try, Self::boot(drives, size, setup)).await {
+            Ok(started) => started,
+            Err(_) => {
+                tracing::warn!("the machine that looks into disks does not start, and is started anew");
+                Self::boot(drives, size, setup).await
+            }
         }
     }
 
@@ -105,7 +105,6 @@ impl Session {
         drives: &[Drive<'_>],
         (memory, processors): (u32, u32),
         setup: &Setup,
-        patience: Duration,
     ) -> Result<Self, FilesError> {
         for dir in [&setup.run_dir, &setup.cache_dir] {
             std::fs::create_dir_all(dir).map_err(io("make the directory", dir))?;
@@ -164,7 +163,7 @@ impl Session {
         session.run("set the memory", &memory, START).await?;
         let processors = format!("set-smp {processors}");
         session.run("set the processors", &processors, START).await?;
-        session.run("boot", "run", patience).await.map_err(|e| match e {
+        session.run("boot", "run", START).await.map_err(|e| match e {
             FilesError::Refused { why, .. } => FilesError::Start(why),
             e => e,
         })?;

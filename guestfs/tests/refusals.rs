@@ -7,13 +7,16 @@ use common::disks::{Served, guestfish, image, luks};
 use common::{CLUSTER, run, setup, trial};
 use guestfs::adapt::{AdaptError, Backing, Firmware, Refusal, Wanted, adapt, check, overlay};
 use guestfs::{Disk, FilesError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 fn main() -> ExitCode {
     run(|| {
         vec![
             trial("what_is_no_system", what_is_no_system),
+            trial("what_does_not_start", what_does_not_start),
             trial("windows_without_drivers", windows_without_drivers),
             trial("what_is_more_than_one_system", what_is_more_than_one_system),
             trial("what_is_not_for_us", what_is_not_for_us),
@@ -55,6 +58,34 @@ async fn what_is_no_system() {
         let refusal = refused(&serve(name).disk, dir).await;
         assert_eq!(refusal, Refusal::NoOperatingSystem, "{name}");
     }
+}
+
+/// The first machine stands still for ever, the second is looked at.
+async fn what_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image(dir, "empty", 64 << 20);
+    let served = Served::new(dir, "empty", &dir.join("empty"), "raw");
+    let mut setup = setup(dir);
+    let (program, pid) = (dir.join("first-one-hangs"), dir.join("pid"));
+    let script = format!(
+        "#!/bin/sh\n[ -e {pid} ] && exec {real} \"$@\"\necho $$ > {pid}\nexec sleep 1000\n",
+        pid = pid.display(),
+        real = setup.helper.program.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    setup.helper.program = program;
+    setup.first_try = Duration::from_secs(5);
+    let checked = check(std::slice::from_ref(&served.disk), &Wanted::default(), &setup).await;
+    let refused = checked.map_err(|failure| failure.error);
+    assert!(
+        matches!(&refused, Err(AdaptError::Refused(Refusal::NoOperatingSystem))),
+        "{refused:?}"
+    );
+    let first = std::fs::read_to_string(pid).unwrap();
+    let left = std::fs::read_to_string(format!("/proc/{}/comm", first.trim())).unwrap_or_default();
+    assert_ne!(left, "sleep\n", "the first one is left running");
 }
 
 /// Windows that sleeps, and one that does not, but has no registry.

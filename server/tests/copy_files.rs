@@ -115,6 +115,7 @@ fn setup(dir: &Path) -> Setup {
             .map_or(dir.join("cache"), |c| Path::new(&c).join("files")),
         kvm: kvm(),
         idle: Duration::from_secs(600),
+        first_try: guestfs::FIRST_TRY,
     }
 }
 

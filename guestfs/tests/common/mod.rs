@@ -54,5 +54,6 @@ pub fn setup(dir: &Path) -> Setup {
         cache_dir: cache.map_or(dir.join("cache"), |c| Path::new(&c).join("files")),
         kvm: kvm(),
         idle: Duration::from_secs(600),
+        first_try: guestfs::FIRST_TRY,
     }
 }

@@ -129,6 +129,7 @@ impl Copies {
             cache_dir: self.browsers.cache_dir(),
             kvm: self.kvm,
             idle: Duration::MAX,
+            first_try: guestfs::FIRST_TRY,
         })
     }
 }

@@ -291,6 +291,7 @@ impl Copies {
             cache_dir: self.browsers.cache.clone(),
             kvm: self.kvm,
             idle: IDLE,
+            first_try: guestfs::FIRST_TRY,
         };
         let config = self.config(&show).await?;
         self.browsers.begin(copy.id, config, setup)?;

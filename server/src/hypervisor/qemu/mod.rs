@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod block_jobs;
 mod boot;
+mod capture;
 mod firmware;
 mod flush;
 mod fork;
