@@ -126,6 +126,27 @@ test('what was asked is changed, and what no field shows stays', async ({ page, 
   await expect(page.getByLabel('Network', { exact: true })).toHaveValue('isolated');
 });
 
+test('what changes while a page is still loading is on it', async ({ page, server }) => {
+  const name = await ready(server, 'late-1');
+  await open(page, '/migrations', 'Migration');
+  await page.evaluate(() => {
+    globalThis.heard = new Promise((heard) => {
+      const feed = new BroadcastChannel('offshoot-feed');
+      feed.onmessage = ({ data }) => data.startsWith('migratingVm\n') && heard();
+    });
+  });
+  const path = `/api/v1/migratingVms/${name}`;
+  await page.route(`**${path}`, async (route) => {
+    const before = await route.fetch();
+    await server.call('PATCH', path, { group: 'of-late' });
+    await page.evaluate(() => globalThis.heard);
+    await route.fulfill({ response: before });
+  }, { times: 1 });
+  await page.getByRole('link', { name }).first().click();
+  await expect(h1(page)).toHaveText(name);
+  await expect(page.getByRole('main').getByText('of-late', { exact: true }).first()).toBeVisible();
+});
+
 test('a directory that may not be read is said where it was typed', async ({ page, complaints }) => {
   complaints.expected(/400 \(Bad Request\)/);
   await open(page, '/migrations?do=add-source', 'Migration');

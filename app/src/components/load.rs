@@ -101,13 +101,33 @@ impl<T: Send + Sync + 'static> Shown for Of<T> {
     }
 }
 
+/// Loads once more where the feed has told of something since: a page hears it only when it is drawn.
+#[cfg(feature = "hydrate")]
+fn look_again(known: u32, missed: RwSignal<u32>) {
+    if crate::feed::told_so_far() == known {
+        return;
+    }
+    Effect::new(move |_| {
+        if crate::hydration::alive() {
+            missed.update(|n| *n += 1);
+        }
+    });
+}
+
 fn shown(
     key: Arc<dyn Fn() -> String + Send + Sync>,
     fetch: Arc<dyn Fn(String) -> Loading + Send + Sync>,
     page: Arc<dyn Shown>,
 ) -> AnyView {
     let reloads = feed().reloads;
-    let resource = Resource::new(move || (key(), reloads.get()), move |(key, _)| fetch(key));
+    let missed = RwSignal::new(0_u32);
+    #[cfg(feature = "hydrate")]
+    let known = match crate::hydration::hydrates() {
+        true => 0,
+        false => crate::feed::told_so_far(),
+    };
+    let of = move || (key(), reloads.get(), missed.get());
+    let resource = Resource::new(of, move |(key, ..)| fetch(key));
     let content = async move {
         let first = resource.await.and_then(|bodies| page.take(&bodies));
         let state = RwSignal::new(first);
@@ -125,7 +145,12 @@ fn shown(
         let shown = move || {
             if good.get() {
                 let page = page.clone();
-                piece(move || page.draw())
+                piece(move || {
+                    let drawn = page.draw();
+                    #[cfg(feature = "hydrate")]
+                    look_again(known, missed);
+                    drawn
+                })
             } else {
                 (move || state.with(|s| s.as_ref().err().map(error::page))).into_any()
             }

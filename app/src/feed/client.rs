@@ -34,6 +34,7 @@ type Hearer = Rc<dyn Fn(&str, &str)>;
 
 thread_local! {
     static LISTENERS: RefCell<Vec<(u32, Listener)>> = const { RefCell::new(Vec::new()) };
+    static TOLD: Cell<u32> = const { Cell::new(0) };
     static NEXT: Cell<u32> = const { Cell::new(0) };
     static TAB: RefCell<Option<Tab>> = const { RefCell::new(None) };
 }
@@ -55,6 +56,10 @@ pub fn subscribe(callback: impl Fn(&Change) + 'static) {
     let id = NEXT.replace(NEXT.get() + 1);
     LISTENERS.with_borrow_mut(|all| all.push((id, Rc::new(callback))));
     on_cleanup(move || LISTENERS.with_borrow_mut(|all| all.retain(|(i, _)| *i != id)));
+}
+
+pub fn told_so_far() -> u32 {
+    TOLD.get()
 }
 
 /// Joins the feed at the place where the page was rendered.
@@ -197,6 +202,7 @@ fn take(event: &str, id: &str, data: &str) {
         noun => {
             let change = noun.parse::<Noun>().ok().and_then(|n| Change::read(n, data));
             if let Some(change) = change {
+                TOLD.set(TOLD.get().wrapping_add(1));
                 let all = LISTENERS.with_borrow(Clone::clone);
                 for (_, listener) in all {
                     listener(&change);

@@ -14,6 +14,9 @@ use shared::vm::Vm;
 
 #[cfg(feature = "hydrate")]
 pub(crate) use client::start;
+/// How many changes this tab has been told of since its page was rendered.
+#[cfg(feature = "hydrate")]
+pub(crate) use client::told_so_far;
 
 /// How the link to the server is.
 // The server has no feed: it only knows a page before it lives.
